@@ -1,0 +1,6 @@
+//! POST /api/accounts: registers a mailbox. See the library beside this file.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    shared::serve(create_account::handler).await
+}

@@ -1,0 +1,62 @@
+//! Everything that no other route takes: preflights, unknown paths and wrong methods, answered in the same form as
+//! all else.
+
+use shared::http::{HeaderValue, StatusCode, header};
+use shared::{Error, PublicCall, Reply};
+
+/// The paths of the API and their methods. A test compares them with `template.yaml`.
+pub const ROUTES: [(&str, &str); 4] = [
+    ("/api/accounts", "GET, POST, OPTIONS"),
+    ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
+    ("/health", "GET, OPTIONS"),
+    ("/health/ready", "GET, OPTIONS"),
+];
+
+/// The methods of a path; `None` where there is no such path.
+fn methods(path: &str) -> Option<&'static str> {
+    let matches = |pattern: &str| {
+        let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+        loop {
+            match (pattern.next(), path.next()) {
+                (None, None) => return true,
+                (Some(segment), Some(given)) if segment == given || (segment.starts_with('{') && !given.is_empty()) => {
+                }
+                _ => return false,
+            }
+        }
+    };
+    ROUTES.iter().find(|(pattern, _)| matches(pattern)).map(|(_, methods)| *methods)
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// [`Error::MethodNotAllowed`] on a path of the API, [`Error::NotFound`] elsewhere.
+pub async fn handler(call: PublicCall) -> Result<Reply, Error> {
+    let allow = methods(&call.request.path);
+    match (call.request.method.as_str(), allow) {
+        // Also for paths that do not exist: their 404 must be readable, too.
+        ("OPTIONS", allow) => {
+            let mut headers = call.cors.preflight_headers(&call.request);
+            headers.push((header::ALLOW, HeaderValue::from_static(allow.unwrap_or("OPTIONS"))));
+            Ok(Reply { status: StatusCode::NO_CONTENT, headers, body: String::new() })
+        }
+        (_, Some(allow)) => Err(Error::MethodNotAllowed { allow: allow.into() }),
+        (_, None) => Err(Error::NotFound("There is nothing at this path. The accounts are at /api/accounts.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_match_whole_segments() {
+        assert_eq!(methods("/api/accounts"), Some("GET, POST, OPTIONS"));
+        assert_eq!(methods("/api/accounts/7"), Some("GET, PUT, DELETE, OPTIONS"));
+        for unknown in ["", "/", "/api", "/api/accounts/", "/api/accounts/7/8", "/API/accounts", "/healthy", "//health"]
+        {
+            assert_eq!(methods(unknown), None, "{unknown}");
+        }
+    }
+}

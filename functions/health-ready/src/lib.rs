@@ -1,0 +1,81 @@
+//! `GET /health/ready`: the service can do its work: PostgreSQL answers, and its schema is the one that the functions
+//! were built for. Without Redis they work, too, each counting requests for itself: that is `degraded`.
+
+use serde::Serialize;
+use shared::db::SCHEMA_VERSION;
+use shared::http::StatusCode;
+use shared::{Error, ReadinessCall, Reply, SERVICE, VERSION};
+
+#[derive(Serialize)]
+struct Output {
+    status: &'static str,
+    service: &'static str,
+    version: &'static str,
+    dependencies: Dependencies,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Dependencies {
+    postgresql: &'static str,
+    redis: &'static str,
+}
+
+impl Dependencies {
+    fn status(&self) -> (StatusCode, &'static str) {
+        match (self.postgresql, self.redis) {
+            ("healthy", "healthy") => (StatusCode::OK, "healthy"),
+            ("healthy", _) => (StatusCode::OK, "degraded"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        }
+    }
+}
+
+fn postgresql(schema_version: Result<i32, Error>) -> &'static str {
+    match schema_version {
+        // A newer schema suits the code that still runs: migrations come before the functions.
+        Ok(version) if version >= SCHEMA_VERSION => "healthy",
+        Ok(version) => {
+            tracing::error!(version, wanted = SCHEMA_VERSION, "the schema is outdated: run the migrations");
+            "schema outdated"
+        }
+        Err(error) => {
+            if let Error::Internal(cause) = error {
+                tracing::error!(error = format!("{cause:#}"), "PostgreSQL is not ready");
+            }
+            "unavailable"
+        }
+    }
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// None that can happen: what is broken is the answer.
+pub async fn handler(call: ReadinessCall) -> Result<Reply, Error> {
+    let (schema_version, redis) = tokio::join!(call.db.schema_version(), call.redis.is_up());
+    let dependencies =
+        Dependencies { postgresql: postgresql(schema_version), redis: if redis { "healthy" } else { "degraded" } };
+    let (code, status) = dependencies.status();
+    Reply::json(code, &Output { status, service: SERVICE, version: VERSION, dependencies })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_postgresql_decides_whether_the_service_is_ready() {
+        let status = |postgresql, redis| Dependencies { postgresql, redis }.status();
+        assert_eq!(status("healthy", "healthy"), (StatusCode::OK, "healthy"));
+        assert_eq!(status("healthy", "degraded"), (StatusCode::OK, "degraded"));
+        assert_eq!(status("schema outdated", "healthy").0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status("unavailable", "degraded").0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn an_older_schema_is_not_ready_and_a_newer_one_is() {
+        assert_eq!(postgresql(Ok(SCHEMA_VERSION - 1)), "schema outdated");
+        assert_eq!(postgresql(Ok(SCHEMA_VERSION)), "healthy");
+        assert_eq!(postgresql(Ok(SCHEMA_VERSION + 1)), "healthy");
+    }
+}

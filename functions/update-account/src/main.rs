@@ -1,0 +1,6 @@
+//! PUT /api/accounts/{id}: changes an account. See the library beside this file.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    shared::serve(update_account::handler).await
+}

@@ -1,0 +1,456 @@
+//! What an account is: its ids, its fields with their rules, and how it looks on the wire.
+
+use std::net::IpAddr;
+
+use email_address::{EmailAddress as Rfc5321, Options};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::credential::Password;
+use crate::validation::Field;
+
+/// Declares an id: a UUID that cannot be mistaken for another kind of id.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// Reads the usual hyphenated form, in any letter case; `None` for all else.
+            pub fn parse(text: &str) -> Option<Self> {
+                // The other forms that the crate knows (braces, urn:, no hyphens) differ in length.
+                (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A customer of the email client: the outer fence.
+    TenantId
+);
+id!(
+    /// A person of a tenant: the inner fence.
+    UserId
+);
+id!(
+    /// An account. Version 7: they grow with time, so new rows land side by side in the index.
+    AccountId
+);
+id!(
+    /// The stored credential of an account.
+    CredentialId
+);
+
+/// A mailbox of a user, as clients see it: never with its password, hash or salt.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// The account's id.
+    pub id: AccountId,
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// What the user calls it.
+    pub account_name: String,
+    /// The mailbox's address.
+    pub email_address: String,
+    /// `imap` or `pop3`.
+    pub protocol: String,
+    /// The mail server.
+    pub hostname: String,
+    /// The mail server's port.
+    pub port: i32,
+    /// `tls`, `starttls` or `none`.
+    pub encryption: String,
+    /// The login at the mail server.
+    pub username: String,
+    /// The stored credential.
+    pub credential_id: CredentialId,
+    /// Whether mail is fetched regularly.
+    pub is_sync_enabled: bool,
+    /// Seconds between two synchronisations.
+    pub sync_interval: i32,
+    /// Milliseconds since the Unix epoch; none until the first synchronisation.
+    pub last_sync_at: Option<i64>,
+    /// Whether a synchronisation is running.
+    pub is_syncing: bool,
+    /// False once it is deleted.
+    pub is_enabled: bool,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// Milliseconds since the Unix epoch; grows with each real change.
+    pub updated_at: i64,
+}
+
+/// All that a new account needs from its owner.
+#[derive(Debug)]
+pub struct NewAccount {
+    /// See [`Account`].
+    pub account_name: AccountName,
+    /// See [`Account`].
+    pub email_address: EmailAddress,
+    /// See [`Account`].
+    pub protocol: Protocol,
+    /// See [`Account`].
+    pub hostname: Hostname,
+    /// See [`Account`].
+    pub port: Port,
+    /// See [`Account`].
+    pub encryption: Encryption,
+    /// See [`Account`].
+    pub username: Username,
+    /// The mailbox's password, in the clear: only its hash is stored.
+    pub password: Password,
+    /// See [`Account`].
+    pub is_sync_enabled: bool,
+    /// See [`Account`].
+    pub sync_interval: SyncInterval,
+}
+
+/// What an update changes; `None` stays as it is.
+#[derive(Debug, Default)]
+pub struct AccountChange {
+    /// See [`Account`].
+    pub account_name: Option<AccountName>,
+    /// See [`Account`].
+    pub email_address: Option<EmailAddress>,
+    /// See [`Account`].
+    pub protocol: Option<Protocol>,
+    /// See [`Account`].
+    pub hostname: Option<Hostname>,
+    /// See [`Account`].
+    pub port: Option<Port>,
+    /// See [`Account`].
+    pub encryption: Option<Encryption>,
+    /// See [`Account`].
+    pub username: Option<Username>,
+    /// A new password; it gets a new salt.
+    pub password: Option<Password>,
+    /// See [`Account`].
+    pub is_sync_enabled: Option<bool>,
+    /// See [`Account`].
+    pub sync_interval: Option<SyncInterval>,
+    /// `Some(false)` acts as a delete.
+    pub is_enabled: Option<bool>,
+}
+
+/// Reads a JSON string without control characters (a NUL byte among them), of `min` to `max` characters.
+fn text(value: Value, max: usize) -> Option<String> {
+    let Value::String(text) = value else { return None };
+    let fits = !text.is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control);
+    fits.then_some(text)
+}
+
+/// Reads a JSON string that is one of `known`, in any letter case, into the known (lower-case) form.
+fn one_of(value: &Value, known: &'static [&'static str]) -> Option<&'static str> {
+    let text = value.as_str()?;
+    known.iter().find(|name| name.eq_ignore_ascii_case(text)).copied()
+}
+
+/// What the user calls the account: 1 to 255 characters, without white space around.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountName(pub String);
+
+impl Field for AccountName {
+    const RULE: &'static str = "must be a string of 1 to 255 characters after trimming, without control characters";
+
+    fn read(value: Value) -> Option<Self> {
+        let Value::String(untrimmed) = value else { return None };
+        text(Value::String(untrimmed.trim().to_owned()), 255).map(Self)
+    }
+}
+
+/// A mailbox address after RFC 5321, of at most 254 characters (its section 4.5.3.1.3, less the brackets), at a
+/// domain with a dot. Unicode is allowed in both parts (RFC 6531) and kept as sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmailAddress(pub String);
+
+impl Field for EmailAddress {
+    const RULE: &'static str = "must be a valid email address of at most 254 characters, such as jane@example.com";
+
+    fn read(value: Value) -> Option<Self> {
+        let address = text(value, 254)?;
+        let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
+        Rfc5321::parse_with_options(&address, options).ok()?;
+        Some(Self(address))
+    }
+}
+
+/// The protocol to fetch mail with, in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocol(pub &'static str);
+
+impl Field for Protocol {
+    const RULE: &'static str = "must be imap or pop3";
+
+    fn read(value: Value) -> Option<Self> {
+        one_of(&value, &["imap", "pop3"]).map(Self)
+    }
+}
+
+/// How the connection to the mail server is protected, in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encryption(pub &'static str);
+
+impl Default for Encryption {
+    fn default() -> Self {
+        Self("tls")
+    }
+}
+
+impl Field for Encryption {
+    const RULE: &'static str = "must be tls, starttls or none";
+
+    fn read(value: Value) -> Option<Self> {
+        one_of(&value, &["tls", "starttls", "none"]).map(Self)
+    }
+}
+
+/// A DNS host name (RFC 1123, 2.1: labels of letters, digits and inner hyphens) or an IP address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hostname(pub String);
+
+impl Field for Hostname {
+    const RULE: &'static str =
+        "must be a host name or an IP address of at most 253 characters, such as imap.example.com";
+
+    fn read(value: Value) -> Option<Self> {
+        let host = text(value, 253)?;
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        // Four numbers that are no address are no name either: top-level domains are not numeric (RFC 3696, 2).
+        let is_name = |name: &str| {
+            let last = name.rsplit('.').next().unwrap_or_default();
+            name.split('.').all(is_label) && !last.bytes().all(|b| b.is_ascii_digit())
+        };
+        let fits = host.parse::<IpAddr>().is_ok() || is_name(host.strip_suffix('.').unwrap_or(&host));
+        fits.then_some(Self(host))
+    }
+}
+
+/// A TCP port, 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port(pub i32);
+
+impl Field for Port {
+    const RULE: &'static str = "must be a whole number from 1 to 65535";
+
+    fn read(value: Value) -> Option<Self> {
+        let port = value.as_i64().filter(|n| (1..=65535).contains(n))?;
+        i32::try_from(port).ok().map(Self)
+    }
+}
+
+/// The login at the mail server: 1 to 255 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Username(pub String);
+
+impl Field for Username {
+    const RULE: &'static str = "must be a string of 1 to 255 characters, without control characters";
+
+    fn read(value: Value) -> Option<Self> {
+        text(value, 255).map(Self)
+    }
+}
+
+/// Seconds between two synchronisations, 60 to 3600.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncInterval(pub i32);
+
+impl Default for SyncInterval {
+    fn default() -> Self {
+        Self(300)
+    }
+}
+
+impl Field for SyncInterval {
+    const RULE: &'static str = "must be a whole number of seconds from 60 to 3600";
+
+    fn read(value: Value) -> Option<Self> {
+        let seconds = value.as_i64().filter(|n| (60..=3600).contains(n))?;
+        i32::try_from(seconds).ok().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn accepts<T: Field>(good: &[Value]) {
+        for value in good {
+            assert!(T::read(value.clone()).is_some(), "refused: {value}");
+        }
+    }
+
+    fn refuses<T: Field>(bad: &[Value]) {
+        let wrong_types = [json!(null), json!([]), json!({}), json!(1.5), json!("")];
+        for value in bad.iter().chain(&wrong_types) {
+            assert!(T::read(value.clone()).is_none(), "accepted: {value}");
+        }
+    }
+
+    #[test]
+    fn ids_are_hyphenated_uuids() {
+        let id = "0198c0de-0000-7000-8000-00000000000A";
+        assert_eq!(AccountId::parse(id).unwrap().to_string(), id.to_lowercase());
+        for bad in [
+            "",
+            "1",
+            "0198c0de000070008000000000000001",
+            "{0198c0de-0000-7000-8000-000000000001}",
+            &format!("urn:uuid:{id}"),
+            &format!("{id} "),
+        ] {
+            assert_eq!(AccountId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn account_names() {
+        accepts::<AccountName>(&[
+            json!("a"),
+            json!("Büro ☕"),
+            json!("é".repeat(255)),
+            json!(format!("  {}  ", "x".repeat(255))),
+        ]);
+        refuses::<AccountName>(&[
+            json!(" "),
+            json!("x".repeat(256)),
+            json!("a\0b"),
+            json!("a\nb"),
+            json!("a\u{85}b"),
+            json!(true),
+        ]);
+        assert_eq!(AccountName::read(json!("  Work  ")), Some(AccountName("Work".into())));
+    }
+
+    #[test]
+    fn email_addresses() {
+        let longest = format!("{}@{}.com", "a".repeat(64), ["b".repeat(61), "c".repeat(61), "d".repeat(61)].join("."));
+        assert_eq!(longest.len(), 254);
+        accepts::<EmailAddress>(&[
+            json!("a@b.co"),
+            json!("Jane.Doe+tag@Example.COM"),
+            json!("jürgen@bücher.example"),
+            json!("o'neil@sub.example.org"),
+            json!(longest),
+        ]);
+        refuses::<EmailAddress>(&[
+            json!("jane"),
+            json!("jane@"),
+            json!("@example.com"),
+            json!("jane@example"),
+            json!("a b@example.com"),
+            json!(" a@b.co"),
+            json!("a@b.co "),
+            json!("a@@b.co"),
+            json!("a@b..co"),
+            json!(".a@b.co"),
+            json!("Jane <jane@example.com>"),
+            json!("a@[127.0.0.1]"),
+            json!("a\0@b.co"),
+            json!("a@b.co\r\nBcc: x@y.z"),
+            json!(format!("{longest}m")),
+            json!(1),
+        ]);
+    }
+
+    #[test]
+    fn enumerations_in_any_letter_case() {
+        assert_eq!(Protocol::read(json!("IMAP")), Some(Protocol("imap")));
+        assert_eq!(Protocol::read(json!("Pop3")), Some(Protocol("pop3")));
+        assert_eq!(Encryption::read(json!("StartTLS")), Some(Encryption("starttls")));
+        refuses::<Protocol>(&[json!("smtp"), json!("imap "), json!("ımap"), json!(1)]);
+        refuses::<Encryption>(&[json!("ssl"), json!(false)]);
+    }
+
+    #[test]
+    fn host_names_and_addresses() {
+        let longest = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
+        accepts::<Hostname>(&[
+            json!("imap.example.com"),
+            json!("localhost"),
+            json!("mail-1.example.com."),
+            json!("xn--bcher-kva.example"),
+            json!("192.0.2.1"),
+            json!("2001:db8::1"),
+            json!(longest),
+        ]);
+        refuses::<Hostname>(&[
+            json!(format!("{longest}x")),
+            json!("-a.com"),
+            json!("a-.com"),
+            json!("a..com"),
+            json!("."),
+            json!("a b"),
+            json!("a_b.com"),
+            json!("http://a.com"),
+            json!("a.com:993"),
+            json!("[::1]"),
+            json!("999.1.1.1"),
+            json!("1.2.3"),
+            json!("a".repeat(64)),
+            json!("bücher.example"),
+            json!("a\0.com"),
+        ]);
+    }
+
+    #[test]
+    fn numbers() {
+        accepts::<Port>(&[json!(1), json!(993), json!(65535)]);
+        refuses::<Port>(&[
+            json!(0),
+            json!(-1),
+            json!(65536),
+            json!("993"),
+            json!(993.5),
+            json!(1e300),
+            json!(u64::MAX),
+            json!(true),
+        ]);
+        accepts::<SyncInterval>(&[json!(60), json!(3600)]);
+        refuses::<SyncInterval>(&[json!(59), json!(3601), json!("300"), json!(true)]);
+    }
+
+    #[test]
+    fn user_names() {
+        accepts::<Username>(&[json!("j"), json!(" jane "), json!("ü".repeat(255))]);
+        refuses::<Username>(&[json!("u".repeat(256)), json!("a\tb"), json!("\0")]);
+    }
+
+    proptest! {
+        #[test]
+        fn accepted_text_fits_the_column_and_has_no_control_character(raw in any::<String>()) {
+            for accepted in [
+                AccountName::read(json!(raw)).map(|v| v.0), EmailAddress::read(json!(raw)).map(|v| v.0),
+                Hostname::read(json!(raw)).map(|v| v.0), Username::read(json!(raw)).map(|v| v.0),
+            ].into_iter().flatten() {
+                prop_assert!((1..=255).contains(&accepted.chars().count()));
+                prop_assert!(!accepted.chars().any(char::is_control));
+                prop_assert!(raw.contains(&accepted));
+            }
+        }
+
+        #[test]
+        fn host_names_built_by_the_rule_are_accepted(labels in prop::collection::vec("[a-z]([a-z0-9-]{0,20}[a-z0-9])?", 1..5)) {
+            prop_assert!(Hostname::read(json!(labels.join("."))).is_some());
+        }
+    }
+}

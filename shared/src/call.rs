@@ -1,0 +1,133 @@
+//! What a handler receives, and what it returns.
+
+use std::sync::Arc;
+
+use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::account::AccountId;
+use crate::auth::Identity;
+use crate::cors::Cors;
+use crate::db::Db;
+use crate::error::Error;
+use crate::event::Request;
+use crate::redis_link::RedisLink;
+use crate::validation::Fields;
+
+/// The most bytes that a body may have.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A request of an identified caller who is within the limit.
+pub struct Call {
+    /// Who calls.
+    pub identity: Identity,
+    /// What was asked.
+    pub request: Request,
+    /// The way to the caller's rows.
+    pub db: Db,
+}
+
+/// A request of anybody: no scope, and no way to a tenant's rows.
+pub struct PublicCall {
+    /// What was asked.
+    pub request: Request,
+    /// Which origins may read the answer.
+    pub cors: Arc<Cors>,
+}
+
+/// A request of anybody for the state of what we depend on.
+pub struct ReadinessCall {
+    /// PostgreSQL; without a scope it shows no row.
+    pub db: Db,
+    /// Redis.
+    pub redis: RedisLink,
+}
+
+impl Call {
+    /// The body's fields.
+    ///
+    /// # Errors
+    /// It is too large, is declared as something other than JSON, or is no JSON object.
+    pub fn body(&self) -> Result<Fields, Error> {
+        if self.request.body.len() > MAX_BODY_BYTES {
+            return Err(Error::PayloadTooLarge { limit: MAX_BODY_BYTES });
+        }
+        if !self.request.header("content-type").is_none_or(is_json) {
+            return Err(Error::Malformed("Send the body as JSON, with Content-Type: application/json.".into()));
+        }
+        if self.request.body.is_empty() {
+            return Err(Error::Malformed("The body is empty. Send a JSON object.".into()));
+        }
+        // Into a `Value`, the parser reports positions and never quotes the input.
+        match serde_json::from_slice(&self.request.body) {
+            Ok(Value::Object(object)) => Ok(Fields::new(object)),
+            Ok(_) => Err(Error::Malformed("The body must be a JSON object.".into())),
+            Err(error) => Err(Error::Malformed(format!("The body is not valid JSON: {error}."))),
+        }
+    }
+
+    /// The account that the path names.
+    ///
+    /// # Errors
+    /// What is no id names no account: [`Error::NotFound`].
+    pub fn account_id(&self) -> Result<AccountId, Error> {
+        let id = self.request.path_parameters.get("id");
+        id.and_then(|id| AccountId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
+    }
+}
+
+/// What a client learns of an account that is unknown, deleted, or no account at all.
+pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// A handler's answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Headers beside those that every answer has.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// JSON, or empty.
+    pub body: String,
+}
+
+impl Reply {
+    /// Answers with JSON.
+    ///
+    /// # Errors
+    /// The value has no JSON form, which no type of ours lacks.
+    pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Error> {
+        let body = serde_json::to_string(body).map_err(Error::internal)?;
+        Ok(Self { status, headers: Vec::new(), body })
+    }
+
+    /// Says where the thing that was made is.
+    ///
+    /// # Errors
+    /// The path is no header value.
+    pub fn with_location(mut self, path: &str) -> Result<Self, Error> {
+        self.headers.push((header::LOCATION, HeaderValue::from_str(path).map_err(Error::internal)?));
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_goes_by_several_names() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/x+json", "json", ";"]
+        {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+}

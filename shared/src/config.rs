@@ -1,0 +1,345 @@
+//! Configuration from the environment: the only module that reads it.
+//!
+//! A missing or bad value stops the start; the error names every such variable and what it must be.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use anyhow::bail;
+use jsonwebtoken::Algorithm;
+use lambda_http::http::{HeaderValue, Uri};
+use tracing::level_filters::LevelFilter;
+use zeroize::Zeroizing;
+
+use crate::secrets::Secrets;
+
+/// The shortest signing key that is accepted, in bytes: RFC 7518, 3.2 asks of an HMAC key at least the size of
+/// the hash, which is 32 bytes for HS256.
+pub const MIN_SIGNING_KEY_BYTES: usize = 32;
+
+/// What a function needs that knows no caller (health, the default route).
+#[derive(Debug, Clone)]
+pub struct PublicConfig {
+    /// `CORS_ORIGINS`: origins whose pages may read our answers.
+    pub cors_origins: Vec<HeaderValue>,
+    /// `LOG_LEVEL`: the least severe level that is logged.
+    pub log_level: LevelFilter,
+}
+
+/// What a function needs that reaches PostgreSQL and Redis.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the public functions need, too.
+    pub public: PublicConfig,
+    /// Where the database URL, the Redis URL and the signing key come from.
+    pub secrets: SecretSource,
+    /// `AWS_LAMBDA_MAX_CONCURRENCY`: how many requests the runtime gives one process at a time (1 on classic Lambda).
+    pub concurrency: usize,
+    /// `RATE_LIMIT_PER_MINUTE`: requests per user in any 60 seconds; `None` (written `0`) means no limit.
+    pub rate_limit: Option<NonZeroU32>,
+    /// How callers prove who they are.
+    pub auth: AuthConfig,
+}
+
+/// How callers prove who they are.
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// `JWT_ALGORITHM`: the one algorithm that is accepted.
+    pub algorithm: Algorithm,
+    /// `JWT_ISSUER`: the `iss` that a token must have, where set.
+    pub issuer: Option<String>,
+    /// `JWT_AUDIENCE`: the `aud` that a token must have, where set.
+    pub audience: Option<String>,
+    /// `ALLOW_HEADER_AUTH`: believe `X-Tenant-ID` and `X-User-ID`. Development only.
+    pub allow_headers: bool,
+}
+
+/// Where the three secret values come from.
+#[derive(Debug, Clone)]
+pub enum SecretSource {
+    /// `DATABASE_URL`, `REDIS_URL`, `JWT_SECRET_KEY`.
+    Environment(Box<Secrets>),
+    /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
+    SecretsManager {
+        /// The secret's ARN or name.
+        arn: String,
+    },
+}
+
+/// A text that must not be printed; wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Wraps a secret.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl PublicConfig {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let mut vars = Variables::of_process();
+        let config = public(&mut vars);
+        vars.finish()?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every missing or bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        Self::read(Variables::of_process())
+    }
+
+    fn read(mut vars: Variables) -> anyhow::Result<Self> {
+        let config = Self {
+            public: public(&mut vars),
+            secrets: secrets(&mut vars),
+            concurrency: vars.parsed("AWS_LAMBDA_MAX_CONCURRENCY", "a whole number of 1 or more", 1, |v| {
+                v.parse().ok().filter(|n| *n >= 1)
+            }),
+            rate_limit: vars.parsed(
+                "RATE_LIMIT_PER_MINUTE",
+                "a whole number; 0 switches the limit off",
+                NonZeroU32::new(50),
+                |v| v.parse().ok().map(NonZeroU32::new),
+            ),
+            auth: AuthConfig {
+                algorithm: vars.parsed("JWT_ALGORITHM", "HS256, HS384 or HS512", Algorithm::HS256, |v| match v {
+                    "HS256" => Some(Algorithm::HS256),
+                    "HS384" => Some(Algorithm::HS384),
+                    "HS512" => Some(Algorithm::HS512),
+                    _ => None,
+                }),
+                issuer: vars.get("JWT_ISSUER"),
+                audience: vars.get("JWT_AUDIENCE"),
+                allow_headers: allow_headers(&mut vars),
+            },
+        };
+        vars.finish()?;
+        Ok(config)
+    }
+}
+
+fn public(vars: &mut Variables) -> PublicConfig {
+    PublicConfig {
+        cors_origins: vars.parsed(
+            "CORS_ORIGINS",
+            "origins such as https://app.example.com, comma-separated, without path or wildcard",
+            vec![HeaderValue::from_static("http://localhost:3000")],
+            |v| v.split(',').map(str::trim).filter(|o| !o.is_empty()).map(origin).collect(),
+        ),
+        log_level: vars.parsed("LOG_LEVEL", "error, warn, info, debug, trace or off", LevelFilter::INFO, |v| {
+            match v.to_ascii_lowercase().as_str() {
+                "warning" => Some(LevelFilter::WARN),
+                level => level.parse().ok(),
+            }
+        }),
+    }
+}
+
+/// An origin is scheme, host and port and nothing else: what a browser sends in `Origin`.
+fn origin(text: &str) -> Option<HeaderValue> {
+    let uri: Uri = text.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let exact = format!("{scheme}://{authority}");
+    (exact == text && matches!(scheme, "http" | "https") && !text.contains(['@', '*']))
+        .then(|| HeaderValue::from_str(text).ok())
+        .flatten()
+}
+
+fn secrets(vars: &mut Variables) -> SecretSource {
+    if let Some(arn) = vars.get("SECRET_ARN") {
+        return SecretSource::SecretsManager { arn };
+    }
+    let mut required = |name: &'static str, meaning: &'static str| {
+        vars.get(name).unwrap_or_else(|| {
+            vars.fault(name, &format!("{meaning} (or set SECRET_ARN)"));
+            String::new()
+        })
+    };
+    let database_url = required("DATABASE_URL", "postgres://user:password@host:port/database");
+    let redis_url = required("REDIS_URL", "redis://host:port or rediss://host:port");
+    let jwt_secret_key = required("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes");
+    match Secrets::new(database_url, redis_url, jwt_secret_key) {
+        Ok(secrets) => SecretSource::Environment(Box::new(secrets)),
+        Err(faults) => {
+            for (name, meaning) in faults {
+                vars.fault(name, meaning);
+            }
+            SecretSource::Environment(Box::default())
+        }
+    }
+}
+
+/// Header authentication proves nothing, so a deployed stack refuses it. Lambda sets these two reserved
+/// variables, which no deployment can unset; `sam local` imitates them and says so with `AWS_SAM_LOCAL`.
+fn allow_headers(vars: &mut Variables) -> bool {
+    let allowed = vars.parsed("ALLOW_HEADER_AUTH", "true or false", false, |v| v.to_ascii_lowercase().parse().ok());
+    let on_lambda =
+        vars.get("AWS_LAMBDA_INITIALIZATION_TYPE").is_some() || vars.get("AWS_LAMBDA_LOG_GROUP_NAME").is_some();
+    let sam_local = vars.get("AWS_SAM_LOCAL").is_some_and(|v| v == "true");
+    if allowed && on_lambda && !sam_local {
+        vars.fault("ALLOW_HEADER_AUTH", "unset or false in a deployed stack: anybody could claim to be anybody");
+    }
+    allowed
+}
+
+type Lookup = Box<dyn Fn(&str) -> Option<String>>;
+
+/// Looks variables up and collects what is wrong with them.
+struct Variables {
+    lookup: Lookup,
+    faults: Vec<String>,
+}
+
+impl Variables {
+    fn of_process() -> Self {
+        Self::new(|name| std::env::var(name).ok())
+    }
+
+    fn new(lookup: impl Fn(&str) -> Option<String> + 'static) -> Self {
+        Self { lookup: Box::new(lookup), faults: Vec::new() }
+    }
+
+    /// An empty variable counts as unset: templates and `.env` files write it so.
+    fn get(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
+    }
+
+    fn parsed<T>(&mut self, name: &'static str, meaning: &str, default: T, parse: impl Fn(&str) -> Option<T>) -> T {
+        match self.get(name) {
+            None => default,
+            Some(value) => parse(&value).unwrap_or_else(|| {
+                self.fault(name, meaning);
+                default
+            }),
+        }
+    }
+
+    /// The value itself is not repeated: it may be a secret that landed in the wrong variable.
+    fn fault(&mut self, name: &str, meaning: &str) {
+        self.faults.push(format!("{name} must be {meaning}"));
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        bail!("bad configuration: {}", self.faults.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &[(&str, &str)] = &[
+        ("DATABASE_URL", "postgres://app:pw@localhost/db"),
+        ("REDIS_URL", "redis://localhost"),
+        ("JWT_SECRET_KEY", "0123456789abcdef0123456789abcdef"),
+    ];
+
+    fn read(overrides: &[(&str, &str)]) -> Result<Config, String> {
+        let vars: std::collections::HashMap<String, String> =
+            GOOD.iter().chain(overrides).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Config::read(Variables::new(move |name| vars.get(name).cloned())).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.public.cors_origins, ["http://localhost:3000"]);
+        assert_eq!(config.public.log_level, LevelFilter::INFO);
+        assert_eq!(config.rate_limit, NonZeroU32::new(50));
+        assert_eq!(config.auth.algorithm, Algorithm::HS256);
+        assert_eq!(config.concurrency, 1);
+        assert!(!config.auth.allow_headers);
+    }
+
+    #[test]
+    fn every_bad_variable_is_named_at_once_and_no_value_is_repeated() {
+        let error = read(&[
+            ("DATABASE_URL", "mysql://secret-value"),
+            ("REDIS_URL", "http://secret-value"),
+            ("JWT_SECRET_KEY", "secret-value-too-short"),
+            ("JWT_ALGORITHM", "none"),
+            ("RATE_LIMIT_PER_MINUTE", "-1"),
+            ("CORS_ORIGINS", "*"),
+            ("LOG_LEVEL", "loud"),
+            ("ALLOW_HEADER_AUTH", "perhaps"),
+            ("AWS_LAMBDA_MAX_CONCURRENCY", "0"),
+        ])
+        .unwrap_err();
+        for name in [
+            "DATABASE_URL",
+            "REDIS_URL",
+            "JWT_SECRET_KEY",
+            "JWT_ALGORITHM",
+            "RATE_LIMIT_PER_MINUTE",
+            "CORS_ORIGINS",
+            "LOG_LEVEL",
+            "ALLOW_HEADER_AUTH",
+            "AWS_LAMBDA_MAX_CONCURRENCY",
+        ] {
+            assert!(error.contains(name), "{name} is missing in: {error}");
+        }
+        assert!(!error.contains("secret-value"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_secret_says_what_to_set() {
+        let error = read(&[("DATABASE_URL", " ")]).unwrap_err();
+        assert!(error.contains("DATABASE_URL must be postgres://") && error.contains("SECRET_ARN"), "{error}");
+    }
+
+    #[test]
+    fn zero_switches_the_limit_off() {
+        assert_eq!(read(&[("RATE_LIMIT_PER_MINUTE", "0")]).unwrap().rate_limit, None);
+    }
+
+    #[test]
+    fn header_authentication_is_refused_in_a_deployed_stack() {
+        let allowed = ("ALLOW_HEADER_AUTH", "true");
+        assert!(read(&[allowed]).unwrap().auth.allow_headers);
+        for reserved in ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"] {
+            assert!(read(&[allowed, (reserved, "x")]).unwrap_err().contains("ALLOW_HEADER_AUTH"));
+            assert!(read(&[allowed, (reserved, "x"), ("AWS_SAM_LOCAL", "true")]).unwrap().auth.allow_headers);
+            assert!(!read(&[(reserved, "x")]).unwrap().auth.allow_headers);
+        }
+    }
+
+    #[test]
+    fn origins_are_exact() {
+        let config = read(&[("CORS_ORIGINS", "https://a.example.com, http://localhost:5173")]).unwrap();
+        assert_eq!(config.public.cors_origins, ["https://a.example.com", "http://localhost:5173"]);
+        for bad in ["https://a.example.com/", "a.example.com", "https://*.example.com", "ftp://a.example.com", "null"] {
+            assert!(read(&[("CORS_ORIGINS", bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let printed = format!("{:?}", read(&[]).unwrap());
+        assert!(!printed.contains("pw") && !printed.contains("0123456789abcdef"), "{printed}");
+    }
+}

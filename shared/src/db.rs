@@ -1,0 +1,294 @@
+//! PostgreSQL: the pool, and the one way to run a statement.
+//!
+//! A request is one statement and one round trip. The statement calls a function of
+//! `migrations/V3__account_functions.sql`, which sets the row-level security context and runs the query inside
+//! the statement's own transaction; it is sent unnamed, parse, bind and execute in one flight. So there is
+//! no session state: PgBouncer in transaction mode and RDS Proxy can stand in between, a future that is dropped
+//! leaves no transaction open, and a pooled connection carries nothing from one caller to the next.
+
+pub mod accounts;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, NoTls, Row};
+
+use crate::account::{TenantId, UserId};
+use crate::error::Error;
+use crate::secrets::SecretStore;
+use crate::tls;
+
+/// The newest migration that the queries here rely on; readiness compares it with the database.
+/// A test compares it with the files in `migrations/`.
+pub const SCHEMA_VERSION: i32 = 3;
+
+/// How long a new connection may take, handshakes included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
+/// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// A database's address, parsed, and whether to use TLS.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseUrl(Config);
+
+impl DatabaseUrl {
+    /// Parses a `postgres://` URL or a libpq key-value string; `None` when it is neither.
+    ///
+    /// `sslmode` is `disable` (the default), `require` or `verify-full`; both of the latter verify certificate
+    /// and host name. `prefer` promises nothing and is taken as `disable`.
+    pub fn parse(url: &str) -> Option<Self> {
+        // The driver knows no verify-full.
+        let known = url.replace("sslmode=verify-full", "sslmode=require");
+        let mut config: Config = known.parse().ok()?;
+        if config.get_hosts().is_empty() {
+            return None;
+        }
+        if config.get_ssl_mode() != SslMode::Require {
+            config.ssl_mode(SslMode::Disable);
+        }
+        config.connect_timeout(CONNECT_TIMEOUT);
+        Some(Self(config))
+    }
+
+    /// The password in it, where there is one.
+    pub fn password(&self) -> Option<&[u8]> {
+        self.0.get_password()
+    }
+
+    /// Opens one connection, whose task runs until the client is dropped.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        let tls = match self.0.get_ssl_mode() {
+            SslMode::Require => Some(tls::postgres_connector()?),
+            _ => None,
+        };
+        let (client, _) = open(&self.0, tls).await.context("cannot connect to PostgreSQL")?;
+        Ok(client)
+    }
+}
+
+async fn open(
+    config: &Config,
+    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    // The connection's own error is also that of the statement that meets it, so it is not logged twice.
+    match tls {
+        Some(tls) => {
+            let (client, connection) = config.connect(tls).await?;
+            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        }
+        None => {
+            let (client, connection) = config.connect(NoTls).await?;
+            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        }
+    }
+}
+
+/// Opens the pool's connections with the secrets as they are; after a refused password, with the secrets as
+/// they have become.
+struct Connector {
+    secrets: Arc<SecretStore>,
+    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+}
+
+impl Connect for Connector {
+    fn connect(
+        &self,
+        configured: &Config,
+    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>> {
+        let configured = configured.clone();
+        Box::pin(async move {
+            // The cached secrets, not the ones of the start: they may have been rotated since.
+            let current = self.secrets.get().await.map_or(configured, |secrets| secrets.database.0);
+            let refused = match open(&current, self.tls.clone()).await {
+                Err(error) if error.code() == Some(&SqlState::INVALID_PASSWORD) => error,
+                other => return other,
+            };
+            match self.secrets.refresh().await {
+                Ok(Some(secrets)) => {
+                    tracing::warn!("PostgreSQL refused the password; read the secret again");
+                    open(&secrets.database.0, self.tls.clone()).await
+                }
+                Ok(None) => Err(refused),
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "PostgreSQL refused the password, and the secret cannot be read again"
+                    );
+                    Err(refused)
+                }
+            }
+        })
+    }
+}
+
+/// Whose rows a statement may touch: every query takes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The caller's tenant.
+    pub tenant_id: TenantId,
+    /// The caller.
+    pub user_id: UserId,
+}
+
+/// The way to PostgreSQL.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+}
+
+impl Db {
+    /// A pool of at most `size` connections, none open yet.
+    ///
+    /// # Errors
+    /// TLS is wanted and cannot be set up.
+    pub async fn new(secrets: Arc<SecretStore>, size: usize) -> anyhow::Result<Self> {
+        let config = secrets.get().await?.database.0;
+        let tls = match config.get_ssl_mode() {
+            SslMode::Require => Some(tls::postgres_connector()?),
+            _ => None,
+        };
+        let manager = Manager::from_connect(
+            config,
+            Connector { secrets, tls },
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager)
+            .runtime(Runtime::Tokio1)
+            .max_size(size)
+            .wait_timeout(Some(REQUEST_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move {
+                    refuse_powerful_role(client).await.map_err(|error| HookError::message(format!("{error:#}")))
+                })
+            }))
+            .build()
+            .context("the connection pool cannot be built")?;
+        Ok(Self { pool })
+    }
+
+    /// Opens the first connection, so that no request pays for it. A database that is away is no reason not to
+    /// start: it may be back for the next request.
+    ///
+    /// # Errors
+    /// The role is one that row-level security does not hold.
+    pub async fn warm_up(&self) -> anyhow::Result<()> {
+        match self.pool.get().await {
+            Ok(_) => Ok(()),
+            Err(error @ deadpool_postgres::PoolError::PostCreateHook(HookError::Message(_))) => bail!(error),
+            Err(error) => {
+                tracing::warn!(error = describe(&error), "PostgreSQL is away; starting all the same");
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs one statement in one round trip. `$1` and `$2` are always the caller's tenant and user.
+    async fn query(&self, scope: &Scope, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(params.len() + 2);
+        all.push((&scope.tenant_id.0, Type::UUID));
+        all.push((&scope.user_id.0, Type::UUID));
+        all.extend(params.iter().cloned());
+        self.run(sql, &all).await
+    }
+
+    async fn run(&self, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        let mut lent = None;
+        let answer = timeout(REQUEST_TIMEOUT, async {
+            let client = lent.insert(
+                self.pool
+                    .get()
+                    .await
+                    .map_err(|e| Error::internal(anyhow!(describe(&e)).context("no connection to PostgreSQL")))?,
+            );
+            client.query_typed(sql, params).await.map_err(Error::from)
+        })
+        .await;
+        answer.unwrap_or_else(|_| {
+            // Its answer may still come: nobody else may get this connection.
+            if let Some(client) = lent {
+                drop(Object::take(client));
+            }
+            Err(Error::internal(anyhow!("PostgreSQL did not answer within {REQUEST_TIMEOUT:?}")))
+        })
+    }
+
+    /// The newest migration that the database has.
+    ///
+    /// # Errors
+    /// PostgreSQL does not answer, or was never migrated.
+    pub async fn schema_version(&self) -> Result<i32, Error> {
+        let rows = self.run("select max(version) from schema_migrations", &[]).await?;
+        let version = rows.first().and_then(|row| row.try_get(0).ok());
+        version.ok_or_else(|| Error::internal(anyhow!("the database has no schema: run the migrations")))
+    }
+}
+
+/// A role that bypasses the policies, or that owns the tables and could drop them, would make row-level security
+/// a decoration.
+async fn refuse_powerful_role(client: &Client) -> anyhow::Result<()> {
+    let rows = client
+        .query_typed(
+            "select current_user::text, rolsuper or rolbypassrls or exists (
+                 select from pg_class where relname in ('email_accounts', 'email_credentials')
+                 and pg_has_role(current_user, relowner, 'member'))
+             from pg_roles where rolname = current_user",
+            &[],
+        )
+        .await?;
+    let row = rows.first().ok_or_else(|| anyhow!("PostgreSQL does not know the role that it let in"))?;
+    if row.try_get(1)? {
+        bail!(
+            "DATABASE_URL must log in as a role that owns no table and cannot bypass row-level security, such as \
+             email_service_app; {} can",
+            row.try_get::<_, String>(0)?
+        );
+    }
+    Ok(())
+}
+
+/// The driver's `Display` leaves the cause out.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_strict_ssl_modes_mean_verified_tls() {
+        for (mode, expected) in [
+            ("", SslMode::Disable),
+            ("?sslmode=disable", SslMode::Disable),
+            ("?sslmode=prefer", SslMode::Disable),
+            ("?sslmode=require", SslMode::Require),
+            ("?sslmode=verify-full", SslMode::Require),
+        ] {
+            let url = DatabaseUrl::parse(&format!("postgres://u:p@h/d{mode}")).unwrap();
+            assert_eq!(url.0.get_ssl_mode(), expected, "{mode}");
+        }
+        assert!(DatabaseUrl::parse("postgres://u:p@h/d?sslmode=verify").is_none());
+        assert!(DatabaseUrl::parse("mysql://u:p@h/d").is_none());
+        assert!(DatabaseUrl::parse("").is_none());
+    }
+}

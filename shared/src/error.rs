@@ -1,0 +1,158 @@
+//! What can go wrong with a request, and the one place that says what the client gets to know of it.
+
+use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use tokio_postgres::error::SqlState;
+
+use crate::validation::Fault;
+
+/// Why a request is refused or fails. One variant per kind of the contract; the texts are for the client, but for
+/// [`Error::Internal`], whose cause is for the log alone.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// 400: the request as a whole cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// 400: some fields or parameters are at fault; all of them are listed.
+    #[error("Some fields are not valid. See details for each of them.")]
+    Invalid(Vec<Fault>),
+    /// 401: nobody, or nobody that we believe.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// 403: somebody, but not the one who may.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// 404.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// 405, with the methods that the path has.
+    #[error("This path does not have this method. It has: {allow}.")]
+    MethodNotAllowed {
+        /// The value of `Allow`.
+        allow: String,
+    },
+    /// 409.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// 413, with the most bytes that a body may have.
+    #[error("The body is too large: at most {limit} bytes are accepted.")]
+    PayloadTooLarge {
+        /// Bytes.
+        limit: usize,
+    },
+    /// 429.
+    #[error("Too many requests. Please try again later.")]
+    TooManyRequests {
+        /// Seconds until a request will be let through.
+        retry_after: u64,
+    },
+    /// 500: our fault. The client learns the request id only.
+    #[error("Something went wrong on our side. Please try again later, and name the request id if it stays so.")]
+    Internal(#[source] anyhow::Error),
+}
+
+/// The JSON that a client gets for an [`Error`].
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope<'a> {
+    /// The kind, for programs.
+    pub error: &'static str,
+    /// What happened and what to do, for people.
+    pub message: String,
+    /// As in the `X-Request-Id` header and in the log.
+    pub request_id: &'a str,
+    /// Every fault of the request, where it was read.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub details: &'a [Fault],
+}
+
+impl Error {
+    /// Our fault, with its cause for the log.
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    /// The status and the kind that a client branches on.
+    pub fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Malformed(_) | Self::Invalid(_) => (StatusCode::BAD_REQUEST, "Invalid request"),
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not found"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
+            Self::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
+            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+        }
+    }
+
+    /// The header that goes with the status, where HTTP asks for one.
+    pub fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Unauthorized(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::MethodNotAllowed { allow } => Some((header::ALLOW, HeaderValue::from_str(allow).ok()?)),
+            Self::TooManyRequests { retry_after } => Some((header::RETRY_AFTER, HeaderValue::from(*retry_after))),
+            _ => None,
+        }
+    }
+
+    /// The JSON for the client.
+    pub fn envelope<'a>(&'a self, request_id: &'a str) -> Envelope<'a> {
+        Envelope {
+            error: self.status().1,
+            message: self.to_string(),
+            request_id,
+            details: match self {
+                Self::Invalid(faults) => faults,
+                _ => &[],
+            },
+        }
+    }
+}
+
+/// A violated constraint that stands for a rule of the API is the client's error, found by its name alone; two
+/// racing requests end here, too. All else is ours.
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let constraint =
+            error.as_db_error().filter(|e| *e.code() == SqlState::UNIQUE_VIOLATION).and_then(|e| e.constraint());
+        match constraint {
+            Some("email_accounts_address_key") => {
+                Self::Conflict("You already have an account with this email address. Update or delete that one.")
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_those_of_the_contract() {
+        let table = [
+            (Error::Malformed(String::new()), 400, "Invalid request"),
+            (Error::Invalid(vec![]), 400, "Invalid request"),
+            (Error::Unauthorized(""), 401, "Unauthorized"),
+            (Error::Forbidden(""), 403, "Forbidden"),
+            (Error::NotFound(""), 404, "Not found"),
+            (Error::MethodNotAllowed { allow: "GET".into() }, 405, "Method not allowed"),
+            (Error::Conflict(""), 409, "Conflict"),
+            (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
+            (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
+            (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),
+        ];
+        for (error, status, kind) in table {
+            assert_eq!(error.status(), (StatusCode::from_u16(status).unwrap(), kind));
+        }
+    }
+
+    #[test]
+    fn the_cause_of_an_internal_error_stays_inside() {
+        let error = Error::internal(anyhow::anyhow!("relation email_accounts does not exist"));
+        let json = serde_json::to_string(&error.envelope("r-1")).unwrap();
+        assert!(!json.contains("relation") && json.contains("r-1"), "{json}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What every function of email_service shares.
+//!
+//! A request, start to end:
+//!
+//! 1. A function's `main` is one call: [`serve`], [`serve_readiness`] or [`serve_public`]. It starts the log,
+//!    reads [`config`], opens PostgreSQL and Redis in parallel, and polls the Lambda runtime.
+//! 2. Each event becomes a [`Request`]; `respond` in `serve.rs` is one straight function: identify the caller
+//!    ([`auth`]), count the request ([`rate_limit`]), build a [`Call`], await the function's handler, turn its
+//!    [`Reply`] or [`Error`] into a response with [`cors`] headers, and write the log line.
+//! 3. The handler parses its input into the types of [`account`] with [`validation`], asks `call.db` for one
+//!    thing ([`db::accounts`]), and shapes the reply.
+
+pub mod config;
+pub mod event;
+
+pub mod call;
+pub mod error;
+pub mod serve;
+
+pub mod auth;
+pub mod cors;
+pub mod rate_limit;
+
+pub mod account;
+pub mod credential;
+pub mod validation;
+
+pub mod db;
+mod log;
+pub mod redis_link;
+mod secrets;
+mod tls;
+
+pub use lambda_http::http;
+
+pub use call::{Call, PublicCall, ReadinessCall, Reply};
+pub use error::Error;
+pub use event::Request;
+pub use serve::{serve, serve_public, serve_readiness};
+
+/// The service's name, as health checks and Redis keys show it.
+pub const SERVICE: &str = "email_service";
+/// The service's version, as health checks show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,333 @@
+//! Start-up, and the pipeline that every request runs through.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::anyhow;
+use futures_util::FutureExt;
+use lambda_http::http::{HeaderName, HeaderValue, header};
+use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
+
+use crate::auth::{Authenticator, Identity, refuse_override};
+use crate::call::{Call, PublicCall, ReadinessCall, Reply};
+use crate::config::{Config, PublicConfig};
+use crate::cors::Cors;
+use crate::db::Db;
+use crate::error::Error;
+use crate::event::{Event, Request, Response};
+use crate::log;
+use crate::rate_limit::{Decision, RateLimiter, Subject};
+use crate::redis_link::RedisLink;
+use crate::secrets::SecretStore;
+
+/// Serves an endpoint of identified callers: connects to PostgreSQL and Redis, then hands each request to
+/// `handler`.
+///
+/// # Errors
+/// The configuration is bad, the secret cannot be read, or the database role is too powerful.
+pub async fn serve<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let (config, app) = start().await?;
+    let app = Arc::new(app);
+    run(config.public, move |front, event| {
+        let (app, handler) = (app.clone(), handler.clone());
+        async move { respond(&front, &app, handler, event).await }
+    })
+    .await
+}
+
+/// Serves an endpoint of anybody, and connects to nothing.
+///
+/// # Errors
+/// The configuration is bad.
+pub async fn serve_public<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(PublicCall) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let config = PublicConfig::from_env()?;
+    log::start(config.log_level);
+    run(config, move |front, event| {
+        let handler = handler.clone();
+        async move {
+            let cors = front.cors.clone();
+            respond_public(&front, |request| handler(PublicCall { request, cors }), event).await
+        }
+    })
+    .await
+}
+
+/// Serves the readiness check, which asks PostgreSQL and Redis but knows no caller.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_readiness<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(ReadinessCall) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let (config, app) = start().await?;
+    run(config.public, move |front, event| {
+        let call = ReadinessCall { db: app.db.clone(), redis: app.redis.clone() };
+        let handler = handler.clone();
+        async move { respond_public(&front, |_| handler(call), event).await }
+    })
+    .await
+}
+
+/// What an endpoint of identified callers works with.
+struct App {
+    authenticator: Authenticator,
+    limiter: Option<RateLimiter>,
+    db: Db,
+    redis: RedisLink,
+}
+
+/// Reads the configuration and opens PostgreSQL and Redis, both at once.
+async fn start() -> anyhow::Result<(Config, App)> {
+    let config = Config::from_env()?;
+    log::start(config.public.log_level);
+    let store = Arc::new(SecretStore::new(config.secrets.clone()));
+    let secrets = store.get().await?;
+    let db = Db::new(store, config.concurrency).await?;
+    let redis = RedisLink::new(&secrets.redis_url)?;
+    let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
+    connected?;
+    let app = App {
+        authenticator: Authenticator::new(&config.auth, secrets.jwt_secret_key.reveal()),
+        limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
+        db,
+        redis,
+    };
+    Ok((config, app))
+}
+
+/// What every function has at its front, whoever may call it.
+struct Front {
+    cors: Arc<Cors>,
+    /// True until the first request.
+    cold: AtomicBool,
+}
+
+/// Polls the Lambda runtime. Nothing that `respond` does is a failed invocation, for then the gateway would answer in
+/// its own words.
+async fn run<H, F>(config: PublicConfig, respond: H) -> anyhow::Result<()>
+where
+    H: Fn(Arc<Front>, LambdaEvent<Event>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let front = Arc::new(Front { cors: Arc::new(Cors::new(config.cors_origins)), cold: AtomicBool::new(true) });
+    let service = service_fn(move |event| {
+        let response = respond(front.clone(), event);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    // One at a time on classic Lambda; as many as AWS_LAMBDA_MAX_CONCURRENCY says on Managed Instances.
+    // Boxed, because the compiler refuses futures that nest as deeply as the runtime's does around ours.
+    Box::pin(lambda_runtime::run_concurrent(service)).await.map_err(|error: RuntimeError| anyhow!(error))
+}
+
+/// One request of an endpoint of identified callers, start to end.
+async fn respond<H, F>(front: &Front, app: &App, handler: H, event: LambdaEvent<Event>) -> Response
+where
+    H: Fn(Call) -> F,
+    F: Future<Output = Result<Reply, Error>>,
+{
+    let (mut exchange, request) = Exchange::begin(front, event);
+    let identified = app.authenticator.identify(&request);
+    let subject = match &identified {
+        Ok(identity) => Subject::User(identity.scope),
+        Err(_) => Subject::Address(&request.source_ip),
+    };
+    if let Some(limiter) = &app.limiter {
+        exchange.decision = Some(limiter.check(subject).await);
+    }
+    exchange.identity = identified.as_ref().ok().copied();
+    let outcome = match (identified, &exchange.decision) {
+        (_, Some(decision)) if !decision.allowed => Err(Error::TooManyRequests { retry_after: decision.reset_after() }),
+        (Err(error), _) => Err(error),
+        (Ok(identity), _) => match refuse_override(&identity, &request) {
+            Err(error) => Err(error),
+            Ok(()) => unwinding(handler(Call { identity, request, db: app.db.clone() })).await,
+        },
+    };
+    exchange.end(outcome)
+}
+
+/// One request of an endpoint of anybody, start to end.
+async fn respond_public<H, F>(front: &Front, handler: H, event: LambdaEvent<Event>) -> Response
+where
+    H: FnOnce(Request) -> F,
+    F: Future<Output = Result<Reply, Error>>,
+{
+    let (exchange, request) = Exchange::begin(front, event);
+    let outcome = unwinding(async { handler(request).await }).await;
+    exchange.end(outcome)
+}
+
+/// A panic becomes an error like another. The state that it may have left half-changed is the request's own.
+async fn unwinding(handling: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
+    let outcome = AssertUnwindSafe(handling).catch_unwind().await;
+    outcome
+        .unwrap_or_else(|_| Err(Error::internal(anyhow!("the handler panicked; the line before this one says where"))))
+}
+
+/// What is known of a request while it is answered: for the answer's headers and for the log line.
+struct Exchange {
+    started: Instant,
+    cold_start: bool,
+    request_id: String,
+    method: String,
+    route: String,
+    path: String,
+    source_ip: String,
+    user_agent: String,
+    cors_headers: Vec<(HeaderName, HeaderValue)>,
+    identity: Option<Identity>,
+    decision: Option<Decision>,
+}
+
+impl Exchange {
+    fn begin(front: &Front, event: LambdaEvent<Event>) -> (Self, Request) {
+        let request = Request::from(event.payload);
+        let exchange = Self {
+            started: Instant::now(),
+            cold_start: front.cold.swap(false, Ordering::Relaxed),
+            request_id: event.context.request_id,
+            method: request.method.clone(),
+            route: request.route.clone(),
+            path: log::clip(&request.path, 256).to_owned(),
+            source_ip: request.source_ip.clone(),
+            user_agent: log::clip(&request.user_agent, 256).to_owned(),
+            cors_headers: front.cors.headers(&request),
+            identity: None,
+            decision: None,
+        };
+        (exchange, request)
+    }
+
+    fn end(self, outcome: Result<Reply, Error>) -> Response {
+        let (status, own_headers, body) = match &outcome {
+            Ok(reply) => (reply.status, reply.headers.clone(), reply.body.clone()),
+            Err(error) => {
+                // The envelope is strings and numbers: it always has a JSON form.
+                let body = serde_json::to_string(&error.envelope(&self.request_id)).unwrap_or_default();
+                (error.status().0, Vec::from_iter(error.header()), body)
+            }
+        };
+        self.log(status.as_u16(), outcome.as_ref().err());
+        let mut headers = vec![
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains")),
+        ];
+        if let Ok(id) = HeaderValue::from_str(&self.request_id) {
+            headers.push((HeaderName::from_static("x-request-id"), id));
+        }
+        headers.extend(self.decision.iter().flat_map(Decision::headers));
+        headers.extend(self.cors_headers);
+        headers.extend(own_headers);
+        Response { status_code: status.as_u16(), headers, body, is_base64_encoded: false }
+    }
+
+    fn log(&self, status: u16, error: Option<&Error>) {
+        let cause = match error {
+            Some(Error::Internal(cause)) => Some(format!("{cause:#}")),
+            _ => None,
+        };
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    requestId = self.request_id,
+                    method = self.method,
+                    route = self.route,
+                    path = self.path,
+                    status,
+                    durationMs = self.started.elapsed().as_micros() as f64 / 1000.0,
+                    tenantId = self.identity.map(|i| tracing::field::display(i.scope.tenant_id)),
+                    userId = self.identity.map(|i| tracing::field::display(i.scope.user_id)),
+                    role = self.identity.map(|i| tracing::field::display(i.role)),
+                    sourceIp = self.source_ip,
+                    userAgent = self.user_agent,
+                    coldStart = self.cold_start,
+                    rateLimitFallback = self.decision.map(|d| d.fallback),
+                    errorKind = error.map(|e| e.status().1),
+                    error = cause,
+                    "request"
+                )
+            };
+        }
+        match status {
+            500.. => line!(error),
+            _ => line!(info),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lambda_http::http::StatusCode;
+    use lambda_http::lambda_runtime::Context;
+
+    use super::*;
+
+    fn front() -> Front {
+        Front { cors: Arc::new(Cors::new(vec![])), cold: AtomicBool::new(true) }
+    }
+
+    fn event() -> LambdaEvent<Event> {
+        let mut context = Context::default();
+        context.request_id = "request-7".into();
+        LambdaEvent::new(Event::default(), context)
+    }
+
+    fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+        response.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_500_in_the_usual_form() {
+        let response = respond_public(&front(), |_| async { panic!("secret inside") }, event()).await;
+        assert_eq!(response.status_code, 500);
+        assert!(
+            response.body.contains(r#""requestId":"request-7""#) && !response.body.contains("secret"),
+            "{}",
+            response.body
+        );
+        assert_eq!(header(&response, "x-request-id"), Some("request-7"));
+        assert_eq!(header(&response, "cache-control"), Some("no-store"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_before_the_first_await_is_caught_too() {
+        fn handler(_: Request) -> std::future::Ready<Result<Reply, Error>> {
+            panic!("at once")
+        }
+        assert_eq!(respond_public(&front(), handler, event()).await.status_code, 500);
+    }
+
+    #[tokio::test]
+    async fn every_header_name_stands_once() {
+        let reply = || async { Reply::json(StatusCode::CREATED, &"x")?.with_location("/x") };
+        let response = respond_public(&front(), |_| reply(), event()).await;
+        let mut names: Vec<_> = response.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn only_the_first_request_is_a_cold_start() {
+        let front = front();
+        assert!(Exchange::begin(&front, event()).0.cold_start);
+        assert!(!Exchange::begin(&front, event()).0.cold_start);
+    }
+}

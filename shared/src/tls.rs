@@ -1,0 +1,33 @@
+//! TLS towards PostgreSQL and Redis: rustls on aws-lc, the back end that the AWS SDK brings along anyway.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Makes aws-lc the process's only provider, also for the Redis client. Without it, rustls would look for one
+/// at the first handshake and panic if a dependency had brought a second.
+pub fn install_provider() {
+    // An error says that one is installed already: ours.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A connector that verifies certificate and host name against the system's roots, or the bundle that
+/// `SSL_CERT_FILE` names.
+pub fn postgres_connector() -> anyhow::Result<MakeRustlsConnect> {
+    install_provider();
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        bail!("no root certificates found: install ca-certificates or set SSL_CERT_FILE ({:?})", found.errors);
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("TLS cannot be set up")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
