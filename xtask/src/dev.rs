@@ -1,0 +1,250 @@
+//! `cargo dev`: everything that the service needs, on this machine.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use xtask::{
+    build::build_functions,
+    gateway::{self, Gateway},
+    install::{Tool, ensure_installed},
+    services::{Postgres, Redis, secret},
+    template, workspace_root,
+};
+
+use crate::{
+    demo::{self, TENANT, USER},
+    settings::Settings,
+    summary,
+};
+
+const DATABASE: &str = "email_service";
+const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+/// Handed to the functions when set; they have defaults for the rest.
+const PASSED_ON: [&str; 6] =
+    ["CORS_ORIGINS", "JWT_ALGORITHM", "JWT_AUDIENCE", "JWT_ISSUER", "LOG_LEVEL", "RATE_LIMIT_PER_MINUTE"];
+
+/// The command line.
+pub(crate) struct Options {
+    release: bool,
+    demo: bool,
+    concurrency: usize,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { release: false, demo: false, concurrency: 2 };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--release" => options.release = true,
+                "--demo" => options.demo = true,
+                "--concurrency" => {
+                    let value = arguments.next().and_then(|value| value.parse().ok()).filter(|value| *value > 0);
+                    options.concurrency = value.context("--concurrency needs a number from 1")?;
+                }
+                other => bail!("unknown option {other}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Serves until Ctrl-C, SIGTERM or the end of the terminal.
+pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
+    let address = free_address(settings)?;
+    // Until the functions are built, signals end us as usual: the servers go by themselves when we are gone.
+    let mut redis = None;
+    let redis_url = match settings.get("REDIS_URL") {
+        Some(url) => url,
+        None => {
+            ensure_installed(&[Tool::Redis])?;
+            eprintln!("Starting Redis ...");
+            redis.insert(Redis::start()?).url()
+        }
+    };
+    let database = Database::prepare(settings)?;
+
+    let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
+    functions.retain(|function| !function.routes.is_empty());
+    eprintln!("Building {} functions ...", functions.len());
+    let binaries = build_functions(options.release, functions.iter().map(|function| &function.binary))?;
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let serve = async {
+        database.migrate().await?;
+        let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
+        let mut gateway_options = gateway::Options::new(functions, binaries);
+        gateway_options.listen = address;
+        gateway_options.concurrency = options.concurrency;
+        // A reader of our output may stop reading, as `head` does; that is no reason to stop serving.
+        gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
+        gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
+        let mut gateway = Gateway::start(gateway_options).await.context(PORT_HINT)?;
+        // Browsers take localhost for ::1 first. Machines without IPv6 do not.
+        let _ = gateway.listen((Ipv6Addr::LOCALHOST, address.port()).into()).await;
+        gateway.prewarm();
+        if options.demo {
+            demo::create_accounts(address).await?;
+        }
+        let url = format!("http://localhost:{}", address.port());
+        let file = EnvFile::write(&url, &database, &redis_url, &key)?;
+        eprintln!("{}", welcome(&url, token(settings, &key).as_deref(), &file));
+        std::future::pending::<Result<()>>().await
+    };
+    tokio::select! {
+        result = serve => result,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
+}
+
+const PORT_HINT: &str = "the port is taken; choose another one, as in `PORT=5001 cargo dev`";
+
+/// Looks before the long build whether the port can be had.
+fn free_address(settings: &Settings) -> Result<SocketAddr> {
+    let port = settings.get("PORT").unwrap_or_else(|| "5000".to_owned());
+    let port = port.parse().ok().filter(|port| *port > 0).context("PORT must be a number from 1 to 65535")?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}")).context(PORT_HINT)?;
+    Ok(address)
+}
+
+/// The database: our own, or one that the developer points to.
+struct Database {
+    server: Option<Postgres>,
+    app_url: String,
+    owner_url: Option<String>,
+}
+
+impl Database {
+    fn prepare(settings: &Settings) -> Result<Self> {
+        if let Some(app_url) = settings.get("DATABASE_URL") {
+            return Ok(Self { server: None, app_url, owner_url: settings.get("OWNER_DATABASE_URL") });
+        }
+        ensure_installed(&[Tool::PostgreSql])?;
+        eprintln!("Starting PostgreSQL ...");
+        let server = Postgres::start()?;
+        let (app_url, owner_url) = (server.app_url(DATABASE), Some(server.owner_url(DATABASE)));
+        Ok(Self { server: Some(server), app_url, owner_url })
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        if let Some(server) = &self.server {
+            server.create_database(DATABASE).await?;
+        }
+        match &self.owner_url {
+            Some(owner_url) => {
+                let applied = migrate::apply(owner_url, Some(&self.app_url)).await.context("migrations failed")?;
+                eprintln!("{}", summary(&applied));
+            }
+            None => eprintln!("DATABASE_URL is set and OWNER_DATABASE_URL is not: no migrations are applied."),
+        }
+        Ok(())
+    }
+}
+
+fn environment(settings: &Settings, database: &str, redis: &str, key: &str) -> Vec<(String, String)> {
+    let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), settings.get(name)?)));
+    let own =
+        [("ALLOW_HEADER_AUTH", "true"), ("DATABASE_URL", database), ("JWT_SECRET_KEY", key), ("REDIS_URL", redis)];
+    own.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(passed_on).collect()
+}
+
+/// A token for the development user; nothing when the algorithm needs more than the shared key.
+fn token(settings: &Settings, key: &str) -> Option<String> {
+    let algorithm: Algorithm =
+        settings.get("JWT_ALGORITHM").map_or(Some(Algorithm::HS256), |name| name.parse().ok())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let mut claims = json!({
+        "tenant_id": TENANT,
+        "user_id": USER,
+        "role": "user",
+        "iat": now.as_secs(),
+        "exp": (now + TOKEN_LIFE).as_secs(),
+    });
+    for (claim, variable) in [("iss", "JWT_ISSUER"), ("aud", "JWT_AUDIENCE")] {
+        if let Some(value) = settings.get(variable) {
+            claims[claim] = value.into();
+        }
+    }
+    jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(key.as_bytes())).ok()
+}
+
+fn welcome(url: &str, token: Option<&str>, file: &EnvFile) -> String {
+    let identity = format!("-H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'");
+    let account = json!({
+        "accountName": "Work",
+        "emailAddress": "me@example.com",
+        "protocol": "imap",
+        "hostname": "imap.example.com",
+        "port": 993,
+        "username": "me@example.com",
+        "password": "secret",
+    });
+    let token = token.map_or_else(
+        || "  (no development token: JWT_ALGORITHM is not one of HS256, HS384, HS512)".to_owned(),
+        |token| format!("  TOKEN={token}\n  curl -H \"Authorization: Bearer $TOKEN\" {url}/api/accounts"),
+    );
+    format!(
+        "
+Ready at {url}, until Ctrl-C. Addresses and secrets are in {}. To paste:
+
+  curl {url}/health
+  curl {identity} {url}/api/accounts
+  curl {identity} -H 'Content-Type: application/json' -d '{account}' {url}/api/accounts
+
+With a token, valid for {} hours:
+
+{token}
+",
+        file.0.display(),
+        TOKEN_LIFE.as_secs() / 3600,
+    )
+}
+
+/// `target/dev.env`, there as long as the service runs.
+struct EnvFile(PathBuf);
+
+impl EnvFile {
+    fn write(url: &str, database: &Database, redis: &str, key: &str) -> Result<Self> {
+        let path = workspace_root().join("target/dev.env");
+        let variables = [
+            ("API_URL", Some(url)),
+            ("DATABASE_URL", Some(database.app_url.as_str())),
+            ("OWNER_DATABASE_URL", database.owner_url.as_deref()),
+            ("REDIS_URL", Some(redis)),
+            ("JWT_SECRET_KEY", Some(key)),
+        ];
+        let lines = variables.iter().filter_map(|(name, value)| Some(format!("{name}={}\n", (*value)?)));
+        let text: String = lines.collect();
+        let write = || {
+            fs::create_dir_all(path.with_file_name(""))?;
+            // It holds passwords.
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for EnvFile {
+    fn drop(&mut self) {
+        // Whoever removed it before did what is to be done here.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,68 @@
+//! The commands behind `cargo dev`, `cargo verify` and `cargo migrate`.
+
+mod demo;
+mod dev;
+mod settings;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use settings::Settings;
+
+const USAGE: &str = "\
+cargo dev [--release] [--demo] [--concurrency N]
+    Serve the functions on http://localhost:5000 with a throw-away PostgreSQL and Redis.
+      --release        build with optimisation
+      --demo           create a few accounts
+      --concurrency N  the most processes per function (default 2)
+    PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
+    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS and LOG_LEVEL, from the environment or a file
+    .env, replace each part.
+cargo verify
+    Check format, lints, tests and documentation.
+cargo migrate
+    Bring the database of OWNER_DATABASE_URL up to date, and give the functions' role the password in DATABASE_URL.
+";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // As a sentence: a developer has no use for a backtrace of a taken port.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = arguments.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
+    match (command, rest) {
+        ("dev", rest) => dev::run(dev::Options::parse(rest)?, &Settings::load()?).await,
+        ("verify", []) => verify::run(),
+        ("migrate", []) => migrate(&Settings::load()?).await,
+        ("help" | "--help" | "-h", _) => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("unknown command: {}\n\n{USAGE}", arguments.join(" ")),
+    }
+}
+
+async fn migrate(settings: &Settings) -> Result<()> {
+    let owner = settings.get("OWNER_DATABASE_URL").context("set OWNER_DATABASE_URL to the owner's postgres:// URL")?;
+    let applied = migrate::apply(&owner, settings.get("DATABASE_URL").as_deref()).await?;
+    println!("{}", summary(&applied));
+    Ok(())
+}
+
+fn summary(applied: &[String]) -> String {
+    match applied {
+        [] => "The database is up to date.".to_owned(),
+        names => format!("Applied: {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,43 @@
+//! Python tools, each in a virtual environment of its own under `target/tools`, at a pinned version.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace_root;
+
+/// The emulator of AWS services that tests use.
+pub const MOTO: &str = "moto[server]==5.2.5";
+
+/// The path of `program` from the Python package `requirement`, such as `aws-sam-cli==1.170.0`.
+///
+/// Installs the package at the first call. A new version gets a new environment, so a stale one is never used.
+pub fn python_tool(program: &str, requirement: &str) -> Result<PathBuf> {
+    let environment = workspace_root().join("target/tools").join(requirement);
+    let binaries = environment.join("bin");
+    // Written at the end, so that an installation which was cut short counts for nothing.
+    let complete = environment.join("complete");
+    fs::create_dir_all(&environment)?;
+    let lock = File::create(environment.with_extension("lock"))?;
+    lock.lock().context("cannot wait for another installation")?;
+    if !complete.is_file() {
+        eprintln!("Installing {requirement} ...");
+        let python = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment).status();
+        ensure!(
+            python.context("python3 is not installed")?.success(),
+            "python3 cannot make a virtual environment: on Debian, install python3-venv"
+        );
+        let pip = Command::new(binaries.join("pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check", requirement])
+            .status()?;
+        ensure!(pip.success(), "pip cannot install {requirement}");
+        fs::write(&complete, "")?;
+    }
+    let program = binaries.join(program);
+    ensure!(program.is_file(), "{requirement} brings no {}", program.display());
+    Ok(program)
+}

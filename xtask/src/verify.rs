@@ -1,0 +1,39 @@
+//! `cargo verify`: everything that has to be right before a change is handed in.
+
+use std::{process::Command, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use xtask::{
+    build::cargo_command,
+    install::{Tool, ensure_installed},
+};
+
+/// A step makes its command at its turn, so that a tool is installed only when the steps before were fine.
+type Step = (&'static str, fn() -> Result<Command>);
+
+const STEPS: [Step; 4] = [
+    ("format", || Ok(cargo_command(&["fmt", "--all", "--check"]))),
+    ("lints", || Ok(cargo_command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
+    ("tests", || {
+        ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
+        Ok(cargo_command(&["test", "--workspace"]))
+    }),
+    ("documentation", || {
+        let mut command = cargo_command(&["doc", "--workspace", "--no-deps"]);
+        command.env("RUSTDOCFLAGS", "-D warnings");
+        Ok(command)
+    }),
+];
+
+pub(crate) fn run() -> Result<()> {
+    let start = Instant::now();
+    for (name, command) in STEPS {
+        let step_start = Instant::now();
+        eprintln!("\n== {name}");
+        let status = command()?.status().with_context(|| format!("cannot run the step `{name}`"))?;
+        ensure!(status.success(), "the step `{name}` failed, see above; the steps after it were not run");
+        eprintln!("== {name}: fine after {:.1} s", step_start.elapsed().as_secs_f64());
+    }
+    eprintln!("\nAll {} steps are fine after {:.1} s.", STEPS.len(), start.elapsed().as_secs_f64());
+    Ok(())
+}
