@@ -1,0 +1,387 @@
+//! Migrations, round trips, plans, poolers, TLS.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+use xtask::gateway::PayloadVersion;
+
+use crate::proxy::Proxy;
+use crate::support::{Api, Servers, User, account, connect, new_database, owner, servers};
+
+#[tokio::test]
+async fn migrations_run_twice_and_two_at_once_without_harm() {
+    let postgres = &servers().await.postgres;
+    postgres.create_database("twice").await.unwrap();
+    let (owner, app) = (postgres.owner_url("twice"), postgres.app_url("twice"));
+    let applied = join_all((0..4).map(|_| migrate::apply(&owner, Some(&app)))).await;
+    let mut counts: Vec<_> = applied.into_iter().map(|names| names.unwrap().len()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 0, migrate::runner().get_migrations().len()]);
+    assert!(migrate::apply(&owner, None).await.unwrap().is_empty());
+    connect(&app).await;
+}
+
+#[tokio::test]
+async fn a_failed_migration_leaves_nothing_behind_and_says_why() {
+    let postgres = &servers().await.postgres;
+    postgres.create_database("blocked").await.unwrap();
+    let url = postgres.owner_url("blocked");
+    let client = connect(&url).await;
+    client.batch_execute("create table email_accounts (id int)").await.unwrap();
+    let error = format!("{:#}", migrate::apply(&url, None).await.unwrap_err());
+    assert!(error.contains("V2__accounts") || error.contains("already exists"), "{error}");
+    let left: i64 = client
+        .query_one("select count(*) from pg_class where relname = 'email_credentials'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(left, 0, "the migration was rolled back as a whole");
+    client.batch_execute("drop table email_accounts").await.unwrap();
+    assert_eq!(migrate::apply(&url, None).await.unwrap().len(), 2, "the next run takes up where it stopped");
+}
+
+#[tokio::test]
+async fn an_edited_migration_is_refused() {
+    let database = new_database().await;
+    let url = servers().await.postgres.owner_url(&database);
+    connect(&url).await.batch_execute("update schema_migrations set checksum = '1' where version = 2").await.unwrap();
+    assert!(migrate::apply(&url, None).await.is_err());
+}
+
+/// Managed PostgreSQL gives no superuser: the owner of a database with CREATEROLE must do.
+#[tokio::test]
+async fn migrations_need_no_superuser() {
+    let server = xtask::services::Postgres::start().unwrap();
+    let admin = connect(&server.owner_url("postgres")).await;
+    admin.batch_execute("create role master login createrole createdb password 'master'; ").await.unwrap();
+    admin.batch_execute("create database app owner master").await.unwrap();
+    let url = format!("postgres://master:master@127.0.0.1:{}/app", server.port());
+    assert_eq!(
+        migrate::apply(&url, Some(&server.app_url("app"))).await.unwrap().len(),
+        migrate::runner().get_migrations().len()
+    );
+    let user = User::new();
+    let app = connect(&server.app_url("app")).await;
+    app.query_one("select total from list_accounts($1, $2, 10, 0)", &[&user.tenant, &user.user]).await.unwrap();
+    // Forced: not even who ran the migrations, and is a member of the owner, sees rows without a context.
+    let insert = "select from insert_account($1, $2, $3, 'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', true, 300, $3, 'sha512', repeat('0', 128), repeat('0', 64))";
+    app.execute(insert, &[&user.tenant, &user.user, &Uuid::now_v7()]).await.unwrap();
+    let master = connect(&url).await;
+    assert_eq!(master.query_one("select count(*) from email_accounts", &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
+    let servers = servers().await;
+    let (postgres, redis) = (Proxy::to_port(servers.postgres.port()).await, Proxy::to_port(servers.redis.port()).await);
+    let mut env = servers.env();
+    env.insert(
+        "DATABASE_URL",
+        servers
+            .postgres
+            .app_url("app")
+            .replace(&servers.postgres.port().to_string(), &postgres.address.port().to_string()),
+    );
+    env.insert("REDIS_URL", format!("redis://{}", redis.address));
+    let api = Api::start_as(env, PayloadVersion::V2, 1).await;
+    let user = User::new();
+    let created = api.create(&user, json!({})).await;
+    let own = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let foreign = api.create(&User::new(), json!({})).await;
+    let foreign = format!("/api/accounts/{}", foreign["id"].as_str().unwrap());
+    let unknown = format!("/api/accounts/{}", Uuid::now_v7());
+    let requests = || {
+        [
+            (200, api.get("/api/accounts")),
+            (200, api.get(&own)),
+            (403, api.get(&foreign)),
+            (404, api.get(&unknown)),
+            (200, api.put(&own, json!({"port": 1, "password": "x"}))),
+            (403, api.put(&foreign, json!({"port": 1}))),
+            (409, api.post("/api/accounts", account(json!({})))),
+            (403, api.delete(&foreign)),
+            (404, api.delete(&unknown)),
+        ]
+    };
+    // The first round connects each function.
+    for round in ["cold", "warm"] {
+        for (status, request) in requests() {
+            postgres.take_trips();
+            redis.take_trips();
+            let answer = request.by(&user).send().await;
+            assert_eq!(answer.status, status, "{answer:?}");
+            if round == "warm" {
+                assert_eq!((redis.take_trips(), postgres.take_trips()), (1, 1), "{answer:?}");
+            }
+        }
+    }
+    for (status, request) in
+        [(201, api.post("/api/accounts", account(json!({"emailAddress": "new@example.com"})))), (200, api.delete(&own))]
+    {
+        postgres.take_trips();
+        redis.take_trips();
+        assert_eq!(request.by(&user).send().await.status, status);
+        assert_eq!((redis.take_trips(), postgres.take_trips()), (1, 1));
+    }
+    postgres.take_trips();
+    api.post("/api/accounts", json!({})).by(&user).send().await.is_refused(400);
+    assert_eq!(postgres.take_trips(), 0, "what validation refuses does not reach PostgreSQL");
+}
+
+#[tokio::test]
+async fn with_a_million_accounts_the_list_is_served_by_an_index_and_the_policy_is_evaluated_once() {
+    let database = new_database().await;
+    let postgres = &servers().await.postgres;
+    let client = connect(&postgres.owner_url(&database)).await;
+    // Without triggers the foreign key is not checked: filling takes a third of the time. A user has a hundred accounts,
+    // but for one who has ten thousand.
+    client
+        .batch_execute(
+            "set session_replication_role = replica;
+             create function id_of(n bigint, kind int) returns uuid language sql immutable
+                 as $$ select (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$;
+             drop index email_accounts_address_tenant_idx;
+             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, protocol, hostname, port, encryption, username, credential_id, created_at, updated_at)
+             select id_of(n, 1), case when n < 10000 then id_of(0, 2) else id_of(n % 100, 2) end, case when n < 10000 then id_of(0, 3) else id_of(n % 10000, 3) end,
+                    'x', n || '@example.com', 'imap', 'h', 993, 'tls', 'u', id_of(n, 4), n, n
+             from generate_series(0, 999999) n;
+             analyze email_accounts;",
+        )
+        .await
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    let setup = "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
+        set auto_explain.log_analyze = on; set auto_explain.log_timing = off; set client_min_messages = log; set role email_service_app";
+    // The plan cache settles after five runs: both plans, the custom and the generic one, must use the index.
+    for (user, n) in [("few", 42), ("many", 0)] {
+        let (explained, notices) = explaining(&postgres.owner_url(&database), setup).await;
+        for run in 0..7 {
+            let page = format!(
+                "select total, (account).id from list_accounts('00000002-0000-7000-8000-{:012x}', '00000003-0000-7000-8000-{n:012x}', 100, 0)",
+                n % 100
+            );
+            notices.lock().unwrap().clear();
+            assert!(explained.query(&page, &[]).await.unwrap().len() >= 99, "{user}");
+            let plan = notices.lock().unwrap().join("\n");
+            // For a handful of rows the planner may as well sort what the other index finds.
+            let few = user == "few" && plan.contains("email_accounts_user_tenant_idx");
+            assert!(few || plan.contains("email_accounts_list_idx"), "{user}, run {run}: {plan}");
+            assert!(!plan.contains("Seq Scan"), "{user}, run {run}: {plan}");
+            assert!(!plan.contains("SubPlan"), "the policy is evaluated per row: {plan}");
+            assert!(few || !plan.contains("Sort"), "{user}, run {run}: {plan}");
+        }
+    }
+}
+
+/// A connection whose notices are kept: that is where auto_explain writes to.
+async fn explaining(url: &str, setup: &str) -> (tokio_postgres::Client, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use futures_util::StreamExt;
+    let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    let notices = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = notices.clone();
+    tokio::spawn(async move {
+        let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+        while let Some(Ok(message)) = messages.next().await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message {
+                sink.lock().unwrap().push(notice.message().to_owned());
+            }
+        }
+    });
+    client.batch_execute(setup).await.unwrap();
+    (client, notices)
+}
+
+/// Ends with its scope.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn all_works_through_pgbouncer_in_transaction_mode_under_load() {
+    let servers = Servers::start_with(&["max_connections=50"]).await;
+    let directory = std::env::temp_dir().join(format!("pgbouncer-{}", Uuid::new_v4()));
+    fs::create_dir(&directory).unwrap();
+    let port = free_port();
+    // One server connection for all: any state left on it would be seen by the next caller at once.
+    let config = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\n\
+         auth_file = {directory}/users\npool_mode = transaction\ndefault_pool_size = 2\nignore_startup_parameters = extra_float_digits\n",
+        servers.postgres.port(),
+        directory = directory.display()
+    );
+    fs::write(directory.join("pgbouncer.ini"), config).unwrap();
+    fs::write(directory.join("users"), format!("\"email_service_app\" \"{}\"\n", servers.postgres.app_password()))
+        .unwrap();
+    // It refuses root, like PostgreSQL.
+    let mut command = match Command::new("id").arg("-u").output() {
+        Ok(output) if output.stdout == b"0\n" => {
+            assert!(Command::new("chown").args(["-R", "postgres"]).arg(&directory).status().unwrap().success());
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig", "KILL", "pgbouncer"]);
+            command
+        }
+        _ => Command::new("pgbouncer"),
+    };
+    let _bouncer = Process(
+        command.arg(directory.join("pgbouncer.ini")).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap(),
+    );
+    wait_for_port(port).await;
+
+    let mut env = servers.env();
+    env.insert(
+        "DATABASE_URL",
+        servers.postgres.app_url("app").replace(&servers.postgres.port().to_string(), &port.to_string()),
+    );
+    let api = Api::start_as(env, PayloadVersion::V2, 4).await;
+    let users: Vec<_> = (0..8).map(|_| User::new()).collect();
+    let work = users.iter().map(|user| async {
+        for n in 0..15 {
+            let address = format!("{n}@{}.example.com", user.user);
+            let created = api.create(user, json!({"emailAddress": address})).await;
+            let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+            assert_eq!(api.get(&path).by(user).send().await.body, created);
+            assert_eq!(api.put(&path, json!({"port": n + 1})).by(user).send().await.body["port"], n + 1);
+            let listed = api.addresses(user).await;
+            assert!(
+                listed.iter().all(|address| address.contains(&user.user.to_string())),
+                "another user's account: {listed:?}"
+            );
+            assert_eq!(listed.len(), n + 1);
+        }
+    });
+    join_all(work).await;
+    fs::remove_dir_all(directory).unwrap();
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn wait_for_port(port: u16) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        assert!(Instant::now() < deadline, "nothing listens on port {port}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A server whose certificate is made here, by an authority that the functions are told of with SSL_CERT_FILE.
+#[tokio::test]
+async fn tls_to_postgresql_and_redis_is_used_and_verified() {
+    let mut servers = Servers::start().await;
+    let directory = servers.postgres.data_dir().to_path_buf();
+    let public = std::env::temp_dir().join(format!("tls-{}", Uuid::new_v4()));
+    fs::create_dir(&public).unwrap();
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = parameters.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let authority_file = public.join("authority.pem");
+    fs::write(&authority_file, authority.pem()).unwrap();
+    fs::write(public.join("server.pem"), certificate.pem()).unwrap();
+    fs::write(public.join("server.key"), key.serialize_pem()).unwrap();
+    for (name, text) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+        let path = directory.join(name);
+        fs::write(&path, text).unwrap();
+        // PostgreSQL insists on a key that is its own and nobody else's.
+        assert!(Command::new("chmod").args(["600"]).arg(&path).status().unwrap().success());
+        assert!(Command::new("chown").arg("--reference").arg(&directory).arg(&path).status().unwrap().success());
+    }
+    servers.postgres.stop().unwrap();
+    let settings = fs::read_to_string(directory.join("postgresql.auto.conf")).unwrap();
+    fs::write(directory.join("postgresql.auto.conf"), format!("{settings}\nssl = on\n")).unwrap();
+    servers.postgres.start_again().unwrap();
+    let redis_port = free_port();
+    let _redis = Process(
+        Command::new("redis-server")
+            .args([
+                "--port",
+                "0",
+                "--tls-port",
+                &redis_port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--tls-auth-clients",
+                "no",
+            ])
+            .arg("--tls-cert-file")
+            .arg(public.join("server.pem"))
+            .arg("--tls-key-file")
+            .arg(public.join("server.key"))
+            .arg("--tls-ca-cert-file")
+            .arg(&authority_file)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    wait_for_port(redis_port).await;
+
+    let database = servers.postgres.app_url("app");
+    let env = |database: String, trusted: bool| {
+        let mut env = servers.env();
+        env.insert("DATABASE_URL", database);
+        env.insert("REDIS_URL", format!("rediss://localhost:{redis_port}"));
+        if trusted {
+            env.insert("SSL_CERT_FILE", authority_file.display().to_string());
+        }
+        env
+    };
+    for mode in ["require", "verify-full"] {
+        let url = format!("{}?sslmode={mode}", database.replace("127.0.0.1", "localhost"));
+        let api = Api::start(env(url.clone(), true)).await;
+        let answer = api.get("/api/accounts").by(&User::new()).send().await;
+        assert_eq!(answer.status, 200, "{}", api.log());
+        assert_eq!(api.log_of(&answer).await["rateLimitFallback"], json!(false), "{}", api.log());
+        let encrypted = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'email_service_app'";
+        let owner = connect(&servers.postgres.owner_url("app")).await;
+        assert!(owner.query_one(encrypted, &[]).await.unwrap().get::<_, bool>(0));
+
+        // An authority that nobody trusts, and a name that the certificate does not have.
+        let untrusted = Api::start(env(url, false)).await;
+        untrusted.get("/api/accounts").by(&User::new()).send().await.is_refused(500);
+        let misnamed = Api::start(env(format!("{database}?sslmode={mode}"), true)).await;
+        misnamed.get("/api/accounts").by(&User::new()).send().await.is_refused(500);
+    }
+    fs::remove_dir_all(public).unwrap();
+}
+
+#[tokio::test]
+async fn time_limits_belong_to_the_role_and_lie_below_those_of_the_functions() {
+    let app = connect(&servers().await.postgres.app_url("app")).await;
+    let limit: String = app.query_one("select current_setting('statement_timeout')", &[]).await.unwrap().get(0);
+    assert_eq!(limit, "4s");
+    for function in crate::support::functions() {
+        assert!(function.timeout > Duration::from_secs(6), "{} has {:?}", function.binary, function.timeout);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_key_cannot_point_at_another_tenants_credential() {
+    let client = owner().await;
+    let api = crate::support::api().await;
+    let (first, second) = (api.create(&User::new(), json!({})).await, api.create(&User::new(), json!({})).await);
+    let steal = "update email_accounts set credential_id = $1 where id = $2";
+    let (credential, id): (Uuid, Uuid) =
+        (first["credentialId"].as_str().unwrap().parse().unwrap(), second["id"].as_str().unwrap().parse().unwrap());
+    client
+        .execute("delete from email_accounts where id = $1", &[&first["id"].as_str().unwrap().parse::<Uuid>().unwrap()])
+        .await
+        .unwrap();
+    let error = client.execute(steal, &[&credential, &id]).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::FOREIGN_KEY_VIOLATION));
+}

@@ -1,0 +1,17 @@
+//! Tests of the service as a whole. `support.rs` starts what they need.
+
+mod accounts;
+mod auth;
+mod cors;
+mod credentials;
+mod database;
+mod errors;
+mod faults;
+mod front_doors;
+mod health;
+mod isolation;
+mod proxy;
+mod rate_limit;
+mod secrets;
+mod support;
+mod tidy;

@@ -1,0 +1,392 @@
+//! Starts PostgreSQL, Redis and the function binaries, and sends them requests.
+//!
+//! One PostgreSQL and one Redis serve the whole run. Tests keep apart by working as a tenant and user of their own;
+//! those that change the schema, break a server or need another configuration start what they need for themselves.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, OnceCell};
+use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
+use xtask::gateway::{Gateway, Options, PayloadVersion};
+use xtask::services::{Postgres, Redis};
+use xtask::template::Function;
+
+pub const JWT_KEY: &str = "a signing key of the tests, long enough";
+
+/// Servers and gateways outlive the test that happens to start them, so they need a runtime of their own.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+
+/// Runs a future where what it starts lives on.
+pub async fn lasting<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    RUNTIME.spawn(future).await.unwrap()
+}
+
+/// PostgreSQL with the migrated database `app`, and Redis. They end with the process: see `xtask::services`.
+pub struct Servers {
+    pub postgres: Postgres,
+    pub redis: Redis,
+}
+
+impl Servers {
+    /// Servers of one's own, to break.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub async fn start_with(settings: &[&str]) -> Self {
+        let postgres = Postgres::start_with(settings).unwrap();
+        postgres.create_database("app").await.unwrap();
+        migrate::apply(&postgres.owner_url("app"), Some(&postgres.app_url("app"))).await.unwrap();
+        Self { postgres, redis: Redis::start().unwrap() }
+    }
+
+    /// The functions' environment.
+    pub fn env(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            ("DATABASE_URL", self.postgres.app_url("app")),
+            ("REDIS_URL", self.redis.url()),
+            ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
+            ("ALLOW_HEADER_AUTH", "true".to_owned()),
+            ("RATE_LIMIT_PER_MINUTE", "100000".to_owned()),
+        ])
+    }
+
+    pub async fn api(&self) -> Api {
+        Api::start(self.env()).await
+    }
+}
+
+/// The run's own servers.
+pub async fn servers() -> &'static Servers {
+    static SERVERS: OnceCell<Servers> = OnceCell::const_new();
+    SERVERS.get_or_init(|| lasting(async { Servers::start_with(&["max_connections=300"]).await })).await
+}
+
+/// The run's own API: development headers allowed, no limit that a test would meet.
+pub async fn api() -> &'static Api {
+    static API: OnceCell<Api> = OnceCell::const_new();
+    API.get_or_init(|| async { servers().await.api().await }).await
+}
+
+/// The functions and routes of `template.yaml`.
+pub fn functions() -> Vec<Function> {
+    xtask::template::routes(&xtask::workspace_root().join("template.yaml")).unwrap()
+}
+
+/// Builds the functions once per run; returns the directory of the binaries.
+pub fn binaries() -> PathBuf {
+    static BINARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+        let release = !cfg!(debug_assertions);
+        xtask::build::build_functions(release, functions().iter().map(|f| f.binary.as_str())).unwrap()
+    });
+    BINARIES.clone()
+}
+
+/// A migrated database of one's own on the run's server.
+pub async fn new_database() -> String {
+    static NAMES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let name = format!("db{}", NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let postgres = &servers().await.postgres;
+    postgres.create_database(&name).await.unwrap();
+    migrate::apply(&postgres.owner_url(&name), Some(&postgres.app_url(&name))).await.unwrap();
+    name
+}
+
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    RUNTIME.spawn(connection);
+    client
+}
+
+/// As the superuser of the run's server, who sees all rows.
+pub async fn owner() -> Client {
+    connect(&servers().await.postgres.owner_url("app")).await
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Notify,
+}
+
+/// A gateway with the real function binaries behind it.
+pub struct Api {
+    pub gateway: Gateway,
+    url: String,
+    http: reqwest::Client,
+    log: Arc<Log>,
+}
+
+impl Api {
+    pub async fn start(env: BTreeMap<&'static str, String>) -> Self {
+        Self::start_as(env, PayloadVersion::V2, 2).await
+    }
+
+    pub async fn start_as(env: BTreeMap<&'static str, String>, payload: PayloadVersion, concurrency: usize) -> Self {
+        let log = Arc::new(Log::default());
+        let mut options = Options::new(functions(), binaries());
+        options.env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        options.payload_version = payload;
+        options.concurrency = concurrency;
+        let sink = log.clone();
+        options.log = Arc::new(move |_, line| {
+            sink.lines.lock().unwrap().push(line.to_owned());
+            sink.grown.notify_waiters();
+        });
+        let gateway = lasting(async { Gateway::start(options).await.unwrap() }).await;
+        let url = gateway.url();
+        Self { gateway, url, http: reqwest::Client::new(), log }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        let method = method.parse().unwrap();
+        Request { http: self.http.request(method, format!("{}{path}", self.url)) }
+    }
+
+    pub fn get(&self, path: &str) -> Request {
+        self.request("GET", path)
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> Request {
+        self.request("POST", path).json(body)
+    }
+
+    pub fn put(&self, path: &str, body: Value) -> Request {
+        self.request("PUT", path).json(body)
+    }
+
+    pub fn delete(&self, path: &str) -> Request {
+        self.request("DELETE", path)
+    }
+
+    /// Creates an account and returns it.
+    pub async fn create(&self, user: &User, changes: Value) -> Value {
+        let answer = self.post("/api/accounts", account(changes)).by(user).send().await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body
+    }
+
+    /// The addresses that a list shows, in its order.
+    pub async fn addresses(&self, user: &User) -> Vec<String> {
+        let answer = self.get("/api/accounts").by(user).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let accounts = answer.body["accounts"].as_array().unwrap();
+        accounts.iter().map(|account| account["emailAddress"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// All that the functions have written so far.
+    pub fn log(&self) -> String {
+        self.log.lines.lock().unwrap().join("\n")
+    }
+
+    /// The first log line that fits, as soon as it is there.
+    pub async fn log_line(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        let search = async {
+            loop {
+                let grown = self.log.grown.notified();
+                let found = self.log.lines.lock().unwrap().iter().find_map(|line| {
+                    let line = serde_json::from_str(line).ok()?;
+                    fits(&line).then_some(line)
+                });
+                if let Some(line) = found {
+                    return line;
+                }
+                // The wake-up is missed if the line comes just before we wait; the limit makes us look again.
+                let _ = tokio::time::timeout(Duration::from_millis(50), grown).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), search)
+            .await
+            .unwrap_or_else(|_| panic!("no such log line in:\n{}", self.log()))
+    }
+
+    pub async fn log_of(&self, answer: &Answer) -> Value {
+        self.log_line(|line| line["requestId"] == answer.request_id() && line["message"] == "request").await
+    }
+}
+
+/// A caller.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct User {
+    pub tenant: Uuid,
+    pub user: Uuid,
+}
+
+impl User {
+    pub fn new() -> Self {
+        Self { tenant: Uuid::new_v4(), user: Uuid::new_v4() }
+    }
+
+    /// Another user of the same tenant.
+    pub fn colleague(&self) -> Self {
+        Self { user: Uuid::new_v4(), ..*self }
+    }
+
+    pub fn claims(&self) -> Value {
+        json!({"tenant_id": self.tenant, "user_id": self.user, "exp": now_seconds() + 600})
+    }
+
+    pub fn token(&self) -> String {
+        sign(&self.claims(), JWT_KEY)
+    }
+
+    /// A token with some claims changed.
+    pub fn token_with(&self, changes: Value) -> String {
+        sign(&merged(self.claims(), changes), JWT_KEY)
+    }
+}
+
+pub fn sign(claims: &Value, key: &str) -> String {
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
+}
+
+pub fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A good body for a create, with some fields changed.
+pub fn account(changes: Value) -> Value {
+    let good = json!({
+        "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap", "hostname": "imap.example.com",
+        "port": 993, "username": "jane", "password": "correct horse battery staple"
+    });
+    merged(good, changes)
+}
+
+/// `base` with the fields of `changes`.
+pub fn merged(mut base: Value, changes: Value) -> Value {
+    for (name, value) in changes.as_object().unwrap() {
+        base[name] = value.clone();
+    }
+    base
+}
+
+/// `base` without a field.
+pub fn without(mut base: Value, field: &str) -> Value {
+    base.as_object_mut().unwrap().remove(field).unwrap();
+    base
+}
+
+pub struct Request {
+    http: reqwest::RequestBuilder,
+}
+
+impl Request {
+    /// As this user, by token.
+    pub fn by(self, user: &User) -> Self {
+        self.bearer(&user.token())
+    }
+
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// As this user, by the development headers.
+    pub fn by_headers(self, user: &User) -> Self {
+        self.header("x-tenant-id", &user.tenant.to_string()).header("x-user-id", &user.user.to_string())
+    }
+
+    pub fn header(self, name: &str, value: &str) -> Self {
+        Self { http: self.http.header(name, value) }
+    }
+
+    pub fn json(self, body: Value) -> Self {
+        Self { http: self.http.json(&body) }
+    }
+
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self { http: self.http.body(body) }
+    }
+
+    pub async fn send(self) -> Answer {
+        // The client's pooled connections are used by all tests, so their tasks must outlive each one.
+        let (status, headers, text) = lasting(async {
+            let response = self.http.send().await.unwrap();
+            (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
+        })
+        .await;
+        let body = if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"))
+        };
+        let answer = Answer { status, headers, body };
+        answer.check_what_all_answers_have();
+        answer
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn request_id(&self) -> &str {
+        self.header("x-request-id").unwrap()
+    }
+
+    /// The names of the fields at fault, sorted.
+    pub fn faults(&self) -> Vec<&str> {
+        let details = self.body["details"].as_array().unwrap_or_else(|| panic!("no details: {self:?}"));
+        let mut names: Vec<_> = details.iter().map(|fault| fault["field"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Fails unless this is a refusal with this status and its kind.
+    #[track_caller]
+    pub fn is_refused(&self, status: u16) {
+        assert_eq!(self.status, status, "{self:?}");
+        let kind = match status {
+            400 => "Invalid request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "Not found",
+            405 => "Method not allowed",
+            409 => "Conflict",
+            413 => "Payload too large",
+            429 => "Rate limit exceeded",
+            500 => "Internal server error",
+            other => panic!("no kind for {other}"),
+        };
+        assert_eq!(self.body["error"], kind);
+    }
+
+    /// What the contract promises of every answer.
+    fn check_what_all_answers_have(&self) {
+        for (name, expected) in [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("vary", "Origin"),
+        ] {
+            assert_eq!(self.header(name), Some(expected), "{name} of {self:?}");
+        }
+        assert!(self.header("strict-transport-security").is_some_and(|v| v.starts_with("max-age=")), "{self:?}");
+        assert!(!self.request_id().is_empty());
+        if self.status >= 400 && self.status != 503 {
+            assert_eq!(self.body["requestId"], self.request_id());
+            assert!(self.body["error"].is_string() && self.body["message"].is_string(), "{self:?}");
+        }
+        assert_eq!(self.status == 401, self.header("www-authenticate") == Some("Bearer"), "{self:?}");
+    }
+}

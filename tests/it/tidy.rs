@@ -1,0 +1,136 @@
+//! What must agree across files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use crate::support::functions;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(xtask::workspace_root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Folder of each function in `functions/`.
+fn folders() -> BTreeSet<String> {
+    let entries = fs::read_dir(xtask::workspace_root().join("functions")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn every_function_has_one_resource_a_route_an_event_file_and_a_row_in_the_readme() {
+    let in_template: Vec<_> = functions().into_iter().map(|function| function.binary).collect();
+    assert_eq!(in_template.iter().cloned().collect::<BTreeSet<_>>(), folders());
+    assert_eq!(in_template.len(), folders().len(), "a function has two resources");
+    let readme = read("README.md");
+    for function in functions() {
+        assert!(readme.contains(&format!("| `{}` |", function.binary)), "{} has no row in README.md", function.binary);
+        if function.binary != "migrate" {
+            assert_eq!(function.routes.len(), 1, "{}", function.binary);
+            assert!(
+                Path::new(&xtask::workspace_root().join(format!("tests/events/{}.json", function.binary))).exists()
+            );
+        }
+        let expected: String = function.binary.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+        assert_eq!(function.logical_id, format!("{expected}Function"));
+    }
+}
+
+/// Path to methods, of the template.
+fn routes() -> BTreeMap<String, BTreeSet<String>> {
+    let mut routes = BTreeMap::<String, BTreeSet<String>>::new();
+    for route in functions().into_iter().flat_map(|function| function.routes).filter(|route| route.path != "$default") {
+        routes.entry(route.path).or_default().insert(route.method);
+    }
+    routes
+}
+
+#[test]
+fn the_default_route_knows_the_routes_of_the_template() {
+    let known: BTreeMap<String, BTreeSet<String>> = default_route::ROUTES
+        .iter()
+        .map(|(path, methods)| {
+            let methods = methods.split(", ").filter(|method| *method != "OPTIONS").map(str::to_owned);
+            ((*path).to_owned(), methods.collect())
+        })
+        .collect();
+    assert_eq!(known, routes());
+}
+
+#[test]
+fn cargo_lambda_watch_has_the_routes_of_the_template() {
+    let manifest = read("Cargo.toml");
+    let router = manifest.split("[workspace.metadata.lambda.watch.router]").nth(1).unwrap();
+    for function in functions() {
+        for route in function.routes.iter().filter(|route| route.path != "$default") {
+            let entry = router
+                .split(&format!("\n\"{}\" = ", route.path))
+                .nth(1)
+                .unwrap_or_else(|| panic!("{} is missing", route.path));
+            let entry = entry.split("\n\"").next().unwrap();
+            let listed = entry.contains(&format!("method = \"{}\", function = \"{}\"", route.method, function.binary));
+            assert!(listed || entry.trim() == format!("\"{}\"", function.binary), "{route:?}: {entry}");
+        }
+    }
+}
+
+/// The variables that `config.rs` reads, but for those that Lambda itself sets.
+fn variables() -> BTreeSet<String> {
+    let source = read("shared/src/config.rs");
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    let words =
+        code.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter(|word| word.contains('_') && word.len() > 5);
+    let known = words.filter(|word| code.contains(&format!("\"{word}\"")) && !word.starts_with("AWS_"));
+    known.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_variable_stands_in_the_configuration_the_readme_and_the_example() {
+    let (readme, example) = (read("README.md"), read(".env.example"));
+    assert!(variables().len() >= 10, "{:?}", variables());
+    for variable in variables() {
+        assert!(readme.contains(&format!("| `{variable}` |")), "{variable} has no row in README.md");
+        assert!(example.contains(&format!("{variable}=")), "{variable} is not in .env.example");
+    }
+}
+
+#[test]
+fn only_the_configuration_reads_the_environment() {
+    for source in sources(&xtask::workspace_root().join("shared/src"))
+        .iter()
+        .chain(&sources(&xtask::workspace_root().join("functions")))
+    {
+        if !source.ends_with("shared/src/config.rs") {
+            let text = fs::read_to_string(source).unwrap();
+            assert!(!text.contains("env::var"), "{source}");
+        }
+    }
+}
+
+fn sources(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| match path {
+            path if path.is_dir() => sources(&path),
+            path if path.extension().is_some_and(|extension| extension == "rs") => vec![path.display().to_string()],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+#[test]
+fn every_migration_is_recorded_under_its_file_name_in_order() {
+    let mut files: Vec<_> = fs::read_dir(xtask::workspace_root().join("migrations"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let runner = migrate::runner();
+    let mut embedded: Vec<_> =
+        runner.get_migrations().iter().map(|migration| (migration.version(), format!("{migration}.sql"))).collect();
+    embedded.sort();
+    assert_eq!(
+        embedded.iter().map(|(version, _)| *version).collect::<Vec<_>>(),
+        (1..=files.len().try_into().unwrap()).collect::<Vec<_>>()
+    );
+    assert_eq!(embedded.into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>(), files.into_iter().collect());
+}
