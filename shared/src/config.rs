@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use anyhow::bail;
 use jsonwebtoken::Algorithm;
 use lambda_http::http::{HeaderValue, Uri};
+use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use zeroize::Zeroizing;
 
@@ -63,11 +64,25 @@ pub enum SecretSource {
     SecretsManager {
         /// The secret's ARN or name.
         arn: String,
+        /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
+        database_url: Option<SecretText>,
     },
 }
 
+/// What the migration needs.
+#[derive(Debug, Clone)]
+pub struct MigrationConfig {
+    /// `OWNER_DATABASE_URL`: a login that may create roles and tables.
+    pub owner_database_url: SecretText,
+    /// `OWNER_SECRET_ARN`: the secret with `username` and `password` for a URL that has none.
+    pub owner_secret_arn: Option<String>,
+    /// What the functions log in with; the password in it becomes that of their role.
+    pub secrets: SecretSource,
+}
+
 /// A text that must not be printed; wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
@@ -96,6 +111,23 @@ impl PublicConfig {
     pub fn from_env() -> anyhow::Result<Self> {
         let mut vars = Variables::of_process();
         let config = public(&mut vars);
+        vars.finish()?;
+        Ok(config)
+    }
+}
+
+impl MigrationConfig {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every missing or bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let mut vars = Variables::of_process();
+        let config = Self {
+            owner_database_url: vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database"),
+            owner_secret_arn: vars.get("OWNER_SECRET_ARN"),
+            secrets: secrets(&mut vars),
+        };
         vars.finish()?;
         Ok(config)
     }
@@ -169,18 +201,13 @@ fn origin(text: &str) -> Option<HeaderValue> {
 
 fn secrets(vars: &mut Variables) -> SecretSource {
     if let Some(arn) = vars.get("SECRET_ARN") {
-        return SecretSource::SecretsManager { arn };
+        return SecretSource::SecretsManager { arn, database_url: vars.get("DATABASE_URL").map(SecretText::new) };
     }
-    let mut required = |name: &'static str, meaning: &'static str| {
-        vars.get(name).unwrap_or_else(|| {
-            vars.fault(name, &format!("{meaning} (or set SECRET_ARN)"));
-            String::new()
-        })
-    };
-    let database_url = required("DATABASE_URL", "postgres://user:password@host:port/database");
-    let redis_url = required("REDIS_URL", "redis://host:port or rediss://host:port");
-    let jwt_secret_key = required("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes");
-    match Secrets::new(database_url, redis_url, jwt_secret_key) {
+    let database_url = vars.required("DATABASE_URL", "postgres://user:password@host:port/database (or set SECRET_ARN)");
+    let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
+    let jwt_secret_key =
+        vars.required("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
+    match Secrets::new(&database_url, redis_url, jwt_secret_key) {
         Ok(secrets) => SecretSource::Environment(Box::new(secrets)),
         Err(faults) => {
             for (name, meaning) in faults {
@@ -226,6 +253,14 @@ impl Variables {
         (self.lookup)(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
     }
 
+    fn required(&mut self, name: &'static str, meaning: &str) -> SecretText {
+        let value = self.get(name);
+        if value.is_none() {
+            self.fault(name, meaning);
+        }
+        SecretText::new(value.unwrap_or_default())
+    }
+
     fn parsed<T>(&mut self, name: &'static str, meaning: &str, default: T, parse: impl Fn(&str) -> Option<T>) -> T {
         match self.get(name) {
             None => default,
@@ -237,8 +272,12 @@ impl Variables {
     }
 
     /// The value itself is not repeated: it may be a secret that landed in the wrong variable.
+    /// A second fault of one variable follows from the first.
     fn fault(&mut self, name: &str, meaning: &str) {
-        self.faults.push(format!("{name} must be {meaning}"));
+        let fault = format!("{name} must be ");
+        if !self.faults.iter().any(|known| known.starts_with(&fault)) {
+            self.faults.push(fault + meaning);
+        }
     }
 
     fn finish(self) -> anyhow::Result<()> {

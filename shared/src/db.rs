@@ -24,7 +24,7 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 
 use crate::account::{TenantId, UserId};
 use crate::error::Error;
-use crate::secrets::SecretStore;
+use crate::secrets::{Login, SecretStore};
 use crate::tls;
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
@@ -58,6 +58,16 @@ impl DatabaseUrl {
         }
         config.connect_timeout(CONNECT_TIMEOUT);
         Some(Self(config))
+    }
+
+    /// Fills in user name and password where the address has none.
+    pub fn fill_in(&mut self, login: &Login) {
+        if let (None, Some(user)) = (self.0.get_user(), &login.username) {
+            self.0.user(user);
+        }
+        if let (None, Some(password)) = (self.0.get_password(), &login.password) {
+            self.0.password(password.reveal());
+        }
     }
 
     /// The password in it, where there is one.

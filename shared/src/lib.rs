@@ -26,12 +26,12 @@ pub mod credential;
 pub mod validation;
 
 pub mod db;
-mod log;
+pub mod log;
 pub mod redis_link;
-mod secrets;
+pub mod secrets;
 mod tls;
 
-pub use lambda_http::http;
+pub use lambda_http::{http, lambda_runtime};
 
 pub use call::{Call, PublicCall, ReadinessCall, Reply};
 pub use error::Error;

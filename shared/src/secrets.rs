@@ -1,6 +1,6 @@
 //! The three secret values, and the Secrets Manager secret that holds them in production.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use aws_config::BehaviorVersion;
 use serde::Deserialize;
 use tokio::sync::{OnceCell, RwLock};
@@ -19,42 +19,32 @@ pub struct Secrets {
     pub jwt_secret_key: SecretText,
 }
 
-impl Default for SecretText {
-    fn default() -> Self {
-        Self::new(String::new())
-    }
-}
-
 impl Secrets {
     /// Checks the three values.
     ///
     /// # Errors
     /// The names of the bad ones, each with what it must be.
     pub fn new(
-        database_url: String,
-        redis_url: String,
-        jwt_secret_key: String,
+        database_url: &SecretText,
+        redis_url: SecretText,
+        jwt_secret_key: SecretText,
     ) -> Result<Self, Vec<(&'static str, &'static str)>> {
         let mut faults = Vec::new();
-        let database = DatabaseUrl::parse(&database_url);
+        let database = DatabaseUrl::parse(database_url.reveal());
         if database.is_none() {
             faults.push((
                 "DATABASE_URL",
                 "postgres://user:password@host:port/database, with sslmode disable, prefer, require or verify-full",
             ));
         }
-        if redis::Client::open(redis_url.as_str()).is_err() {
+        if redis::Client::open(redis_url.reveal()).is_err() {
             faults.push(("REDIS_URL", "redis://host:port or rediss://host:port"));
         }
-        if jwt_secret_key.len() < MIN_SIGNING_KEY_BYTES {
+        if jwt_secret_key.reveal().len() < MIN_SIGNING_KEY_BYTES {
             faults.push(("JWT_SECRET_KEY", "at least 32 bytes long (try: openssl rand -base64 48)"));
         }
         match database {
-            Some(database) if faults.is_empty() => Ok(Self {
-                database,
-                redis_url: SecretText::new(redis_url),
-                jwt_secret_key: SecretText::new(jwt_secret_key),
-            }),
+            Some(database) if faults.is_empty() => Ok(Self { database, redis_url, jwt_secret_key }),
             _ => Err(faults),
         }
     }
@@ -65,13 +55,13 @@ impl Secrets {
 pub struct SecretStore {
     source: SecretSource,
     cached: RwLock<Option<Secrets>>,
-    client: OnceCell<aws_sdk_secretsmanager::Client>,
+    manager: SecretsManager,
 }
 
 impl SecretStore {
     /// A store over where the configuration says the secrets are.
     pub fn new(source: SecretSource) -> Self {
-        Self { source, cached: RwLock::new(None), client: OnceCell::new() }
+        Self { source, cached: RwLock::new(None), manager: SecretsManager::default() }
     }
 
     /// The secrets; the first call may ask Secrets Manager.
@@ -81,11 +71,11 @@ impl SecretStore {
     pub async fn get(&self) -> anyhow::Result<Secrets> {
         match &self.source {
             SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager { arn } => {
+            SecretSource::SecretsManager { arn, database_url } => {
                 if let Some(secrets) = &*self.cached.read().await {
                     return Ok(secrets.clone());
                 }
-                self.fetch(arn).await
+                self.fetch(arn, database_url.as_ref()).await
             }
         }
     }
@@ -98,46 +88,88 @@ impl SecretStore {
     pub async fn refresh(&self) -> anyhow::Result<Option<Secrets>> {
         match &self.source {
             SecretSource::Environment(_) => Ok(None),
-            SecretSource::SecretsManager { arn } => self.fetch(arn).await.map(Some),
+            SecretSource::SecretsManager { arn, database_url } => {
+                self.fetch(arn, database_url.as_ref()).await.map(Some)
+            }
         }
     }
 
-    async fn fetch(&self, arn: &str) -> anyhow::Result<Secrets> {
-        let client = self
-            .client
-            .get_or_init(|| async {
-                let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-                aws_sdk_secretsmanager::Client::new(&aws)
-            })
-            .await;
-        let answer = client.get_secret_value().secret_id(arn).send().await.with_context(|| {
-            format!(
-                "cannot read the secret {arn}: check SECRET_ARN, the function's role and its way to Secrets Manager"
-            )
-        })?;
-        let text = SecretText::new(answer.secret_string.unwrap_or_default());
-        let secrets = parse(text.reveal()).with_context(|| format!("the secret {arn} is not usable"))?;
+    async fn fetch(&self, arn: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
+        let text = self.manager.read(arn).await?;
+        let secrets = parse(text.reveal(), database_url).with_context(|| format!("the secret {arn} is not usable"))?;
         *self.cached.write().await = Some(secrets.clone());
         Ok(secrets)
     }
 }
 
-fn parse(json: &str) -> anyhow::Result<Secrets> {
+/// Secrets Manager, connected at the first use.
+#[derive(Debug, Default)]
+pub struct SecretsManager(OnceCell<aws_sdk_secretsmanager::Client>);
+
+impl SecretsManager {
+    /// The secret's text.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn read(&self, arn: &str) -> anyhow::Result<SecretText> {
+        let connect = || async {
+            let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+            aws_sdk_secretsmanager::Client::new(&aws)
+        };
+        let client = self.0.get_or_init(connect).await;
+        let answer = client.get_secret_value().secret_id(arn).send().await.with_context(|| {
+            format!("cannot read the secret {arn}: check the ARN, the function's role and its way to Secrets Manager")
+        })?;
+        Ok(SecretText::new(answer.secret_string.unwrap_or_default()))
+    }
+}
+
+/// User name and password, under the keys that RDS gives them in the secrets that it manages and rotates.
+#[derive(Deserialize)]
+pub struct Login {
+    /// The role.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<SecretText>,
+}
+
+impl Login {
+    /// Reads the two from a secret's JSON, whatever else is in it.
+    ///
+    /// # Errors
+    /// It is no JSON object. The text is not quoted.
+    pub fn parse(json: &str) -> anyhow::Result<Self> {
+        serde_json::from_str(json)
+            .map_err(|_| anyhow!("it must be a JSON object with the strings username and password"))
+    }
+}
+
+/// Rotation and RDS Proxy know `username` and `password` and no URL. So the secret's URL, or that of the environment
+/// where the secret has none, may come without a password, and gets the secret's.
+fn parse(json: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
     #[derive(Deserialize)]
-    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
     struct Stored {
-        database_url: String,
-        redis_url: String,
-        jwt_secret_key: String,
+        #[serde(rename = "DATABASE_URL")]
+        database_url: Option<SecretText>,
+        #[serde(rename = "REDIS_URL")]
+        redis_url: SecretText,
+        #[serde(rename = "JWT_SECRET_KEY")]
+        jwt_secret_key: SecretText,
+        #[serde(flatten)]
+        login: Login,
     }
     // The parser's own message could quote the secret.
-    let Ok(stored) = serde_json::from_str::<Stored>(json) else {
-        bail!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY");
+    let stored: Stored = serde_json::from_str(json)
+        .map_err(|_| anyhow!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY"))?;
+    let Some(database_url) = stored.database_url.as_ref().or(database_url) else {
+        bail!("it must have DATABASE_URL, or the variable DATABASE_URL must be set beside SECRET_ARN");
     };
-    Secrets::new(stored.database_url, stored.redis_url, stored.jwt_secret_key).map_err(|faults| {
+    let mut secrets = Secrets::new(database_url, stored.redis_url, stored.jwt_secret_key).map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
-        anyhow::anyhow!(faults.join("; "))
-    })
+        anyhow!(faults.join("; "))
+    })?;
+    secrets.database.fill_in(&stored.login);
+    Ok(secrets)
 }
 
 #[cfg(test)]
@@ -151,8 +183,21 @@ mod tests {
             r#"{"DATABASE_URL":"hunter2"}"#,
             r#"{"DATABASE_URL":"hunter2","REDIS_URL":"hunter2","JWT_SECRET_KEY":"hunter2"}"#,
         ] {
-            let error = format!("{:#}", parse(json).unwrap_err());
+            let error = format!("{:#}", parse(json, None).unwrap_err());
             assert!(error.contains("DATABASE_URL") && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_url_without_a_password_gets_the_one_that_is_rotated() {
+        let key = "0123456789abcdef0123456789abcdef";
+        let json = format!(
+            r#"{{"REDIS_URL":"redis://r","JWT_SECRET_KEY":"{key}","username":"app","password":"p@ss/word","port":5432}}"#
+        );
+        assert!(parse(&json, None).is_err());
+        let from_environment = SecretText::new("postgres://app@h/d".to_owned());
+        assert_eq!(parse(&json, Some(&from_environment)).unwrap().database.password(), Some(b"p@ss/word".as_slice()));
+        let whole = json.replacen('{', r#"{"DATABASE_URL":"postgres://app:own@h/d","#, 1);
+        assert_eq!(parse(&whole, Some(&from_environment)).unwrap().database.password(), Some(b"own".as_slice()));
     }
 }

@@ -178,7 +178,7 @@ async fn leaks(database: &str) -> Vec<String> {
             };
             let values = match *table {
                 "email_accounts" => format!("'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', '{}', 0, 0", ids[1]),
-                _ => format!("'sha512', repeat('0', 128), repeat('0', 64), 0, 0"),
+                _ => "'sha512', repeat('0', 128), repeat('0', 64), 0, 0".to_owned(),
             };
             let (tenant_id, user_id, new) = (user.tenant, user.user, Uuid::now_v7());
             for (command, statement) in [

@@ -22,7 +22,7 @@ impl Proxy {
         let listener = lasting(async { TcpListener::bind("127.0.0.1:0").await.unwrap() }).await;
         let address = listener.local_addr().unwrap();
         lasting(async move {
-            tokio::spawn(async move {
+            drop(tokio::spawn(async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
                     client.set_nodelay(true).unwrap();
@@ -33,7 +33,7 @@ impl Proxy {
                     tokio::spawn(pass(from_client, to_server, asking.clone(), true, counted.clone()));
                     tokio::spawn(pass(from_server, to_client, asking, false, counted.clone()));
                 }
-            })
+            }));
         })
         .await;
         Self { address, trips }

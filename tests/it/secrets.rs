@@ -1,11 +1,16 @@
 //! Secrets Manager, emulated by moto.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, JWT_KEY, Servers, User, connect};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use xtask::services::Postgres;
+
+use crate::support::{Api, JWT_KEY, Servers, User, connect, lasting};
 
 /// moto's server; ends with its scope.
 struct Moto {
@@ -53,8 +58,13 @@ impl Moto {
         response.json().await.unwrap()
     }
 
-    async fn create(&self, secret: &Value) -> String {
-        let made = self.call("CreateSecret", json!({"Name": "email-service", "SecretString": secret.to_string(), "ClientRequestToken": uuid::Uuid::new_v4()})).await;
+    async fn create(&self, name: &str, secret: &Value) -> String {
+        let made = self
+            .call(
+                "CreateSecret",
+                json!({"Name": name, "SecretString": secret.to_string(), "ClientRequestToken": uuid::Uuid::new_v4()}),
+            )
+            .await;
         made["ARN"].as_str().unwrap().to_owned()
     }
 
@@ -69,15 +79,10 @@ impl Moto {
 async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again() {
     let (servers, moto) = (Servers::start().await, Moto::start().await);
     let secret = |database_url: String| json!({"DATABASE_URL": database_url, "REDIS_URL": servers.redis.url(), "JWT_SECRET_KEY": JWT_KEY});
-    let arn = moto.create(&secret(servers.postgres.app_url("app"))).await;
-    let env = [
-        ("SECRET_ARN", arn.clone()),
-        ("AWS_ENDPOINT_URL", moto.url.clone()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-    ];
-    let api = Api::start_as(env.into(), xtask::gateway::PayloadVersion::V2, 1).await;
+    let arn = moto.create("service", &secret(servers.postgres.app_url("app"))).await;
+    let mut env = aws(&moto);
+    env.insert("SECRET_ARN", arn.clone());
+    let api = Api::start_as(env, xtask::gateway::PayloadVersion::V2, 1).await;
     let user = User::new();
     let created = api.create(&user, json!({})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
@@ -109,23 +114,116 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
 #[tokio::test]
 async fn an_unusable_secret_stops_the_start_and_says_why() {
     let moto = Moto::start().await;
-    let arn = moto.create(&json!({"DATABASE_URL": "postgres://secret-value@h/d"})).await;
+    let arn = moto.create("service", &json!({"DATABASE_URL": "postgres://secret-value@h/d"})).await;
     let env = |arn: String| {
-        [
-            ("SECRET_ARN", arn),
-            ("AWS_ENDPOINT_URL", moto.url.clone()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ]
+        let mut env = aws(&moto);
+        env.insert("SECRET_ARN", arn);
+        env
     };
     for (arn, reason) in [
         (arn.clone(), "must be a JSON object with the strings DATABASE_URL"),
         (format!("{arn}-unknown"), "cannot read the secret"),
     ] {
-        let api = Api::start(env(arn).into()).await;
+        let api = Api::start(env(arn)).await;
         assert!(api.gateway.invoke("get-account", json!({})).await.unwrap().is_err());
         assert!(api.log().contains(reason), "{}", api.log());
         assert!(!api.log().contains("secret-value"), "{}", api.log());
     }
+}
+
+/// The way to moto, as AWS's own tools read it.
+fn aws(moto: &Moto) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("AWS_ENDPOINT_URL", moto.url.clone()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+    ])
+}
+
+/// Stands in for CloudFormation: takes what is put to it.
+async fn cloud_formation() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = lasting(async { TcpListener::bind("127.0.0.1:0").await.unwrap() }).await;
+    let url = format!("http://{}/answer?signature=secret-signature", listener.local_addr().unwrap());
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    lasting(async move {
+        drop(tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut text = String::new();
+                let mut buffer = [0; 8192];
+                while !text.ends_with('}') {
+                    let length = stream.read(&mut buffer).await.unwrap();
+                    text += std::str::from_utf8(&buffer[..length]).unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+                sender.send(text).unwrap();
+            }
+        }));
+    })
+    .await;
+    (url, receiver)
+}
+
+#[tokio::test]
+async fn a_deployment_migrates_tells_cloudformation_and_does_no_harm_the_second_time() {
+    let moto = Moto::start().await;
+    let postgres = Postgres::start().unwrap();
+    postgres.create_database("app").await.unwrap();
+    let bare = format!("postgres://127.0.0.1:{}/app", postgres.port());
+    let owner_url = postgres.owner_url("app");
+    let owner_password = owner_url.split(['@', ':']).nth(2).unwrap();
+    let mut env = aws(&moto);
+    env.insert("OWNER_DATABASE_URL", bare.clone());
+    env.insert(
+        "OWNER_SECRET_ARN",
+        moto.create("owner", &json!({"username": "postgres", "password": owner_password})).await,
+    );
+    // Like the stack's: RDS rotates user name and password, and the URL beside it has no password.
+    env.insert("DATABASE_URL", bare.replace("//", "//email_service_app@"));
+    let secret = json!({"username": "email_service_app", "password": postgres.app_password(), "REDIS_URL": "redis://localhost", "JWT_SECRET_KEY": JWT_KEY});
+    env.insert("SECRET_ARN", moto.create("service", &secret).await);
+    let api = Api::start(env).await;
+    let (url, mut answers) = cloud_formation().await;
+    let event = |kind: &str| json!({"RequestType": kind, "ResponseURL": url, "StackId": "stack", "RequestId": "request", "LogicalResourceId": "Migration"});
+
+    api.gateway.invoke("migrate", event("Create")).await.unwrap().unwrap();
+    let answer = answers.recv().await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("PUT /answer?signature=secret-signature HTTP/1.1"), "{head}");
+    assert!(
+        head.to_lowercase().contains("content-type: \r\n") && head.to_lowercase().contains("content-length: "),
+        "{head}"
+    );
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&body["Status"], &body["PhysicalResourceId"]), (&json!("SUCCESS"), &json!("database-migration")));
+    assert_eq!(
+        (&body["StackId"], &body["RequestId"], &body["LogicalResourceId"]),
+        (&json!("stack"), &json!("request"), &json!("Migration"))
+    );
+    connect(&postgres.app_url("app")).await;
+
+    // Once more by hand: nothing is left to do.
+    let answer = api.gateway.invoke("migrate", json!({})).await.unwrap().unwrap();
+    assert_eq!(answer, json!({"applied": [], "schemaVersion": shared::db::SCHEMA_VERSION}));
+
+    // A failure stops the deployment, with its reason in the event.
+    let owner = connect(&owner_url).await;
+    owner.batch_execute("update schema_migrations set checksum = '1' where version = 2").await.unwrap();
+    api.gateway.invoke("migrate", event("Update")).await.unwrap().unwrap();
+    let answer = answers.recv().await.unwrap();
+    assert!(answer.contains(r#""Status":"FAILED""#) && answer.contains("a migration failed"), "{answer}");
+    assert!(
+        api.gateway.invoke("migrate", json!({})).await.unwrap().unwrap_err().to_string().contains("a migration failed")
+    );
+    assert!(!api.log().contains(owner_password) && !api.log().contains(postgres.app_password()));
+}
+
+#[tokio::test]
+async fn a_deletion_is_answered_whatever_is_left_of_the_database() {
+    let api = Api::start(BTreeMap::new()).await;
+    let (url, mut answers) = cloud_formation().await;
+    let event = json!({"RequestType": "Delete", "ResponseURL": url, "PhysicalResourceId": "kept"});
+    api.gateway.invoke("migrate", event).await.unwrap().unwrap();
+    let answer = answers.recv().await.unwrap();
+    assert!(answer.contains(r#""Status":"SUCCESS""#) && answer.contains(r#""PhysicalResourceId":"kept""#), "{answer}");
 }

@@ -1,9 +1,21 @@
-//! Brings a database's schema up to date with `migrations/`.
+//! Brings a database's schema up to date with `migrations/`: as a custom resource of the stack, so that a deployment
+//! migrates before traffic shifts and stops where that fails; by hand with any other event; and, through [`apply`], in
+//! development and in tests.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use futures_util::FutureExt;
 use postgres_protocol::password::scram_sha_256;
 use refinery::Runner;
-use shared::db::DatabaseUrl;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::config::MigrationConfig;
+use shared::db::{DatabaseUrl, SCHEMA_VERSION};
+use shared::lambda_runtime::LambdaEvent;
+use shared::secrets::{Login, SecretStore, SecretsManager};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -15,10 +27,114 @@ mod embedded {
 const APP_ROLE: &str = "email_service_app";
 /// Any number, as long as every migration takes the same lock.
 const LOCK: i64 = 0x656d_6169_6c5f_7376;
+/// How long to wait for a database that was made a moment ago.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(8 * 60);
+/// How long all may take: below the function's own limit (template.yaml, 900 s), for CloudFormation must get an answer.
+const PATIENCE: Duration = Duration::from_secs(840);
+
+/// What CloudFormation sends to a custom resource. Any other event has no `ResponseURL`, and its answer is the
+/// invocation's own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Event {
+    request_type: String,
+    #[serde(rename = "ResponseURL")]
+    response_url: Option<String>,
+    stack_id: String,
+    request_id: String,
+    logical_resource_id: String,
+    physical_resource_id: Option<String>,
+}
+
+/// Answers one event.
+///
+/// # Errors
+/// The migration failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
+pub async fn handler(event: LambdaEvent<Value>) -> anyhow::Result<Value> {
+    let event: Event = serde_json::from_value(event.payload).unwrap_or_default();
+    let outcome = match event.request_type.as_str() {
+        // The database outlives the resource, and may be gone already.
+        "Delete" => Ok(Vec::new()),
+        _ => match AssertUnwindSafe(timeout(PATIENCE, migrate())).catch_unwind().await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(anyhow!("the migration took longer than {PATIENCE:?}")),
+            Err(_) => Err(anyhow!("the migration panicked, see the log")),
+        },
+    };
+    match &outcome {
+        Ok(applied) => tracing::info!(?applied, version = SCHEMA_VERSION, "the schema is up to date"),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "the migration failed"),
+    }
+    match event.response_url.clone() {
+        Some(url) => report(&url, &event, &outcome).await.map(|()| Value::Null),
+        None => outcome.map(|applied| json!({"applied": applied, "schemaVersion": SCHEMA_VERSION})),
+    }
+}
+
+/// Tells CloudFormation, which waits for an hour where nobody does. Its URL is signed for a request without a content
+/// type.
+async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Vec<String>>) -> anyhow::Result<()> {
+    let reason = outcome.as_ref().err().map(|error| format!("{error:#}"));
+    let answer = json!({
+        "Status": if reason.is_none() { "SUCCESS" } else { "FAILED" },
+        // An answer may have 4 KB in all.
+        "Reason": shared::log::clip(reason.as_deref().unwrap_or("the schema is up to date"), 1000),
+        // It never changes: a new one would tell CloudFormation to delete the old resource.
+        "PhysicalResourceId": event.physical_resource_id.as_deref().unwrap_or("database-migration"),
+        "StackId": event.stack_id,
+        "RequestId": event.request_id,
+        "LogicalResourceId": event.logical_resource_id,
+        "Data": {"SchemaVersion": SCHEMA_VERSION.to_string()},
+    });
+    let http = reqwest::Client::new();
+    let mut last = Ok(());
+    for attempt in 0..4 {
+        sleep(Duration::from_secs(attempt)).await;
+        let sent = http.put(url).header("content-type", "").body(answer.to_string()).send().await;
+        // The error would show the URL, whose signature is a secret for as long as it is valid.
+        match sent.and_then(|response| response.error_for_status()).map_err(reqwest::Error::without_url) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = Err(error),
+        }
+    }
+    last.context("cannot tell CloudFormation: the function needs a way to S3, such as a gateway endpoint")
+}
+
+/// As the environment says. It is read here and not at the start, for a `Delete` must be answered in any case.
+async fn migrate() -> anyhow::Result<Vec<String>> {
+    let config = MigrationConfig::from_env()?;
+    let mut client = connect_patiently(&config).await?;
+    let app = SecretStore::new(config.secrets).get().await?.database;
+    apply_over(&mut client, app.password()).await
+}
+
+/// A database and its proxy answer some minutes after they are made. The login is read anew each time: it may be
+/// rotated just then.
+async fn connect_patiently(config: &MigrationConfig) -> anyhow::Result<Client> {
+    let started = Instant::now();
+    let manager = SecretsManager::default();
+    let address = parse(config.owner_database_url.reveal()).context("OWNER_DATABASE_URL is not usable")?;
+    loop {
+        let attempt = async {
+            let mut url = address.clone();
+            if let Some(arn) = &config.owner_secret_arn {
+                url.fill_in(&Login::parse(manager.read(arn).await?.reveal())?);
+            }
+            url.connect().await
+        };
+        match attempt.await {
+            Err(error) if started.elapsed() < CONNECT_PATIENCE => {
+                tracing::warn!(error = format!("{error:#}"), "trying again");
+                sleep(Duration::from_secs(5)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
 
 /// The migrations, in order, with the table that records them.
 pub fn runner() -> Runner {
-    let mut runner = embedded::migrations::runner();
+    let mut runner = embedded::migrations::runner().set_abort_missing(false);
     runner.set_migration_table_name("schema_migrations");
     runner
 }
@@ -30,19 +146,22 @@ pub fn runner() -> Runner {
 ///
 /// # Errors
 /// The database cannot be reached; a migration fails, and is rolled back as a whole; a migration that was applied has
-/// been edited since.
+/// been edited since. Newer ones than we know are none: an older release is being deployed again.
 pub async fn apply(owner_url: &str, app_url: Option<&str>) -> anyhow::Result<Vec<String>> {
     let owner = parse(owner_url).context("the owner's database URL is not usable")?;
     let app = app_url.map(parse).transpose().context("the functions' database URL is not usable")?;
-    let mut client = owner.connect().await?;
+    apply_over(&mut owner.connect().await?, app.as_ref().and_then(DatabaseUrl::password)).await
+}
+
+async fn apply_over(client: &mut Client, app_password: Option<&[u8]>) -> anyhow::Result<Vec<String>> {
     // Held until the connection closes, which it does on every way out of here.
     client
         .query_typed("select pg_advisory_lock($1)", &[(&LOCK, Type::INT8)])
         .await
         .context("cannot wait for other migrations")?;
-    let report = runner().run_async(&mut client).await.context("a migration failed")?;
-    if let Some(password) = app.as_ref().and_then(DatabaseUrl::password) {
-        set_password(&client, password).await.context("cannot set the password of the functions' role")?;
+    let report = runner().run_async(client).await.context("a migration failed")?;
+    if let Some(password) = app_password {
+        set_password(client, password).await.context("cannot set the password of the functions' role")?;
     }
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
@@ -72,6 +191,6 @@ mod tests {
     #[test]
     fn the_functions_know_the_newest_migration() {
         let newest = runner().get_migrations().iter().map(|m| m.version()).max();
-        assert_eq!(newest.map(i64::from), Some(i64::from(shared::db::SCHEMA_VERSION)));
+        assert_eq!(newest.map(i64::from), Some(i64::from(SCHEMA_VERSION)));
     }
 }

@@ -1,6 +1,12 @@
-//! Applies the migrations. See the library beside this file.
+//! Brings the database's schema up to date, on deployment. See the library beside this file.
+
+use anyhow::anyhow;
+use shared::lambda_runtime::{self, Error, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    Ok(())
+    shared::log::start(shared::config::PublicConfig::from_env()?.log_level);
+    let service =
+        service_fn(|event| async { migrate::handler(event).await.map_err(|error| Error::from(format!("{error:#}"))) });
+    lambda_runtime::run(service).await.map_err(|error| anyhow!(error))
 }
