@@ -25,6 +25,8 @@ pub struct PublicConfig {
     pub cors_origins: Vec<HeaderValue>,
     /// `LOG_LEVEL`: the least severe level that is logged.
     pub log_level: LevelFilter,
+    /// The Lambda function's name, for its metrics; none elsewhere than on Lambda, where nobody reads them.
+    pub metrics_of: Option<String>,
 }
 
 /// What a function needs that reaches PostgreSQL and Redis.
@@ -186,6 +188,7 @@ fn public(vars: &mut Variables) -> PublicConfig {
                 level => level.parse().ok(),
             }
         }),
+        metrics_of: vars.is_on_lambda().then(|| vars.get("AWS_LAMBDA_FUNCTION_NAME")).flatten(),
     }
 }
 
@@ -218,14 +221,11 @@ fn secrets(vars: &mut Variables) -> SecretSource {
     }
 }
 
-/// Header authentication proves nothing, so a deployed stack refuses it. Lambda sets these two reserved
-/// variables, which no deployment can unset; `sam local` imitates them and says so with `AWS_SAM_LOCAL`.
+/// Header authentication proves nothing, so a deployed stack refuses it. `sam local` imitates Lambda and says so.
 fn allow_headers(vars: &mut Variables) -> bool {
     let allowed = vars.parsed("ALLOW_HEADER_AUTH", "true or false", false, |v| v.to_ascii_lowercase().parse().ok());
-    let on_lambda =
-        vars.get("AWS_LAMBDA_INITIALIZATION_TYPE").is_some() || vars.get("AWS_LAMBDA_LOG_GROUP_NAME").is_some();
     let sam_local = vars.get("AWS_SAM_LOCAL").is_some_and(|v| v == "true");
-    if allowed && on_lambda && !sam_local {
+    if allowed && vars.is_on_lambda() && !sam_local {
         vars.fault("ALLOW_HEADER_AUTH", "unset or false in a deployed stack: anybody could claim to be anybody");
     }
     allowed
@@ -251,6 +251,11 @@ impl Variables {
     /// An empty variable counts as unset: templates and `.env` files write it so.
     fn get(&self, name: &str) -> Option<String> {
         (self.lookup)(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
+    }
+
+    /// Lambda sets these two reserved variables, which no deployment can unset.
+    fn is_on_lambda(&self) -> bool {
+        ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"].iter().any(|name| self.get(name).is_some())
     }
 
     fn required(&mut self, name: &'static str, meaning: &str) -> SecretText {

@@ -11,7 +11,8 @@ pub mod accounts;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -157,6 +158,8 @@ pub struct Scope {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    /// Microseconds that requests have waited here.
+    waited: Arc<AtomicU64>,
 }
 
 impl Db {
@@ -187,7 +190,17 @@ impl Db {
             }))
             .build()
             .context("the connection pool cannot be built")?;
-        Ok(Self { pool })
+        Ok(Self { pool, waited: Arc::default() })
+    }
+
+    /// The same pool with a stopwatch of its own, for one request.
+    pub fn for_request(&self) -> Self {
+        Self { pool: self.pool.clone(), waited: Arc::default() }
+    }
+
+    /// How long statements have taken, connecting included.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited.load(Ordering::Relaxed))
     }
 
     /// Opens the first connection, so that no request pays for it. A database that is away is no reason not to
@@ -216,6 +229,7 @@ impl Db {
     }
 
     async fn run(&self, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        let started = Instant::now();
         let mut lent = None;
         let answer = timeout(REQUEST_TIMEOUT, async {
             let client = lent.insert(
@@ -227,6 +241,7 @@ impl Db {
             client.query_typed(sql, params).await.map_err(Error::from)
         })
         .await;
+        self.waited.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or_default(), Ordering::Relaxed);
         answer.unwrap_or_else(|_| {
             // Its answer may still come: nobody else may get this connection.
             if let Some(client) = lent {

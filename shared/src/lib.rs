@@ -27,6 +27,7 @@ pub mod validation;
 
 pub mod db;
 pub mod log;
+pub mod metrics;
 pub mod redis_link;
 pub mod secrets;
 mod tls;

@@ -1,9 +1,20 @@
-//! The log: JSON lines on standard output, one per request and one per event worth a warning.
+//! The log: JSON lines on standard output, one per request and one per event worth a warning. On Lambda a request's
+//! line also carries its metrics (see [`crate::metrics`]).
 
+use std::io::Write;
+
+use serde::Serialize;
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::account::{TenantId, UserId};
+use crate::auth::Role;
+use crate::metrics::Metrics;
 
 /// Starts the log. `level` is for our own code. Libraries are heard from warnings on: at their trace level they
 /// would print whole events, passwords included.
@@ -23,6 +34,80 @@ pub fn start(level: LevelFilter) {
         let message = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(location, message_of_panic = message, "panic");
     }));
+}
+
+/// The line of one request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestLine<'a> {
+    /// As in the answer.
+    pub request_id: &'a str,
+    /// `GET`, `POST` and so on.
+    pub method: &'a str,
+    /// The route that matched.
+    pub route: &'a str,
+    /// The path, clipped.
+    pub path: &'a str,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// From the event to the answer, in milliseconds.
+    pub duration_ms: f64,
+    /// Whose tenant, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<TenantId>,
+    /// Who, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// In which role, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// As API Gateway saw it.
+    pub source_ip: &'a str,
+    /// The client's program, clipped.
+    pub user_agent: &'a str,
+    /// Whether it is the process's first request.
+    pub cold_start: bool,
+    /// Whether this process counted it because Redis was away; none where requests are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit_fallback: Option<bool>,
+    /// The kind of the refusal or failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<&'static str>,
+    /// The inner cause of a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// On Lambda.
+    #[serde(flatten)]
+    pub metrics: Option<Metrics<'a>>,
+}
+
+impl RequestLine<'_> {
+    /// Writes the line, as the log's level allows.
+    pub fn write(&self) {
+        // `tracing` has no nested values, which metrics need; otherwise the line is like its own.
+        #[derive(Serialize)]
+        struct Line<'a> {
+            timestamp: String,
+            level: &'static str,
+            message: &'static str,
+            #[serde(flatten)]
+            request: &'a RequestLine<'a>,
+        }
+        let (level, enabled) = match self.status {
+            500.. => ("ERROR", tracing::enabled!(Level::ERROR)),
+            _ => ("INFO", tracing::enabled!(Level::INFO)),
+        };
+        if !enabled {
+            return;
+        }
+        let mut timestamp = String::new();
+        // Neither writing to a string nor to our standard output can fail in a way that we could report.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+        if let Ok(mut line) = serde_json::to_vec(&Line { timestamp, level, message: "request", request: self }) {
+            line.push(b'\n');
+            let _ = std::io::stdout().lock().write_all(&line);
+        }
+    }
 }
 
 /// The first `max` characters: a client chooses what it sends, but not how long our log lines are.

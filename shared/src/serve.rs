@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use futures_util::FutureExt;
@@ -19,7 +19,8 @@ use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
 use crate::event::{Event, Request, Response};
-use crate::log;
+use crate::log::{self, RequestLine};
+use crate::metrics::{Measured, Metrics, milliseconds};
 use crate::rate_limit::{Decision, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
 use crate::secrets::SecretStore;
@@ -114,6 +115,8 @@ struct Front {
     cors: Arc<Cors>,
     /// True until the first request.
     cold: AtomicBool,
+    /// The function's name, where metrics are wanted.
+    metrics_of: Option<Arc<str>>,
 }
 
 /// Polls the Lambda runtime. Nothing that `respond` does is a failed invocation, for then the gateway would answer in
@@ -123,7 +126,11 @@ where
     H: Fn(Arc<Front>, LambdaEvent<Event>) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let front = Arc::new(Front { cors: Arc::new(Cors::new(config.cors_origins)), cold: AtomicBool::new(true) });
+    let front = Arc::new(Front {
+        cors: Arc::new(Cors::new(config.cors_origins)),
+        cold: AtomicBool::new(true),
+        metrics_of: config.metrics_of.map(Arc::from),
+    });
     let service = service_fn(move |event| {
         let response = respond(front.clone(), event);
         async move { Ok::<_, Infallible>(response.await) }
@@ -146,15 +153,18 @@ where
         Err(_) => Subject::Address(&request.source_ip),
     };
     if let Some(limiter) = &app.limiter {
+        let started = Instant::now();
         exchange.decision = Some(limiter.check(subject).await);
+        exchange.redis_time = started.elapsed();
     }
     exchange.identity = identified.as_ref().ok().copied();
+    let db = exchange.db.insert(app.db.for_request()).clone();
     let outcome = match (identified, &exchange.decision) {
         (_, Some(decision)) if !decision.allowed => Err(Error::TooManyRequests { retry_after: decision.reset_after() }),
         (Err(error), _) => Err(error),
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
-            Ok(()) => unwinding(handler(Call { identity, request, db: app.db.clone() })).await,
+            Ok(()) => unwinding(handler(Call { identity, request, db })).await,
         },
     };
     exchange.end(outcome)
@@ -191,6 +201,9 @@ struct Exchange {
     cors_headers: Vec<(HeaderName, HeaderValue)>,
     identity: Option<Identity>,
     decision: Option<Decision>,
+    redis_time: Duration,
+    db: Option<Db>,
+    metrics_of: Option<Arc<str>>,
 }
 
 impl Exchange {
@@ -208,6 +221,9 @@ impl Exchange {
             cors_headers: front.cors.headers(&request),
             identity: None,
             decision: None,
+            redis_time: Duration::ZERO,
+            db: None,
+            metrics_of: front.metrics_of.clone(),
         };
         (exchange, request)
     }
@@ -238,36 +254,43 @@ impl Exchange {
     }
 
     fn log(&self, status: u16, error: Option<&Error>) {
-        let cause = match error {
-            Some(Error::Internal(cause)) => Some(format!("{cause:#}")),
-            _ => None,
+        let error_kind = error.map(|error| error.status().1);
+        let duration = self.started.elapsed();
+        let fallback = self.decision.map(|decision| decision.fallback);
+        let metrics = self.metrics_of.as_deref().map(|function| {
+            Metrics::from(Measured {
+                function,
+                status,
+                error_kind,
+                cold_start: self.cold_start,
+                fallback: fallback.unwrap_or_default(),
+                duration,
+                database_time: self.db.as_ref().map(Db::waited).unwrap_or_default(),
+                redis_time: self.redis_time,
+            })
+        });
+        let line = RequestLine {
+            request_id: &self.request_id,
+            method: &self.method,
+            route: &self.route,
+            path: &self.path,
+            status,
+            duration_ms: milliseconds(duration),
+            tenant_id: self.identity.map(|identity| identity.scope.tenant_id),
+            user_id: self.identity.map(|identity| identity.scope.user_id),
+            role: self.identity.map(|identity| identity.role),
+            source_ip: &self.source_ip,
+            user_agent: &self.user_agent,
+            cold_start: self.cold_start,
+            rate_limit_fallback: fallback,
+            error_kind,
+            error: match error {
+                Some(Error::Internal(cause)) => Some(format!("{cause:#}")),
+                _ => None,
+            },
+            metrics,
         };
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    requestId = self.request_id,
-                    method = self.method,
-                    route = self.route,
-                    path = self.path,
-                    status,
-                    durationMs = self.started.elapsed().as_micros() as f64 / 1000.0,
-                    tenantId = self.identity.map(|i| tracing::field::display(i.scope.tenant_id)),
-                    userId = self.identity.map(|i| tracing::field::display(i.scope.user_id)),
-                    role = self.identity.map(|i| tracing::field::display(i.role)),
-                    sourceIp = self.source_ip,
-                    userAgent = self.user_agent,
-                    coldStart = self.cold_start,
-                    rateLimitFallback = self.decision.map(|d| d.fallback),
-                    errorKind = error.map(|e| e.status().1),
-                    error = cause,
-                    "request"
-                )
-            };
-        }
-        match status {
-            500.. => line!(error),
-            _ => line!(info),
-        }
+        line.write();
     }
 }
 
@@ -279,7 +302,7 @@ mod tests {
     use super::*;
 
     fn front() -> Front {
-        Front { cors: Arc::new(Cors::new(vec![])), cold: AtomicBool::new(true) }
+        Front { cors: Arc::new(Cors::new(vec![])), cold: AtomicBool::new(true), metrics_of: None }
     }
 
     fn event() -> LambdaEvent<Event> {

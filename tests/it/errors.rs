@@ -263,3 +263,20 @@ async fn what_validation_refuses_the_database_refuses_too() {
         );
     }
 }
+
+#[tokio::test]
+async fn on_lambda_a_log_line_carries_metrics() {
+    let mut env = servers().await.env();
+    env.remove("ALLOW_HEADER_AUTH");
+    env.insert("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned());
+    let api = Api::start(env).await;
+    let answer = api.get("/api/accounts").by(&User::new()).send().await;
+    let line = api.log_of(&answer).await;
+    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "EmailService");
+    assert_eq!((&line["Service"], &line["Function"]), (&json!("email_service"), &json!("list-accounts")));
+    assert_eq!((&line["Requests"], &line["Errors4xx"], &line["ColdStart"]), (&json!(1), &json!(0), &json!(1)));
+    let time = |name: &str| line[name].as_f64().unwrap();
+    assert!(time("DatabaseTime") > 0.0 && time("RedisTime") > 0.0, "{line}");
+    assert!(time("DatabaseTime") + time("RedisTime") <= time("Duration"), "{line}");
+    assert!(api.log_of(&api.get("/health").send().await).await["Requests"] == 1);
+}

@@ -1,0 +1,186 @@
+//! What CloudWatch counts: metrics in its embedded metric format, inside the request's log line. No call and no agent
+//! is needed, and nothing waits for it.
+//!
+//! Dimensions are few on purpose: each combination is a metric that costs money. Tenants and users are none.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::SERVICE;
+
+const NAMESPACE: &str = "EmailService";
+
+const COUNTS_AND_TIMES: [Metric; 9] = [
+    Metric { name: "Requests", unit: "Count" },
+    Metric { name: "Errors4xx", unit: "Count" },
+    Metric { name: "Errors5xx", unit: "Count" },
+    Metric { name: "RateLimited", unit: "Count" },
+    Metric { name: "RateLimitFallback", unit: "Count" },
+    Metric { name: "ColdStart", unit: "Count" },
+    Metric { name: "Duration", unit: "Milliseconds" },
+    Metric { name: "DatabaseTime", unit: "Milliseconds" },
+    Metric { name: "RedisTime", unit: "Milliseconds" },
+];
+
+const ERRORS: [Metric; 1] = [Metric { name: "Errors", unit: "Count" }];
+
+const ALL_REQUESTS: Directive = Directive {
+    namespace: NAMESPACE,
+    dimensions: &[&["Service"], &["Service", "Function"]],
+    metrics: &COUNTS_AND_TIMES,
+};
+
+/// Kinds are those of [`crate::Error`], a dozen.
+const BY_KIND: Directive =
+    Directive { namespace: NAMESPACE, dimensions: &[&["Service", "ErrorKind"]], metrics: &ERRORS };
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metric {
+    name: &'static str,
+    unit: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: &'static str,
+    dimensions: &'static [&'static [&'static str]],
+    metrics: &'static [Metric],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directives {
+    timestamp: u64,
+    cloud_watch_metrics: &'static [Directive],
+}
+
+/// The metrics of one request, as members of its log line.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Metrics<'a> {
+    #[serde(rename = "_aws")]
+    aws: Directives,
+    service: &'static str,
+    function: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_kind: Option<&'static str>,
+    errors: u8,
+    requests: u8,
+    errors4xx: u8,
+    errors5xx: u8,
+    rate_limited: u8,
+    rate_limit_fallback: u8,
+    cold_start: u8,
+    duration: f64,
+    database_time: f64,
+    redis_time: f64,
+}
+
+/// What a request did, as far as CloudWatch is concerned.
+pub struct Measured<'a> {
+    /// The Lambda function's name.
+    pub function: &'a str,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// The kind of the refusal or failure.
+    pub error_kind: Option<&'static str>,
+    /// Whether it was the process's first.
+    pub cold_start: bool,
+    /// Whether it was counted without Redis.
+    pub fallback: bool,
+    /// From the event to the answer.
+    pub duration: Duration,
+    /// Of that, waiting for PostgreSQL.
+    pub database_time: Duration,
+    /// Of that, waiting for Redis.
+    pub redis_time: Duration,
+}
+
+impl<'a> From<Measured<'a>> for Metrics<'a> {
+    fn from(measured: Measured<'a>) -> Self {
+        let Measured { function, status, error_kind, cold_start, fallback, duration, database_time, redis_time } =
+            measured;
+        const DIRECTIVES: &[Directive] = &[ALL_REQUESTS, BY_KIND];
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            aws: Directives {
+                timestamp: u64::try_from(timestamp.as_millis()).unwrap_or_default(),
+                cloud_watch_metrics: if error_kind.is_some() { DIRECTIVES } else { &DIRECTIVES[..1] },
+            },
+            service: SERVICE,
+            function,
+            error_kind,
+            errors: u8::from(error_kind.is_some()),
+            requests: 1,
+            errors4xx: u8::from((400..500).contains(&status)),
+            errors5xx: u8::from(status >= 500),
+            rate_limited: u8::from(status == 429),
+            rate_limit_fallback: u8::from(fallback),
+            cold_start: u8::from(cold_start),
+            duration: milliseconds(duration),
+            database_time: milliseconds(database_time),
+            redis_time: milliseconds(redis_time),
+        }
+    }
+}
+
+/// To the microsecond.
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn metrics(status: u16, error_kind: Option<&'static str>) -> Value {
+        let time = Duration::from_micros(1500);
+        let measured = Measured {
+            function: "f",
+            status,
+            error_kind,
+            cold_start: true,
+            fallback: false,
+            duration: time,
+            database_time: time,
+            redis_time: time,
+        };
+        serde_json::to_value(Metrics::from(measured)).unwrap()
+    }
+
+    #[test]
+    fn every_metric_and_dimension_that_is_declared_has_a_value() {
+        for metrics in [metrics(200, None), metrics(429, Some("Rate limit exceeded"))] {
+            for directive in metrics["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+                for metric in directive["Metrics"].as_array().unwrap() {
+                    assert!(metrics[metric["Name"].as_str().unwrap()].is_number(), "{metric}");
+                }
+                for dimension in
+                    directive["Dimensions"].as_array().unwrap().iter().flat_map(|set| set.as_array().unwrap())
+                {
+                    assert!(metrics[dimension.as_str().unwrap()].is_string(), "{dimension}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn answers_are_counted_by_class_and_errors_by_kind() {
+        let [good, limited, failed] = [
+            metrics(200, None),
+            metrics(429, Some("Rate limit exceeded")),
+            metrics(500, Some("Internal server error")),
+        ];
+        assert_eq!([&good["Errors4xx"], &limited["Errors4xx"], &failed["Errors4xx"]], [0, 1, 0]);
+        assert_eq!([&good["Errors5xx"], &limited["Errors5xx"], &failed["Errors5xx"]], [0, 0, 1]);
+        assert_eq!([&good["RateLimited"], &limited["RateLimited"], &failed["RateLimited"]], [0, 1, 0]);
+        assert_eq!(good["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 1);
+        assert_eq!(failed["_aws"]["CloudWatchMetrics"][1]["Dimensions"], json!([["Service", "ErrorKind"]]));
+        assert_eq!(good["Duration"], 1.5);
+    }
+}
