@@ -68,6 +68,8 @@ pub struct Request {
     pub source_ip: String,
     /// The client's program, as it calls itself.
     pub user_agent: String,
+    /// Whether the event, and so the response, is of payload format 2.0.
+    pub is_format_2: bool,
     /// The body's bytes, wiped when dropped: a password may be among them.
     pub body: Zeroizing<Vec<u8>>,
 }
@@ -83,6 +85,7 @@ impl From<Event> for Request {
     fn from(event: Event) -> Self {
         let peer = event.request_context.http.or(event.request_context.identity).unwrap_or_default();
         let method = peer.method.or(event.http_method).unwrap_or_default();
+        let is_format_2 = event.route_key.is_some();
         let route = match (event.route_key, event.resource) {
             (Some(route), _) => route,
             (None, Some(resource)) => format!("{method} {resource}"),
@@ -107,6 +110,7 @@ impl From<Event> for Request {
             source_ip: peer.source_ip.unwrap_or_default(),
             user_agent: peer.user_agent.unwrap_or_default(),
             body: body(event.body.unwrap_or_default(), event.is_base64_encoded),
+            is_format_2,
             method,
         }
     }
@@ -123,7 +127,7 @@ fn body(mut text: Zeroizing<String>, is_base64: bool) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(decoded.unwrap_or_else(|| std::mem::take(&mut *text).into_bytes()))
 }
 
-/// What API Gateway turns into the HTTP response; the same for both formats.
+/// What API Gateway turns into the HTTP response.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Response {
@@ -136,6 +140,9 @@ pub struct Response {
     pub body: String,
     /// Always false.
     pub is_base64_encoded: bool,
+    /// We set none. A part of format 2.0, on which `cargo lambda watch` insists; format 1.0 does not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<[String; 0]>,
 }
 
 fn as_map<S: Serializer>(headers: &[(HeaderName, HeaderValue)], serializer: S) -> Result<S::Ok, S::Error> {

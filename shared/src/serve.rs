@@ -192,6 +192,7 @@ async fn unwinding(handling: impl Future<Output = Result<Reply, Error>>) -> Resu
 struct Exchange {
     started: Instant,
     cold_start: bool,
+    is_format_2: bool,
     request_id: String,
     method: String,
     route: String,
@@ -212,6 +213,7 @@ impl Exchange {
         let exchange = Self {
             started: Instant::now(),
             cold_start: front.cold.swap(false, Ordering::Relaxed),
+            is_format_2: request.is_format_2,
             request_id: event.context.request_id,
             method: request.method.clone(),
             route: request.route.clone(),
@@ -250,7 +252,13 @@ impl Exchange {
         headers.extend(self.decision.iter().flat_map(Decision::headers));
         headers.extend(self.cors_headers);
         headers.extend(own_headers);
-        Response { status_code: status.as_u16(), headers, body, is_base64_encoded: false }
+        Response {
+            status_code: status.as_u16(),
+            headers,
+            body,
+            is_base64_encoded: false,
+            cookies: self.is_format_2.then_some([]),
+        }
     }
 
     fn log(&self, status: u16, error: Option<&Error>) {

@@ -14,12 +14,14 @@ use crate::workspace_root;
 
 /// Builds the functions' binaries with Cargo, whose progress goes to standard error; returns their directory.
 pub fn build_functions<N: AsRef<str>>(release: bool, names: impl IntoIterator<Item = N>) -> Result<PathBuf> {
-    let mut command = cargo_command(&["build", "--message-format=json-render-diagnostics"]);
+    // The whole workspace selects the features, as in `cargo test --workspace`, `sam build` and `cargo run` for us: so
+    // nothing is compiled twice.
+    let mut command = cargo_command(&["build", "--workspace", "--message-format=json-render-diagnostics"]);
     if release {
         command.arg("--release");
     }
     for name in names {
-        command.args(["--package", name.as_ref()]);
+        command.args(["--bin", name.as_ref()]);
     }
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo build")?;
     let stdout = child.stdout.take().context("cargo build has no output")?;
