@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
@@ -209,10 +211,14 @@ impl Db {
     /// # Errors
     /// The role is one that row-level security does not hold.
     pub async fn warm_up(&self) -> anyhow::Result<()> {
-        match self.pool.get().await {
-            Ok(_) => Ok(()),
-            Err(error @ deadpool_postgres::PoolError::PostCreateHook(HookError::Message(_))) => bail!(error),
-            Err(error) => {
+        match timeout(REQUEST_TIMEOUT, self.pool.get()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error @ PoolError::PostCreateHook(HookError::Message(_)))) => bail!(error),
+            Err(_) => {
+                tracing::warn!("PostgreSQL does not answer; starting all the same");
+                Ok(())
+            }
+            Ok(Err(error)) => {
                 tracing::warn!(error = describe(&error), "PostgreSQL is away; starting all the same");
                 Ok(())
             }

@@ -61,8 +61,7 @@ mod tests {
     use super::*;
 
     fn fields(value: Value) -> Fields {
-        let Value::Object(object) = value else { panic!("not an object") };
-        Fields::new(object)
+        Fields::new(value.as_object().unwrap().clone())
     }
 
     #[test]
