@@ -2,7 +2,7 @@
 //!
 //! A request, start to end:
 //!
-//! 1. A function's `main` is one call: [`serve`], [`serve_readiness`] or [`serve_public`]. It starts the log,
+//! 1. A function's `main` is one call: [`serve()`], [`serve_readiness`] or [`serve_public`]. It starts the log,
 //!    reads [`config`], opens PostgreSQL and Redis in parallel, and polls the Lambda runtime.
 //! 2. Each event becomes a [`Request`]; `respond` in `serve.rs` is one straight function: identify the caller
 //!    ([`auth`]), count the request ([`rate_limit`]), build a [`Call`], await the function's handler, turn its

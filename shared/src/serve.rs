@@ -68,7 +68,7 @@ where
 /// Serves the readiness check, which asks PostgreSQL and Redis but knows no caller.
 ///
 /// # Errors
-/// As [`serve`].
+/// As [`serve()`].
 pub async fn serve_readiness<H, F>(handler: H) -> anyhow::Result<()>
 where
     H: Fn(ReadinessCall) -> F + Clone + Send + Sync + 'static,
