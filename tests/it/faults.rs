@@ -1,8 +1,15 @@
-//! What breaks underneath, and what comes of it.
+//! What breaks underneath, and what comes of it. `docs/SECURITY.md` has the matrix of faults and tests.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Api, Servers, User, account, connect};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+use uuid::Uuid;
+use xtask::gateway::PayloadVersion;
+
+use crate::support::{Api, Servers, User, account, connect, lasting};
 
 #[tokio::test]
 async fn a_dead_postgresql_is_a_plain_500_and_after_its_return_all_is_well_without_a_restart() {
@@ -86,7 +93,7 @@ async fn a_postgresql_that_never_answers_is_given_up_on() {
 #[tokio::test]
 async fn a_function_killed_in_the_middle_leaves_nothing_half_written() {
     let servers = Servers::start().await;
-    let api = Api::start_as(servers.env(), xtask::gateway::PayloadVersion::V2, 1).await;
+    let api = Api::start_as(servers.env(), PayloadVersion::V2, 1).await;
     let user = User::new();
     api.create(&user, json!({"emailAddress": "first@example.com"})).await;
     let blocker = connect(&servers.postgres.owner_url("app")).await;
@@ -94,8 +101,7 @@ async fn a_function_killed_in_the_middle_leaves_nothing_half_written() {
     let url = format!("{}/api/accounts", api.url());
     let request = reqwest::Client::new().post(url).bearer_auth(user.token()).json(&account(json!({}))).send();
     let killer = async {
-        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
-        while blocker.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+        some_request_waits_for_a_lock(&servers).await;
         let pid = api.gateway.pids("create-account").unwrap()[0].to_string();
         assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
     };
@@ -110,4 +116,242 @@ async fn a_function_killed_in_the_middle_leaves_nothing_half_written() {
     let answer =
         api.post("/api/accounts", account(json!({"emailAddress": "third@example.com"}))).by(&user).send().await;
     assert_eq!(answer.status, 201, "another process has taken over");
+}
+
+/// Watches from a connection of its own: within a transaction, PostgreSQL shows the activity of its first look.
+async fn some_request_waits_for_a_lock(servers: &Servers) {
+    let watcher = connect(&servers.postgres.owner_url("app")).await;
+    let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+    while watcher.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
+}
+
+/// Cuts the functions' connections, so that they connect anew.
+async fn cut_connections(owner: &Client) {
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
+    owner.execute(cut, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_connection_slot_requests_fail_plainly_and_recover() {
+    let servers = Servers::start().await;
+    let (api, user) = (servers.api().await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let owner = connect(&servers.postgres.owner_url("postgres")).await;
+    for (close, open) in [
+        ("alter role email_service_app connection limit 0", "alter role email_service_app connection limit -1"),
+        ("alter database app allow_connections false", "alter database app allow_connections true"),
+    ] {
+        owner.batch_execute(close).await.unwrap();
+        cut_connections(&owner).await;
+        for request in [api.get(&one), api.put(&one, json!({"port": 1})), api.post("/api/accounts", account(json!({})))]
+        {
+            request.by(&user).send().await.is_refused(500);
+        }
+        owner.batch_execute(open).await.unwrap();
+        assert_eq!(api.get(&one).by(&user).send().await.body, created, "{close}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_read_only_database_reads_go_on_and_writes_fail_plainly() {
+    let servers = Servers::start().await;
+    let (api, user) = (servers.api().await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    owner.batch_execute("alter role email_service_app set default_transaction_read_only = on").await.unwrap();
+    cut_connections(&owner).await;
+    assert_eq!(api.get(&one).by(&user).send().await.body, created);
+    assert_eq!(api.addresses(&user).await.len(), 1);
+    for request in [
+        api.put(&one, json!({"port": 1})),
+        api.delete(&one),
+        api.post("/api/accounts", account(json!({"emailAddress": "2@example.com"}))),
+    ] {
+        let answer = request.by(&user).send().await;
+        answer.is_refused(500);
+        assert!(api.log_of(&answer).await["error"].as_str().unwrap().contains("read-only"), "{}", api.log());
+    }
+    owner.batch_execute("alter role email_service_app reset default_transaction_read_only").await.unwrap();
+    cut_connections(&owner).await;
+    assert_eq!(api.get(&one).by(&user).send().await.body, created);
+    assert_eq!(api.delete(&one).by(&user).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_postgresql_that_dies_during_a_request_leaves_the_change_undone_as_a_whole() {
+    let mut servers = Servers::start().await;
+    let api = Api::start_as(servers.env(), PayloadVersion::V2, 1).await;
+    let user = User::new();
+    let created = api.create(&user, json!({})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    let hash = "select password_hash from email_credentials";
+    let before: String = owner.query_one(hash, &[]).await.unwrap().get(0);
+    owner.batch_execute("begin; lock table email_credentials in share mode").await.unwrap();
+    let request = api.put(&one, json!({"accountName": "New", "password": "new password"})).by(&user).send();
+    let killer = async {
+        // The account is written by then, and the credential waits for the lock.
+        some_request_waits_for_a_lock(&servers).await;
+        servers.postgres.kill().unwrap();
+    };
+    let (answer, ()) = tokio::join!(request, killer);
+    answer.is_refused(500);
+    servers.postgres.start_again().unwrap();
+    assert_eq!(api.get(&one).by(&user).send().await.body, created);
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    assert_eq!(owner.query_one(hash, &[]).await.unwrap().get::<_, String>(0), before);
+}
+
+#[tokio::test]
+async fn a_full_redis_means_counting_in_the_process() {
+    let servers = Servers::start().await;
+    let (api, user) = (servers.api().await, User::new());
+    let client = redis::Client::open(servers.redis.url()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).query_async(&mut redis).await.unwrap();
+    for _ in 0..5 {
+        let answer = api.get("/api/accounts").by(&user).send().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(api.log_of(&answer).await["rateLimitFallback"], json!(true));
+    }
+}
+
+/// What a client knows of its accounts.
+#[derive(Default)]
+struct Model {
+    /// Acknowledged accounts by address, each with its port as last acknowledged and all that may have happened since.
+    known: BTreeMap<String, (String, Vec<i64>)>,
+    /// Addresses of creates that got no good answer: each may be there or not, but not in part.
+    unsure: Vec<String>,
+}
+
+/// One client's work until it is told to stop: creates, updates and lists, checked against its model.
+async fn work(
+    http: reqwest::Client,
+    url: String,
+    user: User,
+    stop: &AtomicBool,
+    answered: &Mutex<BTreeMap<u16, u32>>,
+) -> Model {
+    let mut model = Model::default();
+    let send = |method: &str, path: String, body: Value| {
+        let request = http.request(method.parse().unwrap(), format!("{url}{path}")).bearer_auth(user.token());
+        async move {
+            let response = if body.is_null() { request.send().await } else { request.json(&body).send().await }.ok()?;
+            let status = response.status().as_u16();
+            *answered.lock().unwrap().entry(status).or_default() += 1;
+            Some((status, response.json::<Value>().await.ok()?))
+        }
+    };
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let address = format!("{n}@{}.example.com", user.user);
+        match send("POST", "/api/accounts".into(), account(json!({"emailAddress": address, "port": 1}))).await {
+            Some((201, created)) => {
+                let id = created["id"].as_str().unwrap().to_owned();
+                assert_eq!((&created["userId"], &created["tenantId"]), (&json!(user.user), &json!(user.tenant)));
+                let port = 2 + n % 1000;
+                let ports =
+                    match send("PUT", format!("/api/accounts/{id}"), json!({"port": port, "password": "new"})).await {
+                        Some((200, updated)) => {
+                            assert_eq!(updated["port"], port);
+                            vec![port]
+                        }
+                        _ => vec![1, port],
+                    };
+                model.known.insert(address, (id, ports));
+            }
+            Some((500, _)) | None => model.unsure.push(address),
+            Some(other) => panic!("an answer that no fault explains: {other:?}"),
+        }
+        if let Some((200, listed)) = send("GET", "/api/accounts?limit=1000".into(), Value::Null).await {
+            check(&model, &user, &listed);
+        }
+    }
+    model
+}
+
+/// No acknowledged write is lost, none that was refused is half there, and nobody else's account is seen.
+fn check(model: &Model, user: &User, listed: &Value) {
+    let accounts = listed["accounts"].as_array().unwrap();
+    for account in accounts {
+        assert_eq!(
+            (&account["tenantId"], &account["userId"]),
+            (&json!(user.tenant), &json!(user.user)),
+            "a foreign account"
+        );
+        let address = account["emailAddress"].as_str().unwrap();
+        match model.known.get(address) {
+            Some((id, ports)) => {
+                assert!(account["id"] == json!(id) && ports.contains(&account["port"].as_i64().unwrap()), "{account}")
+            }
+            None => assert!(model.unsure.iter().any(|unsure| unsure == address) && account["port"] == 1, "{account}"),
+        }
+    }
+    for address in model.known.keys() {
+        assert!(accounts.iter().any(|account| account["emailAddress"] == json!(address)), "lost: {address}");
+    }
+}
+
+#[tokio::test]
+async fn while_faults_strike_two_tenants_lose_nothing_and_see_nothing_of_each_other() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    static ANSWERED: Mutex<BTreeMap<u16, u32>> = Mutex::new(BTreeMap::new());
+    let mut servers = Servers::start().await;
+    // One process per function: both tenants share its one connection.
+    let api = Api::start_as(servers.env(), PayloadVersion::V2, 1).await;
+    let users = [User::new(), User::new()];
+    let mut clients = Vec::new();
+    for user in users {
+        let url = api.url().to_owned();
+        clients.push(tokio::spawn(
+            async move { lasting(work(reqwest::Client::new(), url, user, &STOP, &ANSWERED)).await },
+        ));
+    }
+    // A fault, then work in peace until some more requests went well, and again.
+    let good =
+        || ANSWERED.lock().unwrap().iter().filter(|(status, _)| **status < 300).map(|(_, count)| *count).sum::<u32>();
+    let peace = async || {
+        let goal = good() + 30;
+        while good() < goal {
+            tokio::task::yield_now().await;
+            assert!(!clients.iter().any(tokio::task::JoinHandle::is_finished), "a client gave up");
+        }
+    };
+    peace().await;
+    for round in 0..3 {
+        servers.postgres.kill().unwrap();
+        servers.postgres.start_again().unwrap();
+        peace().await;
+        servers.redis.kill().unwrap();
+        peace().await;
+        servers.redis.start_again().unwrap();
+        let owner = connect(&servers.postgres.owner_url("app")).await;
+        cut_connections(&owner).await;
+        peace().await;
+        let function = ["create-account", "update-account", "list-accounts"][round];
+        let pid = api.gateway.pids(function).unwrap()[0].to_string();
+        assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        peace().await;
+        servers.postgres.stop().unwrap();
+        servers.postgres.start_again().unwrap();
+        peace().await;
+    }
+    STOP.store(true, Ordering::Relaxed);
+    for (user, client) in users.iter().zip(clients) {
+        let model = client.await.unwrap();
+        assert!(!model.known.is_empty());
+        check(&model, user, &api.get("/api/accounts?limit=1000").by(user).send().await.body);
+    }
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    let halves = "select count(*) from email_credentials c full join email_accounts a on a.credential_id = c.id
+                  where a.id is null or c.id is null or a.tenant_id <> c.tenant_id or a.user_id <> c.user_id";
+    assert_eq!(owner.query_one(halves, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let strangers = "select count(*) from email_accounts where tenant_id <> all ($1)";
+    let tenants: Vec<Uuid> = users.iter().map(|user| user.tenant).collect();
+    assert_eq!(owner.query_one(strangers, &[&tenants]).await.unwrap().get::<_, i64>(0), 0);
 }
