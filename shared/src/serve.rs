@@ -231,15 +231,19 @@ impl Exchange {
     }
 
     fn end(self, outcome: Result<Reply, Error>) -> Response {
-        let (status, own_headers, body) = match &outcome {
-            Ok(reply) => (reply.status, reply.headers.clone(), reply.body.clone()),
+        let (status, error) = match &outcome {
+            Ok(reply) => (reply.status, None),
+            Err(error) => (error.status().0, Some(error)),
+        };
+        self.log(status.as_u16(), error);
+        let (own_headers, body) = match outcome {
+            Ok(reply) => (reply.headers, reply.body),
             Err(error) => {
                 // The envelope is strings and numbers: it always has a JSON form.
                 let body = serde_json::to_string(&error.envelope(&self.request_id)).unwrap_or_default();
-                (error.status().0, Vec::from_iter(error.header()), body)
+                (Vec::from_iter(error.header()), body)
             }
         };
-        self.log(status.as_u16(), outcome.as_ref().err());
         let mut headers = vec![
             (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
