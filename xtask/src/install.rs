@@ -19,6 +19,8 @@ pub enum Tool {
     Redis,
     /// The connection pooler that stands in for RDS Proxy.
     PgBouncer,
+    /// What counts a process's allocations.
+    Valgrind,
 }
 
 impl Tool {
@@ -29,6 +31,7 @@ impl Tool {
             Self::PostgreSql => find("initdb").map(resolve).or_else(newest_initdb),
             Self::Redis => find("redis-server"),
             Self::PgBouncer => find("pgbouncer"),
+            Self::Valgrind => find("valgrind"),
         }
     }
 
@@ -37,6 +40,7 @@ impl Tool {
             Self::PostgreSql => "postgresql",
             Self::Redis => "redis-server",
             Self::PgBouncer => "pgbouncer",
+            Self::Valgrind => "valgrind",
         }
     }
 
@@ -45,6 +49,7 @@ impl Tool {
             Self::PostgreSql => "postgresql@17",
             Self::Redis => "redis",
             Self::PgBouncer => "pgbouncer",
+            Self::Valgrind => "valgrind",
         }
     }
 }

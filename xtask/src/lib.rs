@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 pub mod build;
+pub mod environment;
 pub mod gateway;
 pub mod install;
 pub mod services;

@@ -1,5 +1,6 @@
-//! The commands behind `cargo dev`, `cargo verify` and `cargo migrate`.
+//! The commands behind `cargo dev`, `cargo bench`, `cargo verify` and `cargo migrate`.
 
+mod bench;
 mod demo;
 mod dev;
 mod settings;
@@ -20,6 +21,14 @@ cargo dev [--release] [--demo] [--concurrency N]
     PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
     JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS and LOG_LEVEL, from the environment or a file
     .env, replace each part.
+cargo bench [-- OPTIONS]
+    Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
+      --accounts N     in the large table (default 1000000)
+      --only SECTION   size, cold, warm, context, crowd or scale
+      --record         put the table into docs/PERFORMANCE.md
+      --peer URL       measure a server with the same API and this service in turn, and nothing else
+      --peer-header 'Name: value'
+                       what the peer wants to see in each request, such as a token
 cargo verify
     Check format, lints, tests and documentation.
 cargo migrate
@@ -43,6 +52,7 @@ async fn run() -> Result<()> {
     let (command, rest) = arguments.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
     match (command, rest) {
         ("dev", rest) => dev::run(dev::Options::parse(rest)?, &Settings::load()?).await,
+        ("bench", rest) => bench::run(bench::Options::parse(rest)?).await,
         ("verify", []) => verify::run(),
         ("migrate", []) => migrate(&Settings::load()?).await,
         ("help" | "--help" | "-h", _) => {

@@ -1,0 +1,196 @@
+//! `cargo bench`: what the release binaries cost, beside what nothing could do for less, in one run.
+//!
+//! The functions run as Lambda runs them, one event at a time over the runtime API (`xtask::environment`), and take
+//! turns with `benches/floor`, so that whatever the machine does meanwhile happens to both.
+
+mod cold;
+mod context;
+mod crowd;
+mod machine;
+mod peer;
+mod report;
+mod requests;
+mod scale;
+mod warm;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio_postgres::{Client, NoTls};
+use xtask::{
+    build::build_functions,
+    environment::Environment,
+    install::{Tool, ensure_installed},
+    services::{Postgres, Redis},
+    template, workspace_root,
+};
+
+use machine::Machine;
+use report::Row;
+use requests::JWT_KEY;
+
+/// The command line.
+pub(crate) struct Options {
+    accounts: u64,
+    only: Option<String>,
+    record: bool,
+    peer: Option<peer::Peer>,
+}
+
+const SECTIONS: [&str; 6] = ["size", "cold", "warm", "context", "crowd", "scale"];
+
+impl Options {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { accounts: 1_000_000, only: None, record: false, peer: None };
+        let mut headers = Vec::new();
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--accounts" => {
+                    let count = value()?.parse().ok().filter(|count| *count >= scale::FEW);
+                    options.accounts =
+                        count.with_context(|| format!("--accounts needs a number from {}", scale::FEW))?;
+                }
+                "--only" => {
+                    let section = value()?.clone();
+                    ensure!(SECTIONS.contains(&section.as_str()), "--only needs one of {}", SECTIONS.join(", "));
+                    options.only = Some(section);
+                }
+                "--record" => options.record = true,
+                "--peer" => options.peer = Some(peer::Peer::parse(value()?)?),
+                "--peer-header" => {
+                    let (name, value) = value()?.split_once(':').context("--peer-header needs `Name: value`")?;
+                    headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                }
+                other => bail!("unknown option {other}"),
+            }
+        }
+        if let Some(peer) = &mut options.peer {
+            peer.headers = headers;
+        }
+        Ok(options)
+    }
+}
+
+/// What all sections work with.
+struct Bench {
+    postgres: Postgres,
+    redis: Redis,
+    binaries: PathBuf,
+    functions: Vec<String>,
+    started: Instant,
+}
+
+const DATABASE: &str = "app";
+
+pub(crate) async fn run(options: Options) -> Result<()> {
+    ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
+    let functions: Vec<String> = template::routes(&workspace_root().join("template.yaml"))?
+        .into_iter()
+        .map(|function| function.binary)
+        .collect();
+    eprintln!("Building for release; the first time takes minutes ...");
+    let binaries = build_functions(true, functions.iter().map(String::as_str).chain(["floor"]))?;
+    let settings = ["track_activity_query_size=16384", "shared_buffers=512MB", "max_wal_size=8GB", "autovacuum=off"];
+    let bench = Bench {
+        postgres: Postgres::start_with(&settings)?,
+        redis: Redis::start()?,
+        binaries,
+        functions,
+        started: Instant::now(),
+    };
+    bench.new_database(DATABASE).await?;
+
+    let mut machine = Machine::new()?;
+    let mut rows = Vec::new();
+    if let Some(peer) = &options.peer {
+        rows.extend(peer::measure(&bench, peer).await?);
+    } else {
+        for section in SECTIONS.into_iter().filter(|section| options.only.as_ref().is_none_or(|only| only == section)) {
+            machine.look()?;
+            rows.extend(match section {
+                "size" => report::sizes(&bench)?,
+                "cold" => cold::measure(&bench).await?,
+                "warm" => warm::measure(&bench).await?,
+                "context" => context::measure(&bench).await?,
+                "crowd" => crowd::measure(&bench).await?,
+                _ => scale::measure(&bench, options.accounts).await?,
+            });
+        }
+    }
+    machine.look()?;
+    report::finish(&rows, &machine, bench.started.elapsed(), options.record)
+}
+
+impl Bench {
+    fn progress(&self, text: &str) {
+        eprintln!("[{:>3} s] {text}", self.started.elapsed().as_secs());
+    }
+
+    async fn new_database(&self, name: &str) -> Result<()> {
+        self.postgres.create_database(name).await?;
+        migrate::apply(&self.postgres.owner_url(name), Some(&self.postgres.app_url(name))).await?;
+        Ok(())
+    }
+
+    async fn owner(&self, database: &str) -> Result<Client> {
+        let (client, connection) = tokio_postgres::connect(&self.postgres.owner_url(database), NoTls).await?;
+        // Ends with the client; its errors reach us as those of the statement.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// The environment of a function, and of the floor.
+    fn env(&self, database: &str) -> Vec<(String, String)> {
+        let pairs = [
+            ("DATABASE_URL", self.postgres.app_url(database)),
+            ("REDIS_URL", self.redis.url()),
+            ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
+            // Counted like any other, and never refused.
+            ("RATE_LIMIT_PER_MINUTE", u32::MAX.to_string()),
+            // As on Lambda: the log lines carry metrics.
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+
+    fn start(&self, binary: &str, database: &str) -> Result<Environment> {
+        Environment::start(&self.binary(binary), &self.env(database), &[])
+    }
+
+    fn binary(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
+    }
+}
+
+/// Many measurements of one thing.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn percentile(&self, percent: usize) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+
+    fn median(&self) -> Duration {
+        self.percentile(50)
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn target_directory() -> PathBuf {
+    Path::new(&workspace_root()).join("target")
+}

@@ -1,0 +1,84 @@
+//! From the start of a process to its first answer, beside a function that does nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use xtask::environment::Environment;
+
+use super::{
+    Bench, DATABASE, Row, Times, millis,
+    requests::{Caller, Sent, account, seed},
+};
+
+const ROUNDS: usize = 25;
+
+pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    bench.progress("cold starts");
+    let caller = Caller::new()?;
+    let id = seed(bench, &caller, 1).await?.first().copied();
+    let unknown = Some(Uuid::now_v7());
+    let functions = [
+        ("get-account", caller.event("get-account", id, None)?),
+        ("list-accounts", caller.event("list-accounts", None, None)?),
+        ("update-account", caller.event("update-account", id, Some(json!({ "port": 1 })))?),
+        // Refused by PostgreSQL after the first round, which takes as long.
+        ("create-account", caller.event("create-account", None, Some(account("cold@example.com")))?),
+        ("delete-account", caller.event("delete-account", unknown, None)?),
+        ("health", caller.event("health", None, None)?),
+        ("health-ready", caller.event("health-ready", None, None)?),
+    ];
+    let mut ours: Vec<Starts> = functions.iter().map(|_| Starts::default()).collect();
+    let mut warm = bench.start("get-account", DATABASE)?;
+    let get = Sent::by(bench, || warm.invoke(&functions[0].1)).await?;
+    let get = get.event(&caller.params(&[json!({ "uuid": id })]));
+    let (mut hello, mut floor, mut connect) = (Starts::default(), Starts::default(), Times::default());
+    for _ in 0..ROUNDS {
+        hello.time(bench.start("hello-world", DATABASE)?, b"{}")?;
+        let answer = floor.time(bench.start("floor", DATABASE)?, &get)?;
+        let micros = answer["connectMicros"].as_u64().context("the floor does not tell how long it took to connect")?;
+        connect.0.push(Duration::from_micros(micros));
+        for ((function, event), starts) in functions.iter().zip(&mut ours) {
+            starts.time(bench.start(function, DATABASE)?, event)?;
+        }
+    }
+    let allowed =
+        |connects: bool| 1.5 * millis(hello.answered.median()) + if connects { millis(connect.median()) } else { 0.0 };
+    let hello_world = |name: &str, ours: &Times, hello: &Times| {
+        Row::beside(format!("cold {name} ÷ hello world"), "ms", millis(ours.median()), millis(hello.median()))
+    };
+    let mut rows = vec![
+        Row::alone("cold: the floor's clients connect", "ms", millis(connect.median())),
+        hello_world("floor, get: ready", &floor.ready, &hello.ready),
+        hello_world("floor, get: answer", &floor.answered, &hello.answered),
+    ];
+    for ((function, _), starts) in functions.iter().zip(&ours) {
+        let name = |what: &str| format!("{function}: {what}");
+        let answered = millis(starts.answered.median());
+        rows.extend([
+            hello_world(&name("ready"), &starts.ready, &hello.ready),
+            hello_world(&name("answer"), &starts.answered, &hello.answered),
+            Row::beside(format!("cold {}", name("answer ÷ allowed")), "ms", answered, allowed(*function != "health"))
+                .at_most(1.0),
+        ]);
+    }
+    Ok(rows)
+}
+
+#[derive(Default)]
+struct Starts {
+    ready: Times,
+    answered: Times,
+}
+
+impl Starts {
+    fn time(&mut self, mut environment: Environment, event: &[u8]) -> Result<Value> {
+        let answer = environment.invoke(event)?;
+        let json = answer.json()?;
+        ensure!(json["statusCode"].as_u64() < Some(500), "{json}");
+        self.ready.0.push(environment.ready_after);
+        self.answered.0.push(answer.since_start);
+        Ok(json)
+    }
+}

@@ -1,0 +1,163 @@
+//! The same requests with few and with many accounts in the table.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use futures_util::{StreamExt, stream::poll_fn};
+use tokio_postgres::{AsyncMessage, NoTls};
+use uuid::Uuid;
+
+use super::{
+    Bench, Row, Times, micros,
+    requests::{Caller, ensure_good},
+    target_directory,
+};
+
+pub(super) const FEW: u64 = 10_000;
+/// Accounts of each user, scattered over the table as if they had come over time.
+const EACH: u64 = 10;
+const USERS_ASKING: u64 = 300;
+const ROUNDS: usize = 2100;
+const UNCOUNTED: usize = 600;
+
+pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
+    for count in [FEW, many] {
+        bench.progress(&format!("scale: filling a table with {count} accounts"));
+        bench.new_database(&database(count)).await?;
+        fill(bench, count).await?;
+    }
+    bench.progress("scale: list and get");
+    let mut rows = Vec::new();
+    for function in ["list-accounts", "get-account"] {
+        let mut small = Side::start(bench, function, FEW)?;
+        let mut large = Side::start(bench, function, many)?;
+        for round in 0..ROUNDS {
+            let (first, second) = if round % 2 == 0 { (&mut small, &mut large) } else { (&mut large, &mut small) };
+            first.ask(round)?;
+            second.ask(round)?;
+        }
+        let (large, small) = (micros(large.times.median()), micros(small.times.median()));
+        let row = Row::beside(format!("scale {function}: p50 at {many} ÷ at {FEW} accounts"), "µs", large, small);
+        rows.push(if many == 1_000_000 && function == "list-accounts" { row.at_most(1.2) } else { row });
+    }
+    let mut plans = String::new();
+    for count in [FEW, many] {
+        for query in ["select total, (account).* from list_accounts", "select * from find_account"] {
+            let plan = plan(bench, count, query).await?;
+            for line in plan.lines().filter(|line| line.contains(" Scan ")) {
+                let node = line.trim_start_matches([' ', '-', '>']).split("  (").next().unwrap_or(line);
+                println!("plan of {query} at {count}: {node}");
+            }
+            plans.push_str(&format!("-- {query}, {count} accounts\n{plan}\n\n"));
+        }
+    }
+    println!();
+    fs::write(target_directory().join("bench-plans.txt"), plans)?;
+    Ok(rows)
+}
+
+fn database(count: u64) -> String {
+    format!("accounts_{count}")
+}
+
+/// An id that can be told from a number; `kind` tells tenants, users, accounts and credentials apart.
+const ID_OF: &str = "create function id_of(n bigint, kind int) returns uuid language sql immutable
+    as $$ select (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$";
+
+fn id_of(n: u64, kind: u32) -> Uuid {
+    Uuid::from_u64_pair(u64::from(kind) << 32 | 0x7000, 0x8000_u64 << 48 | n)
+}
+
+async fn fill(bench: &Bench, count: u64) -> Result<()> {
+    let users = count / EACH;
+    // Without triggers the foreign key is not checked, and indexes are faster made afterwards than kept up.
+    let indexes = "from pg_index join pg_class on oid = indexrelid where indrelid = 'email_accounts'::regclass and not indisprimary";
+    let owner = bench.owner(&database(count)).await?;
+    owner
+        .batch_execute(&format!(
+            "{ID_OF};
+             set session_replication_role = replica;
+             set maintenance_work_mem = '512MB';
+             create temp table definitions as select pg_get_indexdef(indexrelid) as sql, relname {indexes}
+                 and not exists (select from pg_constraint where conindid = indexrelid);
+             do $$ declare name text; begin
+                 for name in select relname from definitions loop execute 'drop index ' || name; end loop;
+             end $$;
+             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, protocol, hostname, port,
+                 encryption, username, credential_id, created_at, updated_at)
+             select id_of(n, 1), id_of(n % {users} / 100, 2), id_of(n % {users}, 3), 'Work', n || '@example.com', 'imap',
+                 'imap.example.com', 993, 'tls', 'jane', id_of(n, 4), n, n
+             from generate_series(0, {count} - 1) n;
+             do $$ declare definition text; begin
+                 for definition in select sql from definitions loop execute definition; end loop;
+             end $$;"
+        ))
+        .await?;
+    owner.batch_execute("vacuum analyze email_accounts").await?;
+    owner.batch_execute("checkpoint").await?;
+    Ok(())
+}
+
+/// A function over one of the tables, asked by many users in turn.
+struct Side {
+    environment: xtask::environment::Environment,
+    events: Vec<Vec<u8>>,
+    times: Times,
+}
+
+impl Side {
+    fn start(bench: &Bench, function: &str, count: u64) -> Result<Self> {
+        let users = count / EACH;
+        let event = |n: u64| {
+            let user = n * (users / USERS_ASKING).max(1) % users;
+            let id = (function == "get-account").then(|| id_of(user + users * (n % EACH), 1));
+            Caller::with_ids(id_of(user / 100, 2), id_of(user, 3))?.event(function, id, None)
+        };
+        let events = (0..USERS_ASKING).map(event).collect::<Result<_>>()?;
+        Ok(Self { environment: bench.start(function, &database(count))?, events, times: Times::default() })
+    }
+
+    fn ask(&mut self, round: usize) -> Result<()> {
+        let answer = self.environment.invoke(&self.events[round % self.events.len()])?;
+        ensure_good(&answer)?;
+        if round >= UNCOUNTED {
+            self.times.0.push(answer.took);
+        }
+        Ok(())
+    }
+}
+
+/// The plan of the statement inside a function, as it is after PostgreSQL has settled on one.
+async fn plan(bench: &Bench, count: u64, query: &str) -> Result<String> {
+    let (client, mut connection) = tokio_postgres::connect(&bench.postgres.owner_url(&database(count)), NoTls).await?;
+    let last = Arc::new(Mutex::new(String::new()));
+    let sink = last.clone();
+    tokio::spawn(async move {
+        let mut messages = std::pin::pin!(poll_fn(move |context| connection.poll_message(context)));
+        while let Some(Ok(message)) = messages.next().await {
+            if let AsyncMessage::Notice(notice) = message
+                && notice.message().contains("email_accounts")
+            {
+                notice.message().clone_into(&mut sink.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    });
+    client
+        .batch_execute(
+            "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
+             set auto_explain.log_analyze = on; set auto_explain.log_timing = off; set client_min_messages = log;
+             set role email_service_app",
+        )
+        .await?;
+    let (tenant, user) = (id_of(0, 2), id_of(7, 3));
+    let arguments = match query.contains("find_account") {
+        true => format!("('{tenant}', '{user}', '{}')", id_of(7, 1)),
+        false => format!("('{tenant}', '{user}', 100, 0)"),
+    };
+    for _ in 0..8 {
+        client.simple_query(&format!("{query}{arguments}")).await?;
+    }
+    let plan = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (!plan.is_empty()).then_some(plan).context("PostgreSQL told no plan")
+}

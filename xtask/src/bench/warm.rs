@@ -1,0 +1,157 @@
+//! A warm function beside the floor: time, processor time and memory.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Bench, DATABASE, Row, Times, micros,
+    requests::{Caller, Sent, account, ensure_good, seed},
+};
+
+const UNCOUNTED: usize = 300;
+const ROUNDS: usize = 2000;
+/// Accounts for both sides to delete, and one more for the first look.
+const DELETED: usize = 2 * (UNCOUNTED + ROUNDS) + 1;
+
+type Make<'a, T> = Box<dyn Fn(usize) -> Result<T> + 'a>;
+
+/// One endpoint: the n-th event for the function, and the parameters of the n-th statement for the floor.
+struct Case<'a> {
+    name: &'static str,
+    function: &'static str,
+    event: Make<'a, Vec<u8>>,
+    params: Make<'a, Value>,
+    /// Whether the targets of the issue are for this one.
+    counts: bool,
+}
+
+pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let caller = Caller::new()?;
+    let own = seed(bench, &caller, 10).await?;
+    let rich = Caller::new()?;
+    seed(bench, &rich, 100).await?;
+    let deleter = Caller::new()?;
+    let deleted = seed(bench, &deleter, DELETED).await?;
+    let creator = Caller::new()?;
+    bench.owner(DATABASE).await?.batch_execute("vacuum analyze").await?;
+
+    let (first, second) = (own[0], own[1]);
+    let list = |caller: &Caller| caller.params(&[json!({"int8": 100}), json!({"int8": 0})]);
+    let text = |text: &str| json!({ "text": text });
+    let cases = [
+        Case {
+            name: "get",
+            function: "get-account",
+            event: Box::new(|_| caller.event("get-account", Some(first), None)),
+            params: Box::new(|_| Ok(caller.params(&[json!({ "uuid": first })]))),
+            counts: true,
+        },
+        Case {
+            name: "list of 10",
+            function: "list-accounts",
+            event: Box::new(|_| caller.event("list-accounts", None, None)),
+            params: Box::new(|_| Ok(list(&caller))),
+            counts: true,
+        },
+        Case {
+            name: "list of 100",
+            function: "list-accounts",
+            event: Box::new(|_| rich.event("list-accounts", None, None)),
+            params: Box::new(|_| Ok(list(&rich))),
+            counts: false,
+        },
+        Case {
+            name: "update",
+            function: "update-account",
+            event: Box::new(|n| caller.event("update-account", Some(first), Some(json!({ "port": 1000 + n })))),
+            params: Box::new(|n| {
+                let mut params = vec![json!({ "uuid": second })];
+                params.extend(["text"; 4].map(|kind| json!({ kind: null })));
+                params.push(json!({ "int4": 1000 + n }));
+                params.extend(
+                    ["text", "text", "bool", "int4", "bool", "text", "text", "text"].map(|kind| json!({ kind: null })),
+                );
+                Ok(caller.params(&params))
+            }),
+            counts: true,
+        },
+        Case {
+            name: "create",
+            function: "create-account",
+            event: Box::new(|n| creator.event("create-account", None, Some(account(&format!("{n}@ours.example.com"))))),
+            params: Box::new(|n| {
+                let address = format!("{n}@floor.example.com");
+                Ok(creator.params(&[
+                    json!({ "uuid": Uuid::now_v7() }),
+                    text("Work"),
+                    text(&address),
+                    text("imap"),
+                    text("imap.example.com"),
+                    json!({ "int4": 993 }),
+                    text("tls"),
+                    text("jane"),
+                    json!({ "bool": true }),
+                    json!({ "int4": 300 }),
+                    json!({ "uuid": Uuid::now_v7() }),
+                    text("sha512"),
+                    text(&"0".repeat(128)),
+                    text(&"0".repeat(64)),
+                ]))
+            }),
+            counts: true,
+        },
+        Case {
+            name: "delete",
+            function: "delete-account",
+            event: Box::new(|n| deleter.event("delete-account", Some(deleted[n]), None)),
+            params: Box::new(|n| Ok(deleter.params(&[json!({ "uuid": deleted[UNCOUNTED + ROUNDS + n] })]))),
+            counts: true,
+        },
+    ];
+    let mut rows = Vec::new();
+    for case in &cases {
+        bench.progress(&format!("warm: {}", case.name));
+        rows.extend(compare(bench, case).await?);
+    }
+    Ok(rows)
+}
+
+async fn compare(bench: &Bench, case: &Case<'_>) -> Result<Vec<Row>> {
+    let mut ours = bench.start(case.function, DATABASE)?;
+    let mut floor = bench.start("floor", DATABASE)?;
+    let sent = Sent::by(bench, || ours.invoke(&(case.event)(0)?)).await?;
+    let (mut our_times, mut floor_times) = (Times::default(), Times::default());
+    let mut cpu_before = Default::default();
+    for n in 1..UNCOUNTED + ROUNDS {
+        let (event, params) = ((case.event)(n)?, sent.event(&(case.params)(n)?));
+        if n == UNCOUNTED {
+            cpu_before = (ours.cpu_time()?, floor.cpu_time()?);
+        }
+        // Who went first last time goes second.
+        let mut answer = None;
+        if n % 2 == 0 {
+            answer = Some(ours.invoke(&event)?);
+        }
+        let floor_answer = floor.invoke(&params)?;
+        let answer = answer.map_or_else(|| ours.invoke(&event), Ok)?;
+        if n >= UNCOUNTED {
+            our_times.0.push(answer.took);
+            floor_times.0.push(floor_answer.took);
+        }
+        ensure_good(&answer)?;
+        ensure!(floor_answer.body.starts_with(b"{\"rows\":1"), "the floor found nothing");
+    }
+    let cpu = |after, before| micros(after - before) / ROUNDS as f64;
+    let name = case.name;
+    let p50 = Row::beside(format!("warm {name}: p50"), "µs", micros(our_times.median()), micros(floor_times.median()));
+    let p99 = (micros(our_times.percentile(99)), micros(floor_times.percentile(99)));
+    let used = (cpu(ours.cpu_time()?, cpu_before.0), cpu(floor.cpu_time()?, cpu_before.1));
+    let used = Row::beside(format!("CPU per request {name}"), "µs", used.0, used.1);
+    Ok(vec![
+        if case.counts { p50.at_most(1.25) } else { p50 },
+        Row::beside(format!("warm {name}: p99"), "µs", p99.0, p99.1),
+        if name == "get" { used.at_most(1.3) } else { used },
+        Row::alone(format!("peak memory {name}"), "MB", ours.peak_memory()? as f64 / 1e6).at_most(24.0),
+    ])
+}
