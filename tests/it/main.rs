@@ -3,6 +3,8 @@
 mod accounts;
 mod auth;
 mod cors;
+#[cfg(target_os = "linux")]
+mod cost;
 mod credentials;
 mod database;
 mod errors;
