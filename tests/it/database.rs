@@ -27,6 +27,17 @@ async fn migrations_run_twice_and_two_at_once_without_harm() {
 }
 
 #[tokio::test]
+async fn databases_of_one_server_are_migrated_at_once_though_they_share_the_roles() {
+    let postgres = &servers().await.postgres;
+    let migrations = (0..6).map(|n| async move {
+        let name = format!("at_once_{n}");
+        postgres.create_database(&name).await.unwrap();
+        migrate::apply(&postgres.owner_url(&name), Some(&postgres.app_url(&name))).await.unwrap().len()
+    });
+    assert_eq!(join_all(migrations).await, [migrate::runner().get_migrations().len(); 6]);
+}
+
+#[tokio::test]
 async fn a_failed_migration_leaves_nothing_behind_and_says_why() {
     let postgres = &servers().await.postgres;
     postgres.create_database("blocked").await.unwrap();

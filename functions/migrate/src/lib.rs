@@ -159,11 +159,24 @@ async fn apply_over(client: &mut Client, app_password: Option<&[u8]>) -> anyhow:
         .query_typed("select pg_advisory_lock($1)", &[(&LOCK, Type::INT8)])
         .await
         .context("cannot wait for other migrations")?;
+    let mut applied = Vec::new();
+    loop {
+        match apply_once(client, app_password, &mut applied).await {
+            // That lock is this database's. Roles are the whole server's, and another of its databases may be migrated at
+            // the same moment; PostgreSQL has no code of its own for that.
+            Err(error) if format!("{error:#}").contains("tuple concurrently updated") => {}
+            outcome => return outcome.map(|()| applied),
+        }
+    }
+}
+
+async fn apply_once(client: &mut Client, app_password: Option<&[u8]>, applied: &mut Vec<String>) -> anyhow::Result<()> {
     let report = runner().run_async(client).await.context("a migration failed")?;
+    applied.extend(report.applied_migrations().iter().map(ToString::to_string));
     if let Some(password) = app_password {
         set_password(client, password).await.context("cannot set the password of the functions' role")?;
     }
-    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+    Ok(())
 }
 
 fn parse(url: &str) -> anyhow::Result<DatabaseUrl> {
