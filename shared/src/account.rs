@@ -1,6 +1,7 @@
 //! What an account is: its ids, its fields with their rules, and how it looks on the wire.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use email_address::{EmailAddress as Rfc5321, Options};
 use serde::Serialize;
@@ -15,6 +16,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
@@ -53,6 +55,7 @@ id!(
 
 /// A mailbox of a user, as clients see it: never with its password, hash or salt.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     /// The account's id.
@@ -66,12 +69,15 @@ pub struct Account {
     /// The mailbox's address.
     pub email_address: String,
     /// `imap` or `pop3`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Protocol))]
     pub protocol: String,
     /// The mail server.
     pub hostname: String,
     /// The mail server's port.
+    #[cfg_attr(feature = "openapi", schema(value_type = Port))]
     pub port: i32,
     /// `tls`, `starttls` or `none`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Encryption))]
     pub encryption: String,
     /// The login at the mail server.
     pub username: String,
@@ -80,8 +86,10 @@ pub struct Account {
     /// Whether mail is fetched regularly.
     pub is_sync_enabled: bool,
     /// Seconds between two synchronisations.
+    #[cfg_attr(feature = "openapi", schema(value_type = SyncInterval))]
     pub sync_interval: i32,
     /// Milliseconds since the Unix epoch; none until the first synchronisation.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub last_sync_at: Option<i64>,
     /// Whether a synchronisation is running.
     pub is_syncing: bool,
@@ -95,6 +103,8 @@ pub struct Account {
 
 /// All that a new account needs from its owner.
 #[derive(Debug)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(rename_all = "camelCase"))]
 pub struct NewAccount {
     /// See [`Account`].
     pub account_name: AccountName,
@@ -107,45 +117,76 @@ pub struct NewAccount {
     /// See [`Account`].
     pub port: Port,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub encryption: Encryption,
     /// See [`Account`].
     pub username: Username,
     /// The mailbox's password, in the clear: only its hash is stored.
     pub password: Password,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub is_sync_enabled: bool,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     pub sync_interval: SyncInterval,
 }
 
 /// What an update changes; `None` stays as it is.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(rename_all = "camelCase"))]
 pub struct AccountChange {
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub account_name: Option<AccountName>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub email_address: Option<EmailAddress>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub protocol: Option<Protocol>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub hostname: Option<Hostname>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub port: Option<Port>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub encryption: Option<Encryption>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub username: Option<Username>,
     /// A new password; it gets a new salt.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub password: Option<Password>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub is_sync_enabled: Option<bool>,
     /// See [`Account`].
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub sync_interval: Option<SyncInterval>,
-    /// `Some(false)` acts as a delete.
+    /// False acts as a delete.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub is_enabled: Option<bool>,
 }
 
-/// Reads a JSON string without control characters (a NUL byte among them), of `min` to `max` characters.
+/// The most characters of an account's name and of a login: the columns' width.
+pub const MAX_NAME: usize = 255;
+/// The most characters of a mailbox address.
+pub const MAX_ADDRESS: usize = 254;
+/// The most characters of a host name.
+pub const MAX_HOSTNAME: usize = 253;
+/// The protocols.
+pub const PROTOCOLS: [&str; 2] = ["imap", "pop3"];
+/// The ways to protect a connection.
+pub const ENCRYPTIONS: [&str; 3] = ["tls", "starttls", "none"];
+/// TCP ports.
+pub const PORTS: RangeInclusive<i64> = 1..=65535;
+/// Seconds between two synchronisations.
+pub const SYNC_INTERVALS: RangeInclusive<i64> = 60..=3600;
+
+/// Reads a JSON string without control characters (a NUL byte among them), of 1 to `max` characters.
 fn text(value: Value, max: usize) -> Option<String> {
     let Value::String(text) = value else { return None };
     let fits = !text.is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control);
@@ -158,6 +199,14 @@ fn one_of(value: &Value, known: &'static [&'static str]) -> Option<&'static str>
     known.iter().find(|name| name.eq_ignore_ascii_case(text)).copied()
 }
 
+/// Reads a whole number within `range`. JSON has one kind of number, so 993.0 is as whole as 993.
+fn whole(value: &Value, range: RangeInclusive<i64>) -> Option<i32> {
+    let number = value.as_f64()?;
+    // The cast saturates: what is too large stays out of range.
+    let whole = number as i64;
+    i32::try_from(whole).ok().filter(|_| range.contains(&whole) && whole as f64 == number)
+}
+
 /// What the user calls the account: 1 to 255 characters, without white space around.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountName(pub String);
@@ -167,7 +216,7 @@ impl Field for AccountName {
 
     fn read(value: Value) -> Option<Self> {
         let Value::String(untrimmed) = value else { return None };
-        text(Value::String(untrimmed.trim().to_owned()), 255).map(Self)
+        text(Value::String(untrimmed.trim().to_owned()), MAX_NAME).map(Self)
     }
 }
 
@@ -180,7 +229,7 @@ impl Field for EmailAddress {
     const RULE: &'static str = "must be a valid email address of at most 254 characters, such as jane@example.com";
 
     fn read(value: Value) -> Option<Self> {
-        let address = text(value, 254)?;
+        let address = text(value, MAX_ADDRESS)?;
         let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
         Rfc5321::parse_with_options(&address, options).ok()?;
         Some(Self(address))
@@ -195,7 +244,7 @@ impl Field for Protocol {
     const RULE: &'static str = "must be imap or pop3";
 
     fn read(value: Value) -> Option<Self> {
-        one_of(&value, &["imap", "pop3"]).map(Self)
+        one_of(&value, &PROTOCOLS).map(Self)
     }
 }
 
@@ -213,7 +262,7 @@ impl Field for Encryption {
     const RULE: &'static str = "must be tls, starttls or none";
 
     fn read(value: Value) -> Option<Self> {
-        one_of(&value, &["tls", "starttls", "none"]).map(Self)
+        one_of(&value, &ENCRYPTIONS).map(Self)
     }
 }
 
@@ -226,7 +275,7 @@ impl Field for Hostname {
         "must be a host name or an IP address of at most 253 characters, such as imap.example.com";
 
     fn read(value: Value) -> Option<Self> {
-        let host = text(value, 253)?;
+        let host = text(value, MAX_HOSTNAME)?;
         let is_label = |label: &str| {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -251,8 +300,7 @@ impl Field for Port {
     const RULE: &'static str = "must be a whole number from 1 to 65535";
 
     fn read(value: Value) -> Option<Self> {
-        let port = value.as_i64().filter(|n| (1..=65535).contains(n))?;
-        i32::try_from(port).ok().map(Self)
+        whole(&value, PORTS).map(Self)
     }
 }
 
@@ -264,7 +312,7 @@ impl Field for Username {
     const RULE: &'static str = "must be a string of 1 to 255 characters, without control characters";
 
     fn read(value: Value) -> Option<Self> {
-        text(value, 255).map(Self)
+        text(value, MAX_NAME).map(Self)
     }
 }
 
@@ -282,8 +330,7 @@ impl Field for SyncInterval {
     const RULE: &'static str = "must be a whole number of seconds from 60 to 3600";
 
     fn read(value: Value) -> Option<Self> {
-        let seconds = value.as_i64().filter(|n| (60..=3600).contains(n))?;
-        i32::try_from(seconds).ok().map(Self)
+        whole(&value, SYNC_INTERVALS).map(Self)
     }
 }
 
@@ -414,7 +461,7 @@ mod tests {
 
     #[test]
     fn numbers() {
-        accepts::<Port>(&[json!(1), json!(993), json!(65535)]);
+        accepts::<Port>(&[json!(1), json!(993), json!(993.0), json!(65535)]);
         refuses::<Port>(&[
             json!(0),
             json!(-1),
@@ -422,6 +469,8 @@ mod tests {
             json!("993"),
             json!(993.5),
             json!(1e300),
+            json!(-1e300),
+            json!(65535.5),
             json!(u64::MAX),
             json!(true),
         ]);

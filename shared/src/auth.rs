@@ -15,7 +15,8 @@ use crate::event::Request;
 /// Longer tokens are refused unread. Ours have some 300 bytes; API Gateway lets 10 KB of headers through.
 const MAX_TOKEN_BYTES: usize = 4096;
 
-const NOBODY: Error = Error::Unauthorized("Send a valid token as Authorization: Bearer <token>.");
+/// What a caller without an identity learns.
+pub const NOBODY: Error = Error::Unauthorized("Send a valid token as Authorization: Bearer <token>.");
 
 /// What a caller may do. It gives no way across tenants, and none to another user's accounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,13 +122,15 @@ fn by_headers(request: &Request) -> Result<Identity, Error> {
         return Err(Error::Unauthorized("Send a token, or (development only) X-Tenant-ID and X-User-ID."));
     };
     let (Some(tenant_id), Some(user_id)) = (TenantId::parse(tenant), UserId::parse(user)) else {
-        return Err(Error::Unauthorized("X-Tenant-ID and X-User-ID must be UUIDs."));
+        return Err(Error::Unauthorized(
+            "X-Tenant-ID and X-User-ID must be UUIDs. Correct them, or send a token instead.",
+        ));
     };
     let role = match request.header("x-user-role") {
         None => Role::User,
         Some(role) if role.eq_ignore_ascii_case("user") => Role::User,
         Some(role) if role.eq_ignore_ascii_case("admin") => Role::Admin,
-        Some(_) => return Err(Error::Unauthorized("X-User-Role must be user or admin.")),
+        Some(_) => return Err(Error::Unauthorized("X-User-Role must be user or admin. Correct it, or leave it out.")),
     };
     Ok(Identity { scope: Scope { tenant_id, user_id }, role })
 }

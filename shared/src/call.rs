@@ -80,6 +80,9 @@ impl Call {
 /// What a client learns of an account that is unknown, deleted, or no account at all.
 pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";
 
+/// What a client learns of an account that is another user's or tenant's.
+pub const NOT_YOURS: &str = "This account belongs to somebody else. List your accounts to see which are yours.";
+
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
@@ -90,9 +93,9 @@ fn is_json(content_type: &str) -> bool {
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Headers beside those that every answer has.
+    /// Headers beside those that every answer has. A `Content-Type` here takes the place of JSON's.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// JSON, or empty.
+    /// JSON unless the headers say otherwise, or empty.
     pub body: String,
 }
 

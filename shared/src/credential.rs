@@ -20,6 +20,9 @@ use crate::validation::Field;
 /// The stored name of the scheme.
 pub const ALGORITHM: &str = "sha512";
 
+/// The most bytes of a password.
+pub const MAX_PASSWORD_BYTES: usize = 1024;
+
 /// A password as its owner typed it: never printed, never trimmed, wiped when dropped.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
@@ -36,7 +39,7 @@ impl Field for Password {
     fn read(value: Value) -> Option<Self> {
         let Value::String(text) = value else { return None };
         let text = Zeroizing::new(text);
-        let fits = (1..=1024).contains(&text.len()) && !text.contains('\0');
+        let fits = (1..=MAX_PASSWORD_BYTES).contains(&text.len()) && !text.contains('\0');
         fits.then_some(Self(text))
     }
 }

@@ -51,8 +51,13 @@ pub enum Error {
     Internal(#[source] anyhow::Error),
 }
 
+/// What a client learns when it has an account with the address already.
+pub const ADDRESS_TAKEN: &str = "You already have an account with this email address. Update or delete that one.";
+
 /// The JSON that a client gets for an [`Error`].
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = Error))]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope<'a> {
     /// The kind, for programs.
@@ -118,9 +123,7 @@ impl From<tokio_postgres::Error> for Error {
         let constraint =
             error.as_db_error().filter(|e| *e.code() == SqlState::UNIQUE_VIOLATION).and_then(|e| e.constraint());
         match constraint {
-            Some("email_accounts_address_key") => {
-                Self::Conflict("You already have an account with this email address. Update or delete that one.")
-            }
+            Some("email_accounts_address_key") => Self::Conflict(ADDRESS_TAKEN),
             _ => Self::internal(error),
         }
     }

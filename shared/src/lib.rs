@@ -25,6 +25,9 @@ pub mod account;
 pub mod credential;
 pub mod validation;
 
+#[cfg(feature = "openapi")]
+mod openapi;
+
 pub mod db;
 pub mod log;
 pub mod metrics;

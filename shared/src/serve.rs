@@ -245,7 +245,6 @@ impl Exchange {
             }
         };
         let mut headers = vec![
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains")),
@@ -255,6 +254,10 @@ impl Exchange {
         }
         headers.extend(self.decision.iter().flat_map(Decision::headers));
         headers.extend(self.cors_headers);
+        // The one page that we serve names its own.
+        if !own_headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
+            headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        }
         headers.extend(own_headers);
         Response {
             status_code: status.as_u16(),

@@ -7,6 +7,7 @@ use crate::error::Error;
 
 /// One field or parameter that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fault {
     /// Its name, as the client wrote it.
     pub field: &'static str,

@@ -21,6 +21,8 @@ pub enum Tool {
     PgBouncer,
     /// What counts a process's allocations.
     Valgrind,
+    /// The browser.
+    Chromium,
 }
 
 impl Tool {
@@ -32,6 +34,7 @@ impl Tool {
             Self::Redis => find("redis-server"),
             Self::PgBouncer => find("pgbouncer"),
             Self::Valgrind => find("valgrind"),
+            Self::Chromium => ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(find),
         }
     }
 
@@ -41,6 +44,7 @@ impl Tool {
             Self::Redis => "redis-server",
             Self::PgBouncer => "pgbouncer",
             Self::Valgrind => "valgrind",
+            Self::Chromium => "chromium",
         }
     }
 
@@ -50,6 +54,7 @@ impl Tool {
             Self::Redis => "redis",
             Self::PgBouncer => "pgbouncer",
             Self::Valgrind => "valgrind",
+            Self::Chromium => "chromium",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod dev;
+mod outside;
 mod settings;
 mod verify;
 
@@ -30,7 +31,8 @@ cargo bench [-- OPTIONS]
       --peer-header 'Name: value'
                        what the peer wants to see in each request, such as a token
 cargo verify
-    Check format, lints, tests and documentation.
+    Check format, lints, tests, the API as Schemathesis, the TypeScript client and a browser see it, and documentation.
+    `cargo run -p xtask -- schemathesis` and `cargo run -p xtask -- browser` do these two alone.
 cargo migrate
     Bring the database of OWNER_DATABASE_URL up to date, and give the functions' role the password in DATABASE_URL.
 ";
@@ -54,6 +56,8 @@ async fn run() -> Result<()> {
         ("dev", rest) => dev::run(dev::Options::parse(rest)?, &Settings::load()?).await,
         ("bench", rest) => bench::run(bench::Options::parse(rest)?).await,
         ("verify", []) => verify::run(),
+        ("schemathesis", []) => outside::schemathesis().await,
+        ("browser", []) => outside::browser().await,
         ("migrate", []) => migrate(&Settings::load()?).await,
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");

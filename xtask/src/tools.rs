@@ -13,6 +13,9 @@ use crate::workspace_root;
 /// The emulator of AWS services that tests use.
 pub const MOTO: &str = "moto[server]==5.2.5";
 
+/// Tests an API by its OpenAPI document.
+pub const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// The path of `program` from the Python package `requirement`, such as `aws-sam-cli==1.170.0`.
 ///
 /// Installs the package at the first call. A new version gets a new environment, so a stale one is never used.

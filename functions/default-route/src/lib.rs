@@ -5,11 +5,13 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 4] = [
+pub const ROUTES: [(&str, &str); 6] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
+    ("/docs", "GET, OPTIONS"),
     ("/health", "GET, OPTIONS"),
     ("/health/ready", "GET, OPTIONS"),
+    ("/openapi.json", "GET, OPTIONS"),
 ];
 
 /// The methods of a path; `None` where there is no such path.
@@ -42,7 +44,9 @@ pub async fn handler(call: PublicCall) -> Result<Reply, Error> {
             Ok(Reply { status: StatusCode::NO_CONTENT, headers, body: String::new() })
         }
         (_, Some(allow)) => Err(Error::MethodNotAllowed { allow: allow.into() }),
-        (_, None) => Err(Error::NotFound("There is nothing at this path. The accounts are at /api/accounts.")),
+        (_, None) => Err(Error::NotFound(
+            "There is nothing at this path. The accounts are at /api/accounts, the reference is at /docs.",
+        )),
     }
 }
 

@@ -5,9 +5,14 @@ use shared::account::AccountId;
 use shared::http::StatusCode;
 use shared::{Call, Error, Reply};
 
+/// The answer to a delete.
 #[derive(Serialize)]
-struct Output {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = Deleted))]
+pub struct Output {
+    /// Always the same sentence.
     message: &'static str,
+    /// What was deleted.
     id: AccountId,
 }
 

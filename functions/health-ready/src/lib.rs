@@ -6,17 +6,29 @@ use shared::db::SCHEMA_VERSION;
 use shared::http::StatusCode;
 use shared::{Error, ReadinessCall, Reply, SERVICE, VERSION};
 
+/// The answer, also when it is a 503.
 #[derive(Serialize)]
-struct Output {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = Readiness))]
+pub struct Output {
+    /// `healthy`; `degraded` without Redis; `unavailable` without PostgreSQL or its schema.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(healthy|degraded|unavailable)$"))]
     status: &'static str,
+    /// The service's name.
     service: &'static str,
+    /// The service's version.
     version: &'static str,
+    /// The state of each.
     dependencies: Dependencies,
 }
 
+/// What the service depends on.
 #[derive(Debug, PartialEq, Serialize)]
-struct Dependencies {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Dependencies {
+    /// `healthy`, `schema outdated` or `unavailable`.
     postgresql: &'static str,
+    /// `healthy` or `degraded`.
     redis: &'static str,
 }
 

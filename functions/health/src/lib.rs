@@ -4,10 +4,16 @@ use serde::Serialize;
 use shared::http::StatusCode;
 use shared::{Error, PublicCall, Reply, SERVICE, VERSION};
 
+/// The answer.
 #[derive(Serialize)]
-struct Output {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = Health))]
+pub struct Output {
+    /// Always `healthy`.
     status: &'static str,
+    /// The service's name.
     service: &'static str,
+    /// The service's version.
     version: &'static str,
 }
 

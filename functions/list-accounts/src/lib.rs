@@ -6,6 +6,11 @@ use shared::http::StatusCode;
 use shared::validation::{Fault, whole_number};
 use shared::{Call, Error, Reply};
 
+/// The accounts of a page that asks for no number.
+pub const DEFAULT_LIMIT: i64 = 100;
+/// The most accounts of a page.
+pub const MAX_LIMIT: i64 = 1000;
+
 #[derive(Debug, PartialEq)]
 struct Input {
     limit: i64,
@@ -14,7 +19,7 @@ struct Input {
 
 impl Input {
     fn read(query: &[(String, String)]) -> Result<Self, Error> {
-        let limit = whole_number(query, "limit", 100, 1..=1000);
+        let limit = whole_number(query, "limit", DEFAULT_LIMIT, 1..=MAX_LIMIT);
         let offset = whole_number(query, "offset", 0, 0..=i64::MAX);
         match (limit, offset) {
             (Ok(limit), Ok(offset)) => Ok(Self { limit, offset }),
@@ -25,16 +30,26 @@ impl Input {
     }
 }
 
+/// One page.
 #[derive(Serialize)]
-struct Output {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = AccountList))]
+pub struct Output {
+    /// Newest first.
     accounts: Vec<Account>,
+    /// Where this page stands.
     pagination: Pagination,
 }
 
+/// Where a page stands among all accounts.
 #[derive(Serialize)]
-struct Pagination {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Pagination {
+    /// All enabled accounts of the caller.
     total: i64,
+    /// As asked.
     limit: i64,
+    /// As asked.
     offset: i64,
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Db, Scope};
 use crate::account::{Account, AccountChange, AccountId, CredentialId, NewAccount, TenantId, UserId};
-use crate::call::NO_SUCH_ACCOUNT;
+use crate::call::{NO_SUCH_ACCOUNT, NOT_YOURS};
 use crate::credential::{ALGORITHM, Credential};
 use crate::error::Error;
 
@@ -49,7 +49,7 @@ impl Found {
                     ownerUserId = %owner.user_id,
                     "cross_tenant_access_blocked"
                 );
-                Err(Error::Forbidden("This account belongs to somebody else."))
+                Err(Error::Forbidden(NOT_YOURS))
             }
             Self::Nothing => Err(Error::NotFound(NO_SUCH_ACCOUNT)),
         }

@@ -1,0 +1,154 @@
+// A small client of the account service: typed calls, typed errors, patience with the rate limit.
+
+import type { components } from "./api.js";
+
+type Schemas = components["schemas"];
+export type Account = Schemas["Account"];
+export type AccountList = Schemas["AccountList"];
+export type NewAccount = Schemas["NewAccount"];
+export type AccountChange = Schemas["AccountChange"];
+export type Deleted = Schemas["Deleted"];
+export type Fault = Schemas["Fault"];
+/** What to branch on: the service's kinds of errors, and one for answers that are not the service's. */
+export type Kind = Schemas["Error"]["error"] | "Unexpected answer";
+
+/** Any answer but a success. A request that got no answer rejects with what `fetch` throws. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  constructor(
+    readonly kind: Kind,
+    message: string,
+    readonly status: number,
+    /** Every field at fault, on a 400 of validation. */
+    readonly details: readonly Fault[],
+    /** Finds the request in the service's log: name it in a report. */
+    readonly requestId: string | undefined,
+    /** Milliseconds that the service asks to wait. */
+    readonly retryAfter: number | undefined,
+  ) {
+    super(message);
+  }
+}
+
+export interface Options {
+  /** The service's address, such as `https://api.example.com`. */
+  baseUrl: string;
+  /** The current token, asked for before each request. */
+  token: () => string | Promise<string>;
+  /** Another `fetch`, for tests. */
+  fetch?: typeof fetch;
+  /** How often a request is repeated after a 429 (or a 503 with `Retry-After`). Default 3; 0 never repeats. */
+  retries?: number;
+  /** The longest wait before a repetition, in milliseconds. When more is asked for, the error comes at once. Default 60000. */
+  longestWait?: number;
+}
+
+export interface CallOptions {
+  /** Ends the request, and the wait before a repetition. */
+  signal?: AbortSignal;
+}
+
+export interface PageOptions extends CallOptions {
+  limit?: number;
+  offset?: number;
+}
+
+export class Client {
+  readonly #options: Options;
+
+  constructor(options: Options) {
+    this.#options = options;
+  }
+
+  /** One page, newest first. */
+  listAccounts({ limit, offset, signal }: PageOptions = {}): Promise<AccountList> {
+    const query = new URLSearchParams();
+    if (limit !== undefined) query.set("limit", String(limit));
+    if (offset !== undefined) query.set("offset", String(offset));
+    return this.#call("GET", `/api/accounts${query.size > 0 ? `?${query}` : ""}`, undefined, signal);
+  }
+
+  /** All accounts, page by page. What is created or deleted meanwhile may be missed or seen twice. */
+  async *allAccounts({ limit = 100, signal }: Omit<PageOptions, "offset"> = {}): AsyncGenerator<Account> {
+    for (let offset = 0; ; offset += limit) {
+      const page = await this.listAccounts({ limit, offset, ...(signal && { signal }) });
+      yield* page.accounts;
+      if (offset + page.accounts.length >= page.pagination.total || page.accounts.length === 0) return;
+    }
+  }
+
+  createAccount(account: NewAccount, { signal }: CallOptions = {}): Promise<Account> {
+    return this.#call("POST", "/api/accounts", account, signal);
+  }
+
+  getAccount(id: string, { signal }: CallOptions = {}): Promise<Account> {
+    return this.#call("GET", path(id), undefined, signal);
+  }
+
+  /** Changes what `change` names and nothing else. */
+  updateAccount(id: string, change: AccountChange, { signal }: CallOptions = {}): Promise<Account> {
+    return this.#call("PUT", path(id), change, signal);
+  }
+
+  deleteAccount(id: string, { signal }: CallOptions = {}): Promise<Deleted> {
+    return this.#call("DELETE", path(id), undefined, signal);
+  }
+
+  async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {
+    const { baseUrl, token, retries = 3, longestWait = 60_000 } = this.#options;
+    // Called as a plain function: a browser's fetch refuses another `this`.
+    const send = this.#options.fetch ?? globalThis.fetch;
+    for (let attempt = 0; ; attempt++) {
+      signal?.throwIfAborted();
+      const headers: Record<string, string> = { Authorization: `Bearer ${await token()}` };
+      if (body !== undefined) headers["Content-Type"] = "application/json";
+      const response = await send(baseUrl.replace(/\/+$/, "") + path, {
+        method,
+        headers,
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+        ...(signal && { signal }),
+      });
+      if (response.ok) return (await response.json()) as T;
+      const error = await toError(response);
+      // Neither was handled by the service, so repeating them is safe for every method.
+      const mayRepeat = (error.status === 429 || error.status === 503) && attempt < retries;
+      if (!mayRepeat || error.retryAfter === undefined || error.retryAfter > longestWait) throw error;
+      await wait(error.retryAfter, signal);
+    }
+  }
+}
+
+function path(id: string): string {
+  return `/api/accounts/${encodeURIComponent(id)}`;
+}
+
+/** Also of answers that are not the service's: a gateway's or a proxy's. */
+async function toError(response: Response): Promise<ApiError> {
+  const body: unknown = await response.json().catch(() => undefined);
+  const seconds = Number(response.headers.get("Retry-After") ?? Number.NaN);
+  const retryAfter = Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : undefined;
+  const requestId = response.headers.get("X-Request-Id") ?? undefined;
+  if (isEnvelope(body)) {
+    return new ApiError(body.error, body.message, response.status, body.details ?? [], body.requestId, retryAfter);
+  }
+  return new ApiError("Unexpected answer", `HTTP status ${response.status}`, response.status, [], requestId, retryAfter);
+}
+
+function isEnvelope(body: unknown): body is Schemas["Error"] {
+  return typeof body === "object" && body !== null && "error" in body && "message" in body && "requestId" in body;
+}
+
+function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    if (signal?.aborted) stop();
+    else signal?.addEventListener("abort", stop, { once: true });
+  });
+}

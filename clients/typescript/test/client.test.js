@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { ApiError, Client } from "../dist/index.js";
+
+/** A client whose fetch gives these answers in turn, and what it was asked. */
+function scripted(answers, options = {}) {
+  const asked = [];
+  const fetch = async (url, init) => {
+    asked.push({ url, ...init });
+    const [status, body, headers] = answers.shift();
+    return new Response(typeof body === "string" ? body : JSON.stringify(body), { status, headers });
+  };
+  return { client: new Client({ baseUrl: "https://api.example.com/", token: () => "t", fetch, ...options }), asked };
+}
+
+const refusal = (error, more) => ({ error, message: "m", requestId: "r", ...more });
+
+test("a call has its method, path, body and a fresh token", async () => {
+  let tokens = 0;
+  const { client, asked } = scripted([[201, { id: "1" }], [200, {}], [200, {}]], { token: async () => `t${++tokens}` });
+  assert.deepEqual(await client.createAccount({ accountName: "Work" }), { id: "1" });
+  await client.listAccounts({ limit: 10, offset: 20 });
+  await client.deleteAccount("a/b");
+  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
+    "POST https://api.example.com/api/accounts",
+    "GET https://api.example.com/api/accounts?limit=10&offset=20",
+    "DELETE https://api.example.com/api/accounts/a%2Fb",
+  ]);
+  assert.deepEqual(asked.map(({ headers }) => headers.Authorization), ["Bearer t1", "Bearer t2", "Bearer t3"]);
+  assert.equal(asked[0].body, '{"accountName":"Work"}');
+  assert.equal(asked[1].headers["Content-Type"], undefined);
+});
+
+test("a refusal has kind, status, details and request id", async () => {
+  const details = [{ field: "port", message: "is required" }];
+  const { client } = scripted([[400, refusal("Invalid request", { details })]]);
+  await assert.rejects(client.createAccount({}), (error) => {
+    assert(error instanceof ApiError);
+    assert.deepEqual([error.kind, error.status, error.details, error.requestId], ["Invalid request", 400, details, "r"]);
+    return true;
+  });
+});
+
+test("an answer that is not the service's is an error, too", async () => {
+  const { client } = scripted([[502, "<html>"]]);
+  await assert.rejects(client.listAccounts(), { kind: "Unexpected answer", status: 502 });
+});
+
+test("a 429 is waited out and repeated", async () => {
+  const { client, asked } = scripted([[429, refusal("Rate limit exceeded"), { "Retry-After": "0" }], [200, { accounts: [] }]]);
+  assert.deepEqual(await client.listAccounts(), { accounts: [] });
+  assert.equal(asked.length, 2);
+});
+
+test("a wait is bounded in number and length", async () => {
+  const busy = (seconds) => [429, refusal("Rate limit exceeded"), { "Retry-After": seconds }];
+  const often = scripted([busy("0"), busy("0"), busy("0")], { retries: 2 });
+  await assert.rejects(often.client.listAccounts(), { status: 429 });
+  assert.equal(often.asked.length, 3);
+  const long = scripted([busy("61")]);
+  await assert.rejects(long.client.listAccounts(), { retryAfter: 61_000 });
+  const unknown = scripted([[429, refusal("Rate limit exceeded")]]);
+  await assert.rejects(unknown.client.listAccounts(), { retryAfter: undefined });
+});
+
+test("an abort ends the wait", async () => {
+  const { client, asked } = scripted([[429, refusal("Rate limit exceeded"), { "Retry-After": "30" }]]);
+  const started = Date.now();
+  await assert.rejects(client.listAccounts({ signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+  assert(Date.now() - started < 5_000);
+  assert.equal(asked.length, 1);
+});
+
+test("all accounts come page by page", async () => {
+  const page = (ids, offset) => [200, { accounts: ids.map((id) => ({ id })), pagination: { total: 3, limit: 2, offset } }];
+  const { client, asked } = scripted([page(["1", "2"], 0), page(["3"], 2)]);
+  const ids = [];
+  for await (const account of client.allAccounts({ limit: 2 })) ids.push(account.id);
+  assert.deepEqual([ids, asked.length], [["1", "2", "3"], 2]);
+});

@@ -1,0 +1,450 @@
+//! The OpenAPI document: schemas from the wire types, examples of refusals from the errors themselves, and the table
+//! of operations below. A test compares its routes with `template.yaml`, another one `openapi.json` with it.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use shared::account::{Account, AccountChange, NewAccount};
+use shared::auth::NOBODY;
+use shared::call::{MAX_BODY_BYTES, NO_SUCH_ACCOUNT, NOT_YOURS};
+use shared::error::{ADDRESS_TAKEN, Envelope, Error};
+use shared::validation::{Fault, Field};
+use shared::{VERSION, account::Port, account::Protocol};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+const ID: &str = "0198c0de-0000-7000-8000-000000000001";
+const REQUEST_ID: &str = "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42";
+
+const ABOUT: &str = "\
+The mailbox accounts (IMAP, POP3) of a multi-tenant email client.
+
+Each request under `/api` proves who calls with `Authorization: Bearer <JWT>`, and sees that user's accounts only. \
+Times are milliseconds since the Unix epoch. Fields that are not listed are ignored. Each answer has an \
+`X-Request-Id`; errors repeat it in `requestId`: name it when you report a problem. A path that is not listed answers \
+404, a method that a path lacks 405 with `Allow`, both in the form of all errors.";
+
+/// One route.
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    description: &'static str,
+    tag: &'static str,
+    parameters: Vec<Value>,
+    body: Option<Value>,
+    answers: Vec<(u16, Value)>,
+    refusals: Vec<(&'static str, Error)>,
+}
+
+/// The document, as `openapi.json` has it.
+///
+/// # Errors
+/// A schema has no JSON form, which none of ours lacks.
+pub fn document() -> Result<String> {
+    let mut paths = Map::new();
+    for operation in operations() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        let method = operation.method;
+        path[method] = operation.value();
+    }
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "email_service",
+            "version": VERSION,
+            "description": ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [
+            {"url": "/", "description": "The host that serves this document."},
+            {"url": "http://localhost:5000", "description": "cargo dev"},
+        ],
+        "security": [{"token": []}],
+        "tags": [
+            {"name": "accounts", "description": "The caller's mailbox accounts."},
+            {"name": "health", "description": "For monitors: no identity, no rate limit."},
+            {"name": "reference", "description": "This document."},
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": schemas()?,
+            "headers": headers(),
+            "securitySchemes": {"token": {
+                "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                "description": "Claims: `tenant_id` and `user_id` (UUIDs), `exp`, and perhaps `role` (`user` or `admin`).",
+            }},
+        },
+    });
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
+}
+
+fn operations() -> Vec<Operation> {
+    let limited = || {
+        vec![
+            ("nobody", NOBODY),
+            ("too many", Error::TooManyRequests { retry_after: 7 }),
+            ("our fault", Error::internal(anyhow::anyhow!("an example"))),
+        ]
+    };
+    let with = |more: Vec<(&'static str, Error)>| more.into_iter().chain(limited()).collect::<Vec<_>>();
+    let unreadable = || {
+        let fault = |field, message: &str| Fault { field, message: message.to_owned() };
+        vec![
+            ("no JSON", Error::Malformed("The body must be a JSON object.".into())),
+            ("faults", Error::Invalid(vec![fault("protocol", Protocol::RULE), fault("port", Port::RULE)])),
+            ("too large", Error::PayloadTooLarge { limit: MAX_BODY_BYTES }),
+        ]
+    };
+    let one =
+        || vec![("not yours", Error::Forbidden(NOT_YOURS)), ("no such account", Error::NotFound(NO_SUCH_ACCOUNT))];
+    let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN));
+    let id = || {
+        json!({
+            "name": "id", "in": "path", "required": true, "description": "The account's id.",
+            "schema": {"type": "string", "format": "uuid"}, "example": ID,
+        })
+    };
+    let number = |name: &str, description: &str, default: i64, minimum: i64, maximum: i64| {
+        json!({
+            "name": name, "in": "query", "description": description,
+            "schema": {"type": "integer", "format": "int64", "default": default, "minimum": minimum, "maximum": maximum},
+        })
+    };
+    let account = || example_account();
+    vec![
+        Operation {
+            method: "get",
+            path: "/api/accounts",
+            id: "listAccounts",
+            summary: "List your accounts",
+            description: "The caller's enabled accounts, newest first, in a stable order.",
+            tag: "accounts",
+            parameters: vec![
+                number(
+                    "limit",
+                    "How many accounts at most.",
+                    list_accounts::DEFAULT_LIMIT,
+                    1,
+                    list_accounts::MAX_LIMIT,
+                ),
+                number("offset", "How many accounts to skip.", 0, 0, i64::MAX),
+            ],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer(
+                    "A page of accounts.",
+                    "AccountList",
+                    json!({"accounts": [account()], "pagination": {"total": 1, "limit": 100, "offset": 0}}),
+                ),
+            )],
+            refusals: with(vec![(
+                "bad limit",
+                Error::Invalid(vec![Fault { field: "limit", message: "must be a whole number from 1 to 1000".into() }]),
+            )]),
+        },
+        Operation {
+            method: "post",
+            path: "/api/accounts",
+            id: "createAccount",
+            summary: "Register an account",
+            description: "Not idempotent, yet safe to repeat: an account with the same address answers 409.",
+            tag: "accounts",
+            parameters: vec![],
+            body: Some(json_body(
+                "NewAccount",
+                json!({
+                    "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap",
+                    "hostname": "imap.example.com", "port": 993, "username": "jane",
+                    "password": "correct horse battery staple",
+                }),
+            )),
+            answers: vec![(201, created())],
+            refusals: with(unreadable().into_iter().chain([taken()]).collect()),
+        },
+        Operation {
+            method: "get",
+            path: "/api/accounts/{id}",
+            id: "getAccount",
+            summary: "Read an account",
+            description: "",
+            tag: "accounts",
+            parameters: vec![id()],
+            body: None,
+            answers: vec![(200, json_answer("The account.", "Account", account()))],
+            refusals: with(one()),
+        },
+        Operation {
+            method: "put",
+            path: "/api/accounts/{id}",
+            id: "updateAccount",
+            summary: "Change an account",
+            description: "Changes what the body names and nothing else: `{}` changes nothing. `\"isEnabled\": false` acts as a delete. Idempotent.",
+            tag: "accounts",
+            parameters: vec![id()],
+            body: Some(json_body("AccountChange", json!({"syncInterval": 600}))),
+            answers: vec![(200, json_answer("The account after the change.", "Account", account()))],
+            refusals: with(one().into_iter().chain(unreadable()).chain([taken()]).collect()),
+        },
+        Operation {
+            method: "delete",
+            path: "/api/accounts/{id}",
+            id: "deleteAccount",
+            summary: "Delete an account",
+            description: "The address is free again. A second delete answers 404: take that as done.",
+            tag: "accounts",
+            parameters: vec![id()],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer("It is deleted.", "Deleted", json!({"message": "Account deleted successfully", "id": ID})),
+            )],
+            refusals: with(one()),
+        },
+        public(
+            "/health",
+            "health",
+            "Is the process alive?",
+            "health",
+            vec![(
+                200,
+                json_answer(
+                    "It is.",
+                    "Health",
+                    json!({"status": "healthy", "service": "email_service", "version": VERSION}),
+                ),
+            )],
+        ),
+        public(
+            "/health/ready",
+            "healthReady",
+            "Can the service do its work?",
+            "health",
+            vec![
+                (200, json_answer("It can; `degraded` without Redis.", "Readiness", readiness("healthy", "healthy"))),
+                (
+                    503,
+                    json_answer(
+                        "PostgreSQL does not answer, or its schema is outdated.",
+                        "Readiness",
+                        readiness("unavailable", "unavailable"),
+                    ),
+                ),
+            ],
+        ),
+        public(
+            "/openapi.json",
+            "openapi",
+            "This document",
+            "reference",
+            vec![(
+                200,
+                json!({"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}),
+            )],
+        ),
+        public(
+            "/docs",
+            "docs",
+            "This document, for people",
+            "reference",
+            vec![(
+                200,
+                json!({
+                    "description": "A page that loads nothing from elsewhere.",
+                    "content": {"text/html; charset=utf-8": {"schema": {"type": "string"}}},
+                    "headers": {"Content-Security-Policy": {"schema": {"type": "string"}}},
+                }),
+            )],
+        ),
+    ]
+}
+
+fn public(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    tag: &'static str,
+    answers: Vec<(u16, Value)>,
+) -> Operation {
+    let refusals = vec![("our fault", Error::internal(anyhow::anyhow!("an example")))];
+    Operation {
+        method: "get",
+        path,
+        id,
+        summary,
+        description: "",
+        tag,
+        parameters: vec![],
+        body: None,
+        answers,
+        refusals,
+    }
+}
+
+impl Operation {
+    fn value(self) -> Value {
+        let is_public = self.tag != "accounts";
+        let common = if is_public { &COMMON_HEADERS[..] } else { &COMMON_HEADERS_AND_LIMITS[..] };
+        let mut responses = Map::new();
+        for (status, mut answer) in self.answers {
+            refer_to(&mut answer, common);
+            responses.insert(status.to_string(), answer);
+        }
+        for (name, error) in self.refusals {
+            let (status, kind) = error.status();
+            let answer = responses.entry(status.as_str()).or_insert_with(|| {
+                json!({
+                    "description": kind,
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": {}}},
+                })
+            });
+            answer["content"]["application/json"]["examples"][name] = json!({"value": error.envelope(REQUEST_ID)});
+            refer_to(answer, common);
+            if let Some((header, _)) = error.header() {
+                // As HTTP writes it: the type keeps names in lower case.
+                let name = if header == "retry-after" { "Retry-After" } else { "WWW-Authenticate" };
+                refer_to(answer, &[name]);
+            }
+        }
+        let mut value = json!({
+            "operationId": self.id, "summary": self.summary, "tags": [self.tag], "responses": responses,
+        });
+        if !self.description.is_empty() {
+            value["description"] = self.description.into();
+        }
+        if is_public {
+            value["security"] = json!([]);
+        }
+        if !self.parameters.is_empty() {
+            value["parameters"] = self.parameters.into();
+        }
+        if let Some(body) = self.body {
+            value["requestBody"] = body;
+        }
+        value
+    }
+}
+
+const COMMON_HEADERS: [&str; 5] =
+    ["X-Request-Id", "Cache-Control", "X-Content-Type-Options", "Strict-Transport-Security", "Vary"];
+const COMMON_HEADERS_AND_LIMITS: [&str; 10] = [
+    "X-Request-Id",
+    "Cache-Control",
+    "X-Content-Type-Options",
+    "Strict-Transport-Security",
+    "Vary",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit",
+    "RateLimit-Policy",
+];
+
+fn refer_to(answer: &mut Value, headers: &[&str]) {
+    for name in headers {
+        answer["headers"][*name] = json!({"$ref": format!("#/components/headers/{name}")});
+    }
+}
+
+fn headers() -> Value {
+    let header = |kind: &str, description: &str, example: Value| json!({"description": description, "required": true, "schema": {"type": kind}, "example": example});
+    // With RATE_LIMIT_PER_MINUTE=0 there are no rate limit headers.
+    let limit = |kind: &str, description: &str, example: Value| json!({"description": description, "schema": {"type": kind}, "example": example});
+    json!({
+        "X-Request-Id": header("string", "Names this request in the service's log.", REQUEST_ID.into()),
+        "Cache-Control": header("string", "Nothing is to be cached.", "no-store".into()),
+        "X-Content-Type-Options": header("string", "The content type is meant.", "nosniff".into()),
+        "Strict-Transport-Security": header("string", "HTTPS only.", "max-age=31536000; includeSubDomains".into()),
+        "Vary": header("string", "The CORS headers depend on the origin.", "Origin".into()),
+        "Location": header("string", "The path of the new account.", format!("/api/accounts/{ID}").into()),
+        "WWW-Authenticate": header("string", "How to say who you are.", "Bearer".into()),
+        "Retry-After": header("integer", "Seconds until a request will be let through.", 7.into()),
+        "X-RateLimit-Limit": limit("integer", "Requests that a user may make in any 60 seconds.", 50.into()),
+        "X-RateLimit-Remaining": limit("integer", "Requests that are left now.", 49.into()),
+        "X-RateLimit-Reset": limit("integer", "Epoch seconds at which the oldest request leaves the window.", 1_767_225_660.into()),
+        "RateLimit": limit("string", "The state, after draft-ietf-httpapi-ratelimit-headers-10.", "\"default\";r=49;t=60".into()),
+        "RateLimit-Policy": limit("string", "The policy, after the same draft.", "\"default\";q=50;w=60".into()),
+    })
+}
+
+fn json_answer(description: &str, schema: &str, example: Value) -> Value {
+    json!({
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}, "example": example}},
+    })
+}
+
+fn json_body(schema: &str, example: Value) -> Value {
+    json!({
+        "required": true, "description": format!("At most {MAX_BODY_BYTES} bytes."),
+        "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}, "example": example}},
+    })
+}
+
+/// With links, so that tools know what can be done with a new account.
+fn created() -> Value {
+    let mut answer = json_answer("The account, as stored.", "Account", example_account());
+    refer_to(&mut answer, &["Location"]);
+    for operation in ["getAccount", "updateAccount", "deleteAccount"] {
+        answer["links"][operation] = json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
+    }
+    answer
+}
+
+fn readiness(status: &str, postgresql: &str) -> Value {
+    json!({
+        "status": status, "service": "email_service", "version": VERSION,
+        "dependencies": {"postgresql": postgresql, "redis": "healthy"},
+    })
+}
+
+fn example_account() -> Value {
+    json!({
+        "id": ID, "tenantId": "11111111-1111-4111-8111-111111111111", "userId": "22222222-2222-4222-8222-222222222222",
+        "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap", "hostname": "imap.example.com",
+        "port": 993, "encryption": "tls", "username": "jane", "credentialId": "0198c0de-0000-7000-8000-000000000002",
+        "isSyncEnabled": true, "syncInterval": 300, "lastSyncAt": null, "isSyncing": false, "isEnabled": true,
+        "createdAt": 1_767_225_600_000_i64, "updatedAt": 1_767_225_600_000_i64,
+    })
+}
+
+/// The schemas of all wire types and of what they are made of.
+fn schemas() -> Result<Value> {
+    fn add<T: PartialSchema + ToSchema>(all: &mut Vec<(String, RefOr<Schema>)>) {
+        all.push((T::name().into_owned(), T::schema()));
+        T::schemas(all);
+    }
+    let mut all = Vec::new();
+    add::<Account>(&mut all);
+    add::<NewAccount>(&mut all);
+    add::<AccountChange>(&mut all);
+    add::<list_accounts::Output>(&mut all);
+    add::<delete_account::Output>(&mut all);
+    add::<health::Output>(&mut all);
+    add::<health_ready::Output>(&mut all);
+    add::<Envelope>(&mut all);
+    let mut schemas = Map::new();
+    for (name, schema) in all {
+        let mut schema = serde_json::to_value(schema)?;
+        for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+            // A comment that refers to another type says nothing outside of the code.
+            if property["description"].as_str().is_some_and(|text| text.starts_with("See [")) {
+                property.as_object_mut().and_then(|property| property.remove("description"));
+            }
+        }
+        schemas.insert(name, schema);
+    }
+    let new = schemas.get_mut("NewAccount").context("no NewAccount")?;
+    new["properties"]["isSyncEnabled"]["default"] = true.into();
+    let error = schemas.get_mut("Error").context("no Error")?;
+    let mut kinds: Vec<&str> = operations()
+        .iter()
+        .flat_map(|o| o.refusals.iter().map(|(_, error)| error.status().1).collect::<Vec<_>>())
+        .collect();
+    kinds.push(Error::MethodNotAllowed { allow: String::new() }.status().1);
+    kinds.sort_unstable();
+    kinds.dedup();
+    error["properties"]["error"]["enum"] = json!(kinds);
+    Ok(schemas.into())
+}
