@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::support::functions;
 
 fn read(path: &str) -> String {
@@ -91,6 +93,100 @@ fn every_variable_stands_in_the_configuration_the_readme_and_the_example() {
         assert!(readme.contains(&format!("| `{variable}` |")), "{variable} has no row in README.md");
         assert!(example.contains(&format!("{variable}=")), "{variable} is not in .env.example");
     }
+}
+
+/// The template's text. Its tags (`!Ref`) read as if they were not there.
+fn template() -> Value {
+    serde_saphyr::from_str(&read("template.yaml")).unwrap()
+}
+
+#[test]
+fn the_template_sets_every_variable_and_nothing_can_allow_header_authentication() {
+    let template = template();
+    let environments: Vec<_> = template["Resources"]
+        .as_object()
+        .unwrap()
+        .values()
+        .chain([&json!({"Properties": template["Globals"]["Function"]})])
+        .filter_map(|resource| resource["Properties"]["Environment"]["Variables"].as_object().cloned())
+        .collect();
+    for variable in variables() {
+        let values: Vec<_> = environments.iter().filter_map(|environment| environment.get(&variable)).collect();
+        assert!(!values.is_empty(), "{variable} is not in template.yaml");
+        if variable == "ALLOW_HEADER_AUTH" {
+            assert!(values.iter().all(|value| **value == "false"), "{values:?}");
+        }
+    }
+    // Quoted, so a reference to a parameter of that name would not pass for the constant.
+    let lines: Vec<_> = read("template.yaml").lines().map(|line| line.trim().to_owned()).collect();
+    for line in lines.iter().filter(|line| line.contains("ALLOW_HEADER_AUTH")) {
+        assert_eq!(line, "ALLOW_HEADER_AUTH: \"false\"");
+    }
+}
+
+#[test]
+fn no_statement_allows_a_wildcard_action_on_a_wildcard_resource() {
+    let resources = template()["Resources"].clone();
+    let mut seen = 0;
+    for (id, resource) in resources.as_object().unwrap() {
+        for statement in statements(resource).into_iter().filter(|statement| statement["Effect"] == "Allow") {
+            seen += 1;
+            let any = |key: &str, of: fn(&str) -> bool| match &statement[key] {
+                Value::Array(values) => values.iter().filter_map(Value::as_str).any(of),
+                value => value.as_str().is_some_and(of),
+            };
+            // In the policy of a key, `*` is that key.
+            let whole = resource["Type"] != "AWS::KMS::Key" && any("Resource", |resource| resource == "*");
+            assert!(!(whole && any("Action", |action| action.contains('*'))), "{id}: {statement}");
+            assert!(
+                statement.get("NotAction").is_none() && statement.get("NotResource").is_none(),
+                "{id}: {statement}"
+            );
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// Every policy statement anywhere in a value.
+fn statements(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Object(map) if map.contains_key("Effect") => vec![value],
+        Value::Object(map) => map.values().flat_map(statements).collect(),
+        Value::Array(values) => values.iter().flat_map(statements).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn no_stage_is_configured_with_a_secret() {
+    for line in read("samconfig.toml").lines().filter(|line| !line.starts_with('#')) {
+        let lower = line.to_lowercase();
+        let name = ["password", "secret", "token", "jwt", "database_url", "redis_url", "akia"];
+        assert!(!name.iter().any(|name| lower.contains(name)), "{line}");
+        let longest = line.split(|c: char| !c.is_ascii_alphanumeric()).map(str::len).max().unwrap_or(0);
+        assert!(longest < 32, "this looks random: {line}");
+    }
+}
+
+#[test]
+fn workflows_use_actions_by_hash() {
+    let files = fs::read_dir(xtask::workspace_root().join(".github/workflows")).unwrap();
+    let mut pinned = 0;
+    for file in files.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()) {
+        for line in file.lines().filter(|line| line.contains("uses:")) {
+            let action = line.split("uses:").nth(1).unwrap().split_whitespace().next().unwrap();
+            let hash = action.split_once('@').map_or("", |(_, hash)| hash);
+            let is_hash = hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(is_hash || action.starts_with("./"), "{line}");
+            pinned += usize::from(is_hash);
+        }
+        // What is deployed is built by what was verified.
+        for requirement in file.split_whitespace().filter(|word| word.contains("==") && !word.contains('$')) {
+            let known = read("xtask/src/sam.rs").contains(&format!("\"{requirement}\""));
+            assert!(known || requirement == "==", "{requirement} is another version than in xtask/src/sam.rs");
+        }
+    }
+    assert!(pinned > 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1::handshake};
+use hyper::{Request, Response, StatusCode, body::Bytes, client::conn::http1::handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -41,22 +41,23 @@ pub(crate) async fn create_accounts(address: SocketAddr) -> Result<()> {
             .header("X-Tenant-ID", tenant)
             .header("X-User-ID", user)
             .body(account.to_string())?;
-        let (status, body) = send(address, request).await.context("cannot reach our own API")?;
+        let answer = send(address, request).await.context("cannot reach our own API")?;
         // An external database may hold them from last time.
-        let is_there = [StatusCode::CREATED, StatusCode::CONFLICT].contains(&status);
-        ensure!(is_there, "the demo account {name} was refused: {status} {body}");
+        let is_there = [StatusCode::CREATED, StatusCode::CONFLICT].contains(&answer.status());
+        ensure!(is_there, "the demo account {name} was refused: {} {}", answer.status(), answer.body());
     }
     eprintln!("Created {} demo accounts.", ACCOUNTS.len());
     Ok(())
 }
 
-async fn send(address: SocketAddr, request: Request<String>) -> Result<(StatusCode, String)> {
+/// Sends one request over a connection of its own.
+pub(crate) async fn send(address: SocketAddr, request: Request<String>) -> Result<Response<String>> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     // Ends with the sender; its errors reach us as those of the request.
     tokio::spawn(connection);
     let response = sender.send_request(request.map(|body| Full::new(Bytes::from(body)))).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Response::from_parts(head, String::from_utf8_lossy(&body).into_owned()))
 }

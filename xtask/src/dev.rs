@@ -28,7 +28,7 @@ use crate::{
     summary,
 };
 
-const DATABASE: &str = "email_service";
+pub(crate) const DATABASE: &str = "email_service";
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
 const PASSED_ON: [&str; 6] =
@@ -115,7 +115,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
 const PORT_HINT: &str = "the port is taken; choose another one, as in `PORT=5001 cargo dev`";
 
 /// Looks before the long build whether the port can be had.
-fn free_address(settings: &Settings) -> Result<SocketAddr> {
+pub(crate) fn free_address(settings: &Settings) -> Result<SocketAddr> {
     let port = settings.get("PORT").unwrap_or_else(|| "5000".to_owned());
     let port = port.parse().ok().filter(|port| *port > 0).context("PORT must be a number from 1 to 65535")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -157,7 +157,7 @@ impl Database {
     }
 }
 
-fn environment(settings: &Settings, database: &str, redis: &str, key: &str) -> Vec<(String, String)> {
+pub(crate) fn environment(settings: &Settings, database: &str, redis: &str, key: &str) -> Vec<(String, String)> {
     let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), settings.get(name)?)));
     let own =
         [("ALLOW_HEADER_AUTH", "true"), ("DATABASE_URL", database), ("JWT_SECRET_KEY", key), ("REDIS_URL", redis)];
@@ -165,7 +165,7 @@ fn environment(settings: &Settings, database: &str, redis: &str, key: &str) -> V
 }
 
 /// A token for the development user; nothing when the algorithm needs more than the shared key.
-fn token(settings: &Settings, key: &str) -> Option<String> {
+pub(crate) fn token(settings: &Settings, key: &str) -> Option<String> {
     let algorithm: Algorithm =
         settings.get("JWT_ALGORITHM").map_or(Some(Algorithm::HS256), |name| name.parse().ok())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;

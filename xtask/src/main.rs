@@ -1,9 +1,12 @@
-//! The commands behind `cargo dev`, `cargo bench`, `cargo verify` and `cargo migrate`.
+//! The commands behind `cargo dev`, `cargo bench`, `cargo verify`, `cargo sam-local` and `cargo migrate`.
 
 mod bench;
 mod demo;
 mod dev;
 mod outside;
+mod docker;
+mod sam;
+mod sam_local;
 mod settings;
 mod verify;
 
@@ -33,6 +36,11 @@ cargo bench [-- OPTIONS]
 cargo verify
     Check format, lints, tests, the API as Schemathesis, the TypeScript client and a browser see it, and documentation.
     `cargo run -p xtask -- schemathesis` and `cargo run -p xtask -- browser` do these two alone.
+cargo sam-local [--serve]
+    Build the functions and try their main paths behind `sam local start-api`, with PostgreSQL and Redis in containers.
+    Uses the Docker engine that runs; root gets one for the time where only dockerd is installed.
+      --serve          serve on http://localhost:5000 (or PORT) until Ctrl-C
+      --if-possible    no engine is no failure
 cargo migrate
     Bring the database of OWNER_DATABASE_URL up to date, and give the functions' role the password in DATABASE_URL.
 ";
@@ -55,6 +63,9 @@ async fn run() -> Result<()> {
     match (command, rest) {
         ("dev", rest) => dev::run(dev::Options::parse(rest)?, &Settings::load()?).await,
         ("bench", rest) => bench::run(bench::Options::parse(rest)?).await,
+        ("sam-local", rest) => sam_local::run(&sam_local::Options::parse(rest)?, &Settings::load()?).await,
+        // A step of `verify`.
+        ("sam-artifacts", []) => sam::check_artifacts().await,
         ("verify", []) => verify::run(),
         ("schemathesis", []) => outside::schemathesis().await,
         ("browser", []) => outside::browser().await,

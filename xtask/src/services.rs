@@ -19,7 +19,7 @@ use tokio_postgres::NoTls;
 
 use crate::install::{Tool, find};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 /// Another process may take a free port between our look and the server's start.
 const PORT_ATTEMPTS: usize = 5;
@@ -73,6 +73,26 @@ impl Service {
         Ok(Self { name, directory, supervisor })
     }
 
+    /// Runs what `command` makes of a new directory, until the value is dropped; ready when its output says `sign`.
+    pub fn run(
+        name: &'static str,
+        at_once: &str,
+        sign: &str,
+        command: impl FnOnce(&Path) -> Result<Vec<String>>,
+    ) -> Result<Self> {
+        let directory = new_directory()?;
+        let command = command(&directory)?;
+        let mut service = Self::supervise(name, directory, at_once, &command)?;
+        let log = service.log();
+        service.start(|_| fs::read_to_string(&log).is_ok_and(|log| log.contains(sign)))?;
+        Ok(service)
+    }
+
+    /// The file that has the server's output.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
     /// Starts the server and waits until `ready` says yes to its process id.
     pub fn start(&mut self, ready: impl Fn(u32) -> bool) -> Result<()> {
         ensure!(self.pid().is_none(), "{} is running already", self.name);
@@ -86,7 +106,7 @@ impl Service {
             }
             thread::sleep(POLL);
         }
-        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
         bail!("{} did not get ready; its log ends:\n{}", self.name, last_lines(&log, 20));
     }
 
@@ -344,7 +364,8 @@ fn server_user(directory: &Path) -> Result<Vec<String>> {
     Ok(["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(String::from).to_vec())
 }
 
-pub(crate) fn running_as_root() -> Result<bool> {
+/// Whether we may do what only root may.
+pub fn running_as_root() -> Result<bool> {
     let output = Command::new("id").arg("-u").output().context("cannot run `id -u`")?;
     Ok(output.stdout.trim_ascii() == b"0")
 }
@@ -370,7 +391,8 @@ fn retry_on_other_ports<T>(start: impl Fn(u16) -> Result<T>) -> Result<T> {
     result
 }
 
-fn free_port() -> Result<u16> {
+/// A TCP port on 127.0.0.1 that nobody uses now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
@@ -384,7 +406,8 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn last_lines(log: &str, count: usize) -> String {
+/// The end of a log.
+pub fn last_lines(log: &str, count: usize) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -8,36 +8,41 @@ use xtask::{
     install::{Tool, ensure_installed},
 };
 
+use crate::sam;
+
 /// A step makes its command at its turn, so that a tool is installed only when the steps before were fine.
 type Step = (&'static str, fn() -> Result<Command>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 12] = [
     ("format", || Ok(cargo_command(&["fmt", "--all", "--check"]))),
     ("lints", || Ok(cargo_command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
     ("tests", || {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
         Ok(cargo_command(&["test", "--workspace"]))
     }),
-    ("Schemathesis", || ourselves("schemathesis")),
+    ("Schemathesis", || Ok(xtask(&["schemathesis"]))),
     ("TypeScript client", || {
         let mut command = Command::new("sh");
         command.args(["-c", "npm ci --no-audit --no-fund && npm test"]);
         command.current_dir(xtask::workspace_root().join("clients/typescript"));
         Ok(command)
     }),
-    ("browser", || ourselves("browser")),
+    ("browser", || Ok(xtask(&["browser"]))),
     ("documentation", || {
         let mut command = cargo_command(&["doc", "--workspace", "--no-deps"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         Ok(command)
     }),
+    ("template", || sam::sam(&["validate", "--lint"])),
+    ("template, rules", sam::cfn_lint),
+    ("template, security", sam::checkov),
+    ("artifacts", || Ok(xtask(&["sam-artifacts"]))),
+    ("sam local", || Ok(xtask(&["sam-local", "--if-possible"]))),
 ];
 
-/// Another command of this program, which is built already.
-fn ourselves(command: &str) -> Result<Command> {
-    let mut ourselves = Command::new(std::env::current_exe()?);
-    ourselves.arg(command);
-    Ok(ourselves)
+/// A command of ours, in a process of its own like every step.
+fn xtask(arguments: &[&str]) -> Command {
+    cargo_command(&[&["run", "--quiet", "--package", "xtask", "--"], arguments].concat())
 }
 
 pub(crate) fn run() -> Result<()> {

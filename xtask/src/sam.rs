@@ -1,0 +1,196 @@
+//! The SAM CLI: checks of the template, and of what `sam build` makes of it.
+
+use std::{
+    env::{self, consts::ARCH},
+    fs::{self, Permissions},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use hyper::Request;
+use serde_json::Value;
+use xtask::{
+    gateway::{Gateway, Options},
+    install::{Tool, ensure_installed},
+    services::{Postgres, Redis, Service, free_port, secret},
+    template,
+    tools::python_tool,
+    workspace_root,
+};
+
+use crate::{
+    demo::{create_accounts, send},
+    dev::DATABASE,
+};
+
+const SAM: &str = "aws-sam-cli==1.170.0";
+const CFN_LINT: &str = "cfn-lint==1.58.0";
+const CHECKOV: &str = "checkov==3.3.30";
+const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
+const ZIG: &str = "ziglang==0.17.1";
+
+/// What Amazon Linux 2023 has, and so the runtime `provided.al2023`.
+const NEWEST_GLIBC: (u32, u32) = (2, 34);
+/// The function that is tried under the runtime interface emulator.
+const EMULATED: &str = "list-accounts";
+
+/// `sam` with these arguments, in the workspace.
+pub(crate) fn sam(arguments: &[&str]) -> Result<Command> {
+    let mut command = tool("sam", SAM, arguments)?;
+    command.env("SAM_CLI_TELEMETRY", "0");
+    Ok(command)
+}
+
+/// `cfn-lint` on both templates.
+pub(crate) fn cfn_lint() -> Result<Command> {
+    tool("cfn-lint", CFN_LINT, &["template.yaml", "rotation.yaml"])
+}
+
+/// The security scan of both templates.
+pub(crate) fn checkov() -> Result<Command> {
+    tool("checkov", CHECKOV, &["--config-file", ".checkov.yaml"])
+}
+
+fn tool(program: &str, requirement: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(python_tool(program, requirement)?);
+    command.current_dir(workspace_root()).args(arguments);
+    Ok(command)
+}
+
+/// Builds every function as a deployment does, but without optimisation; returns the directory of the built template.
+///
+/// Optimising takes a quarter of an hour and changes neither which artifacts there are, nor which C library they want,
+/// nor what they answer. A directory of its own, lest somebody deploys these.
+pub(crate) fn build() -> Result<PathBuf> {
+    // `cargo lambda` takes the first Python on the path for the one that has zig.
+    let tools = [python_tool("python-zig", ZIG)?, python_tool("cargo-lambda", CARGO_LAMBDA)?];
+    let tools = tools.iter().filter_map(|program| program.parent()).map(Path::to_path_buf);
+    let path = env::join_paths(tools.chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))?;
+    let directory = workspace_root().join("target/sam");
+    let architecture = if ARCH == "aarch64" { "Architecture=arm64" } else { "Architecture=x86_64" };
+    let mut command = sam(&["build", "--parameter-overrides", architecture, "--build-dir"])?;
+    command.arg(&directory).env("PATH", path).env("SAM_BUILD_MODE", "debug").env("CARGO_INCREMENTAL", "0");
+    ensure!(command.status()?.success(), "sam build failed, see above");
+    Ok(directory)
+}
+
+/// Builds, and looks at what was built: an artifact for each function, that Amazon Linux can load and that answers.
+pub(crate) async fn check_artifacts() -> Result<()> {
+    let directory = build()?;
+    for function in template::routes(&workspace_root().join("template.yaml"))? {
+        let artifact = directory.join(&function.logical_id).join("bootstrap");
+        let bytes = fs::read(&artifact).with_context(|| format!("there is no artifact {}", artifact.display()))?;
+        let (major, minor) = newest_glibc(&bytes).with_context(|| format!("{} names no glibc", artifact.display()))?;
+        ensure!((major, minor) <= NEWEST_GLIBC, "{} wants GLIBC_{major}.{minor}", function.binary);
+        println!("ok  {}: {} MB, glibc {major}.{minor}", function.binary, bytes.len() / 1_000_000);
+    }
+    if cfg!(target_os = "linux") {
+        emulate(&directory).await?;
+    } else {
+        println!("skipped  the runtime interface emulator: it runs on Linux only");
+    }
+    Ok(())
+}
+
+/// The newest symbol version that a binary asks of the C library. The names stand in it as plain text.
+fn newest_glibc(binary: &[u8]) -> Option<(u32, u32)> {
+    const PREFIX: &[u8] = b"GLIBC_2.";
+    let candidates = binary.windows(PREFIX.len() + 2).filter(|window| window.starts_with(PREFIX));
+    let minor = candidates.filter_map(|window| {
+        let digits = window[PREFIX.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        digits.fold(None, |number, digit| Some(number.unwrap_or(0) * 10 + u32::from(digit - b'0')))
+    });
+    minor.max().map(|minor| (2, minor))
+}
+
+/// The artifact answers its event file under Lambda's own emulator as it answers the same request over HTTP.
+async fn emulate(directory: &Path) -> Result<()> {
+    ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
+    let (postgres, redis) = (Postgres::start()?, Redis::start()?);
+    postgres.create_database(DATABASE).await?;
+    let database = postgres.app_url(DATABASE);
+    migrate::apply(&postgres.owner_url(DATABASE), Some(&database)).await?;
+    let environment: Vec<(String, String)> = [
+        // The emulator sets what only Lambda sets otherwise, and functions there refuse to believe headers.
+        ("AWS_SAM_LOCAL", "true"),
+        ("ALLOW_HEADER_AUTH", "true"),
+        ("DATABASE_URL", &database),
+        ("REDIS_URL", &redis.url()),
+        ("JWT_SECRET_KEY", &secret()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+
+    let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
+    let artifact = |id: &str| directory.join(id).join("bootstrap");
+    let emulated =
+        functions.iter().find(|function| function.binary == EMULATED).context("it is not in the template")?;
+    let emulated = artifact(&emulated.logical_id).display().to_string();
+    for function in &mut functions {
+        function.binary = format!("{}/bootstrap", function.logical_id);
+    }
+    let mut options = Options::new(functions, directory.to_path_buf());
+    options.env = environment.clone();
+    let gateway = Gateway::start(options).await?;
+    let address: SocketAddr = gateway.url().trim_start_matches("http://").parse()?;
+    create_accounts(address).await?;
+
+    let text = fs::read_to_string(workspace_root().join(format!("tests/events/{EMULATED}.json")))?;
+    let event: Value = serde_json::from_str(&text)?;
+    let query = event["rawQueryString"].as_str().unwrap_or_default();
+    let path = event["rawPath"].as_str().context("the event has no path")?;
+    let mut request = Request::get(format!("{path}?{query}"));
+    for (name, value) in event["headers"].as_object().context("the event has no headers")? {
+        request = request.header(name, value.as_str().unwrap_or_default());
+    }
+    let over_http = send(address, request.body(String::new())?).await?;
+
+    let emulator_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+    let runtime_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+    let program = emulator()?;
+    let _emulator = Service::run("the runtime interface emulator", "TERM", "(rapid) exec", |directory| {
+        // The package need not have it executable, and is not ours to change.
+        let copy = directory.join("emulator");
+        fs::copy(&program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+        fs::set_permissions(&copy, Permissions::from_mode(0o700))?;
+        let mut command = vec!["env".to_owned()];
+        command.extend(environment.iter().map(|(name, value)| format!("{name}={value}")));
+        command.push(copy.display().to_string());
+        command.extend(["--runtime-interface-emulator-address".to_owned(), emulator_address.to_string()]);
+        command.extend(["--runtime-api-address".to_owned(), runtime_address.to_string(), emulated]);
+        Ok(command)
+    })?;
+    let invocation = Request::post("/2015-03-31/functions/function/invocations").header("Host", "localhost");
+    let answer = send(emulator_address, invocation.body(text)?).await.context("the emulator does not answer")?;
+    let answer: Value = serde_json::from_str(answer.body()).context("the emulator's answer is no JSON")?;
+
+    let body = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let emulated_body = body(answer["body"].as_str().unwrap_or_default());
+    let same = answer["statusCode"] == over_http.status().as_u16() && emulated_body == body(over_http.body());
+    ensure!(same && over_http.status() == 200, "the emulator answers {answer}, HTTP answers {over_http:?}");
+    println!("ok  {EMULATED} under the runtime interface emulator: the answer that HTTP gives");
+    Ok(())
+}
+
+/// It comes with the SAM CLI.
+fn emulator() -> Result<PathBuf> {
+    let python = python_tool("python3", SAM)?;
+    let output = Command::new(python).args(["-c", "import samcli; print(samcli.__path__[0])"]).output()?;
+    let architecture = if ARCH == "aarch64" { "arm64" } else { "x86_64" };
+    let package = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    Ok(package.join("local/rapid").join(format!("aws-lambda-rie-{architecture}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_wins() {
+        assert_eq!(newest_glibc(b"..GLIBC_2.2.5\0memcpy@GLIBC_2.34\0GLIBC_2.4\0GLIBC_PRIVATE"), Some((2, 34)));
+        assert_eq!(newest_glibc(b"no such name"), None);
+    }
+}

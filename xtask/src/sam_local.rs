@@ -1,0 +1,245 @@
+//! `cargo sam-local`: the built functions behind `sam local start-api`, with PostgreSQL and Redis in containers.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use hyper::{Request, Response};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+use xtask::services::{Service, free_port, last_lines, secret};
+
+use crate::{
+    demo::{TENANT, USER, send},
+    dev::{DATABASE, environment, free_address, token},
+    docker::{Engine, Images, Network},
+    sam,
+    settings::Settings,
+};
+
+/// For both images, the official one and the stand-in. `/tmp` is in memory.
+const START_POSTGRES: &str = r#"set -e
+printf %s "$PASSWORD" >/tmp/password
+initdb --pgdata=/tmp/data --username=postgres --pwfile=/tmp/password --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync
+echo 'create database email_service' | postgres --single -D /tmp/data postgres
+echo 'host all all all scram-sha-256' >>/tmp/data/pg_hba.conf
+exec postgres -D /tmp/data -c 'listen_addresses=*' -c unix_socket_directories= -c fsync=off"#;
+
+/// The command line.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// Serve until Ctrl-C in place of the checks.
+    serve: bool,
+    /// No engine is no failure.
+    optional: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        for argument in arguments {
+            match argument.as_str() {
+                "--serve" => options.serve = true,
+                "--if-possible" => options.optional = true,
+                other => bail!("unknown option {other}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
+    let address = match options.serve {
+        true => free_address(settings)?,
+        false => SocketAddr::from(([127, 0, 0, 1], free_port()?)),
+    };
+    let engine = match Engine::start() {
+        Err(error) if options.optional => {
+            println!("skipped  sam local start-api: {error:#}");
+            return Ok(());
+        }
+        engine => engine?,
+    };
+    let template = sam::build()?.join("template.yaml");
+    let images = Images::get(&engine)?;
+    let network = Network::create(&engine)?;
+
+    eprintln!("Starting PostgreSQL and Redis in containers ...");
+    let ready = "eady to accept connections";
+    let password = secret();
+    let variable = format!("PASSWORD={password}");
+    let arguments = ["--publish=127.0.0.1::5432", "--tmpfs=/tmp", "--user=postgres", "--env", &variable];
+    let command = ["--entrypoint=sh", images.postgres(), "-c", START_POSTGRES];
+    let _postgres = network.run("postgres", "QUIT", ready, &[&arguments[..], &command].concat())?;
+    let command = ["--entrypoint=redis-server", images.redis(), "--save", "", "--protected-mode", "no"];
+    let _redis = network.run("redis", "TERM", ready, &command)?;
+
+    let address_here = network.published("postgres", 5432)?;
+    let owner = format!("postgres://postgres:{password}@{address_here}/{DATABASE}");
+    let app = format!("postgres://email_service_app:{}@postgres:5432/{DATABASE}", secret());
+    migrate::apply(&owner, Some(&app)).await.context("migrations failed")?;
+
+    let key = secret();
+    let mut variables: BTreeMap<_, _> = environment(settings, &app, "redis://redis:6379", &key).into_iter().collect();
+    // The template names a secret that no AWS has. Only what it declares can be replaced.
+    variables.insert("SECRET_ARN".to_owned(), String::new());
+    let environment = json!({ "Parameters": variables });
+    eprintln!("Starting sam local start-api ...");
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let sam = Service::run("sam local start-api", "TERM", "Press CTRL+C to quit", |directory| {
+        let file = directory.join("env.json");
+        fs::write(&file, environment.to_string())?;
+        let (template, file) = (template.display().to_string(), file.display().to_string());
+        let mut arguments = vec!["local", "start-api", "--template-file", &template, "--env-vars", &file];
+        arguments.extend(["--docker-network", &network.name, "--host", &host, "--port", &port]);
+        arguments.extend(images.sam_options());
+        let command = sam::sam(&arguments)?;
+        let mut words = vec!["env".to_owned(), "SAM_CLI_TELEMETRY=0".to_owned()];
+        words.extend(engine.environment());
+        let all = std::iter::once(command.get_program()).chain(command.get_args());
+        words.extend(all.map(|word| word.to_string_lossy().into_owned()));
+        Ok(words)
+    })?;
+
+    if options.serve {
+        eprintln!(
+            "\nReady at http://localhost:{port}, until Ctrl-C. The first call of a function starts its container."
+        );
+        eprintln!("Who you are: -H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'\n");
+        return follow(&sam).await;
+    }
+    let token = token(settings, &key).context("cannot sign a token")?;
+    let checked = Api { address }.check(&token).await;
+    if checked.is_err() {
+        let log = fs::read_to_string(sam.log()).unwrap_or_default();
+        eprintln!("The log of sam local start-api ends:\n{}", last_lines(&log, 40));
+    }
+    checked
+}
+
+/// Shows a server's output until we are told to end.
+async fn follow(service: &Service) -> Result<()> {
+    let mut log = File::open(service.log())?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    while service.pid().is_some() {
+        io::copy(&mut log, &mut io::stderr())?;
+        io::stderr().flush()?;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        }
+    }
+    bail!("sam local start-api has ended")
+}
+
+/// The API that is under test.
+struct Api {
+    address: SocketAddr,
+}
+
+/// The header fields that say who calls.
+type Caller<'a> = &'a [(&'a str, &'a str)];
+
+impl Api {
+    /// The contract's main paths; prints a line for each.
+    async fn check(&self, token: &str) -> Result<()> {
+        let bearer = format!("Bearer {token}");
+        let me: Caller<'_> = &[("X-Tenant-ID", TENANT), ("X-User-ID", USER)];
+        let with_token: Caller<'_> = &[("Authorization", &bearer)];
+        let colleague = Uuid::now_v7().to_string();
+        let other: Caller<'_> = &[("X-Tenant-ID", TENANT), ("X-User-ID", &colleague)];
+        let account = json!({
+            "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap", "hostname": "imap.example.com",
+            "port": 993, "username": "jane", "password": "correct horse battery staple",
+        })
+        .to_string();
+        let accounts = "/api/accounts";
+
+        self.expect("health", 200, "GET", "/health", &[], "").await?;
+        self.expect("health with databases", 200, "GET", "/health/ready", &[], "").await?;
+        let answer = self.expect("no identity", 401, "GET", accounts, &[], "").await?;
+        ensure!(answer.headers().contains_key("www-authenticate"), "it has no WWW-Authenticate");
+        let forged = [("Authorization", "Bearer e30.e30.")];
+        self.expect("a forged token", 401, "GET", accounts, &forged, "").await?;
+
+        let answer = self.expect("create", 201, "POST", accounts, me, &account).await?;
+        let created = json(&answer)?;
+        let id = created["id"].as_str().context("the account has no id")?;
+        let path = format!("{accounts}/{id}");
+        ensure!(answer.headers().get("location").is_some_and(|location| location == path.as_str()), "a wrong Location");
+        ensure!(!answer.body().contains("correct horse"), "the answer has the password");
+        self.expect("the same address again", 409, "POST", accounts, me, &account).await?;
+        let answer = self.expect("faulty input", 400, "POST", accounts, me, r#"{"port": "993"}"#).await?;
+        ensure!(
+            json(&answer)?["details"].as_array().is_some_and(|faults| faults.len() > 1),
+            "not every fault is named"
+        );
+
+        let answer =
+            json(&self.expect("list, with a token", 200, "GET", "/api/accounts?limit=1", with_token, "").await?)?;
+        ensure!(answer["accounts"] == json!([created]) && answer["pagination"]["limit"] == 1, "a wrong list: {answer}");
+        let answer = json(&self.expect("get", 200, "GET", &path, me, "").await?)?;
+        ensure!(answer == created, "another account: {answer}");
+        let answer = json(&self.expect("update", 200, "PUT", &path, me, r#"{"syncInterval": 600}"#).await?)?;
+        ensure!(answer["syncInterval"] == 600, "nothing changed: {answer}");
+        let answer = self.expect("another user's account", 403, "GET", &path, other, "").await?;
+        let limit = answer.headers().get("x-ratelimit-limit").context("it has no X-RateLimit-Limit")?;
+        let limit: u32 = limit.to_str()?.parse()?;
+        self.expect("delete", 200, "DELETE", &path, me, "").await?;
+        self.expect("delete once more", 404, "DELETE", &path, me, "").await?;
+        self.expect("an unknown path", 404, "GET", "/unknown", &[], "").await?;
+        self.expect("a wrong method", 405, "PATCH", accounts, me, "").await?;
+
+        let preflight = [("Origin", "http://localhost:3000"), ("Access-Control-Request-Method", "POST")];
+        let answer = self.expect("preflight", 204, "OPTIONS", accounts, &preflight, "").await?;
+        let origin = answer.headers().get("access-control-allow-origin");
+        ensure!(origin.is_some_and(|origin| origin == "http://localhost:3000"), "the origin is not allowed");
+
+        // One of them is the 403 above.
+        for _ in 1..limit {
+            let answer = self.call("GET", accounts, other, "").await?;
+            ensure!(answer.status() == 200, "refused too early: {answer:?}");
+        }
+        let answer = self.expect("one request over the limit", 429, "GET", accounts, other, "").await?;
+        ensure!(answer.headers().contains_key("retry-after"), "it has no Retry-After");
+        Ok(())
+    }
+
+    async fn expect(
+        &self,
+        what: &str,
+        status: u16,
+        method: &str,
+        path: &str,
+        caller: Caller<'_>,
+        body: &str,
+    ) -> Result<Response<String>> {
+        let answer = self.call(method, path, caller, body).await?;
+        ensure!(answer.status() == status, "{what}: {method} {path} wanted {status} and got {answer:?}");
+        println!("ok  {status}  {what}");
+        Ok(answer)
+    }
+
+    async fn call(&self, method: &str, path: &str, caller: Caller<'_>, body: &str) -> Result<Response<String>> {
+        let mut request = Request::builder().method(method).uri(path).header("Host", self.address.to_string());
+        for (name, value) in caller {
+            request = request.header(*name, *value);
+        }
+        if !body.is_empty() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let answer = send(self.address, request.body(body.to_owned())?).await;
+        answer.with_context(|| format!("no answer to {method} {path}"))
+    }
+}
+
+fn json(answer: &Response<String>) -> Result<Value> {
+    serde_json::from_str(answer.body()).with_context(|| format!("no JSON: {}", answer.body()))
+}
