@@ -126,9 +126,12 @@ async fn some_request_waits_for_a_lock(servers: &Servers) {
 }
 
 /// Cuts the functions' connections, so that they connect anew.
-async fn cut_connections(owner: &Client) {
+pub async fn cut_connections(owner: &Client) {
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
     owner.execute(cut, &[]).await.unwrap();
+    // They are told to end, and take a moment.
+    let left = "select count(*) from pg_stat_activity where usename = 'email_service_app'";
+    while owner.query_one(left, &[]).await.unwrap().get::<_, i64>(0) > 0 {}
 }
 
 #[tokio::test]

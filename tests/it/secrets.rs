@@ -93,10 +93,7 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
     let owner = connect(&servers.postgres.owner_url("app")).await;
     owner.batch_execute("alter role email_service_app password 'rotated-password'").await.unwrap();
     moto.put(&arn, &secret(rotated)).await;
-    owner
-        .execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'", &[])
-        .await
-        .unwrap();
+    crate::faults::cut_connections(&owner).await;
     let answer = api.get(&path).by(&user).send().await;
     assert_eq!((answer.status, answer.body), (200, created), "{}", api.log());
     assert!(api.log().contains("read the secret again"));
@@ -104,10 +101,7 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
 
     // A password that the secret does not know either is an error, and no loop.
     owner.batch_execute("alter role email_service_app password 'unknown to all'").await.unwrap();
-    owner
-        .execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'", &[])
-        .await
-        .unwrap();
+    crate::faults::cut_connections(&owner).await;
     api.get(&path).by(&user).send().await.is_refused(500);
 }
 

@@ -248,3 +248,14 @@ fn openapi_json_has_the_routes_of_the_template() {
         .collect();
     assert_eq!(documented, routes());
 }
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let page = read("docs/SECURITY.md");
+    let named: Vec<_> = page.split('`').filter_map(|word| word.split_once(".rs::")).collect();
+    assert!(named.len() >= 30, "{named:?}");
+    for (file, test) in named {
+        let path = if file.contains('/') { format!("{file}.rs") } else { format!("tests/it/{file}.rs") };
+        assert!(read(&path).contains(&format!("fn {test}(")), "{path} has no {test}");
+    }
+}
