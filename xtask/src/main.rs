@@ -3,8 +3,8 @@
 mod bench;
 mod demo;
 mod dev;
-mod outside;
 mod docker;
+mod outside;
 mod sam;
 mod sam_local;
 mod settings;

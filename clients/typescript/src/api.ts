@@ -175,27 +175,18 @@ export interface components {
         };
         /** @description What an update changes; `None` stays as it is. */
         AccountChange: {
-            /** @description See [`Account`]. */
             accountName?: components["schemas"]["AccountName"];
-            /** @description See [`Account`]. */
             emailAddress?: components["schemas"]["EmailAddress"];
-            /** @description See [`Account`]. */
             encryption?: components["schemas"]["Encryption"];
-            /** @description See [`Account`]. */
             hostname?: components["schemas"]["Hostname"];
-            /** @description `Some(false)` acts as a delete. */
+            /** @description False acts as a delete. */
             isEnabled?: boolean;
-            /** @description See [`Account`]. */
             isSyncEnabled?: boolean;
             /** @description A new password; it gets a new salt. */
             password?: components["schemas"]["Password"];
-            /** @description See [`Account`]. */
             port?: components["schemas"]["Port"];
-            /** @description See [`Account`]. */
             protocol?: components["schemas"]["Protocol"];
-            /** @description See [`Account`]. */
             syncInterval?: components["schemas"]["SyncInterval"];
-            /** @description See [`Account`]. */
             username?: components["schemas"]["Username"];
         };
         /**
@@ -246,7 +237,7 @@ export interface components {
          * @example tls
          * @enum {string}
          */
-        Encryption: "tls" | "starttls" | "none";
+        Encryption: string;
         /** @description The JSON that a client gets for an [`Error`]. */
         Error: {
             /** @description Every fault of the request, where it was read. */
@@ -284,28 +275,17 @@ export interface components {
         Hostname: string;
         /** @description All that a new account needs from its owner. */
         NewAccount: {
-            /** @description See [`Account`]. */
             accountName: components["schemas"]["AccountName"];
-            /** @description See [`Account`]. */
             emailAddress: components["schemas"]["EmailAddress"];
-            /** @description See [`Account`]. */
             encryption?: components["schemas"]["Encryption"];
-            /** @description See [`Account`]. */
             hostname: components["schemas"]["Hostname"];
-            /**
-             * @description See [`Account`].
-             * @default true
-             */
+            /** @default true */
             isSyncEnabled: boolean;
             /** @description The mailbox's password, in the clear: only its hash is stored. */
             password: components["schemas"]["Password"];
-            /** @description See [`Account`]. */
             port: components["schemas"]["Port"];
-            /** @description See [`Account`]. */
             protocol: components["schemas"]["Protocol"];
-            /** @description See [`Account`]. */
             syncInterval?: components["schemas"]["SyncInterval"];
-            /** @description See [`Account`]. */
             username: components["schemas"]["Username"];
         };
         /** @description Where a page stands among all accounts. */
@@ -342,7 +322,7 @@ export interface components {
          * @example imap
          * @enum {string}
          */
-        Protocol: "imap" | "pop3";
+        Protocol: string;
         /** @description The answer, also when it is a 503. */
         Readiness: {
             /** @description The state of each. */
