@@ -20,10 +20,24 @@ const STAND_IN: &str = "email_service/stand-in:latest";
 /// The image that the SAM CLI makes of ours, with its runtime interface emulator in it.
 const STAND_IN_OF_SAM: &str = "email_service/stand-in:rapid-x86_64";
 
+/// The network interface of every engine's default network, on which the SAM CLI reaches the functions.
+const BRIDGE: &str = "docker0";
+
 /// A Docker engine.
 pub(crate) struct Engine {
     /// The engine that we started, with its address; none where one runs anyway.
     own: Option<(Service, String)>,
+    bridge_is_ours: bool,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.own = None;
+        if self.bridge_is_ours {
+            // The engine makes it and leaves it; what cannot be removed is an idle interface.
+            let _ = Command::new("ip").args(["link", "delete", BRIDGE]).output();
+        }
+    }
 }
 
 impl Engine {
@@ -31,7 +45,7 @@ impl Engine {
     /// No engine answers and none can be started; the error says why.
     pub(crate) fn start() -> Result<Self> {
         ensure!(find("docker").is_some(), "Docker is not installed");
-        let running = Self { own: None };
+        let running = Self { own: None, bridge_is_ours: false };
         if running.docker(&["version"]).output()?.status.success() {
             return Ok(running);
         }
@@ -39,6 +53,7 @@ impl Engine {
         ensure!(can_start, "no Docker engine answers, and only root can start one here, where dockerd is installed");
         let dockerd = find("dockerd").context("dockerd is gone")?;
         eprintln!("Starting a Docker engine ...");
+        let bridge_is_ours = !Path::new("/sys/class/net").join(BRIDGE).exists();
         let mut address = String::new();
         let service = Service::run("the Docker engine", "TERM", "API listen on", |directory| {
             let path = |name: &str| directory.join(name).display().to_string();
@@ -46,13 +61,13 @@ impl Engine {
             let options = [("--host", address.clone()), ("--data-root", path("data")), ("--exec-root", path("exec"))];
             let mut command = vec![dockerd.display().to_string(), "--pidfile".to_owned(), path("pid")];
             command.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
-            // The host's network stays as it is: containers talk over a bridge that goes with its network, and
-            // published ports are carried by a process.
-            let network = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"];
+            // The host's rules stay as they are: containers talk over bridges, and published ports are carried by a
+            // process.
+            let network = ["--iptables=false", "--ip6tables=false", "--ip-forward=false"];
             command.extend(network.map(str::to_owned));
             Ok(command)
         })?;
-        Ok(Self { own: Some((service, address)) })
+        Ok(Self { own: Some((service, address)), bridge_is_ours })
     }
 
     /// The environment in which `docker` and the SAM CLI find the engine, as arguments of `env`.
@@ -123,7 +138,12 @@ impl<'a> Images<'a> {
         let mut programs = vec![initdb.clone(), binaries.join("postgres"), redis];
         programs.extend(["plpgsql.so", "dict_snowball.so"].map(|module| modules.join(module)));
         programs.extend(["sh", "mv", "chmod", "cp", "rm"].map(|name| Path::new("/bin").join(name)));
-        let mut files: BTreeSet<PathBuf> = libraries(&programs)?;
+        let mut files = libraries(&programs)?;
+        // The functions want more parts of the C library than these programs do.
+        let c_library =
+            files.iter().find(|file| file.ends_with("libc.so.6")).context("ldd names no libc.so.6")?.clone();
+        let parts = ["libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"];
+        files.extend(parts.map(|part| c_library.with_file_name(part)));
         files.extend(programs);
         files.extend([ask("--sharedir")?, "/usr/share/zoneinfo".into(), "/etc/passwd".into(), "/etc/group".into()]);
 
@@ -207,7 +227,12 @@ impl<'a> Network<'a> {
 
 impl Drop for Network<'_> {
     fn drop(&mut self) {
-        // A failure leaves an empty network, which does no harm.
+        // The SAM CLI may leave containers when it is ended. What we cannot remove, nobody can remove here.
+        let list = "{{range $id, $container := .Containers}}{{$id}} {{end}}";
+        let containers = self.engine.ask(&["network", "inspect", "--format", list, &self.name]).unwrap_or_default();
+        for container in containers.split_whitespace() {
+            let _ = self.engine.ask(&["rm", "--force", "--volumes", container]);
+        }
         let _ = self.engine.ask(&["network", "rm", &self.name]);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     env::{self, consts::ARCH},
     fs::{self, Permissions},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -124,14 +124,12 @@ async fn emulate(directory: &Path) -> Result<()> {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
 
-    let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
-    let artifact = |id: &str| directory.join(id).join("bootstrap");
-    let emulated =
-        functions.iter().find(|function| function.binary == EMULATED).context("it is not in the template")?;
-    let emulated = artifact(&emulated.logical_id).display().to_string();
-    for function in &mut functions {
-        function.binary = format!("{}/bootstrap", function.logical_id);
+    let functions = template::routes(&workspace_root().join("template.yaml"))?;
+    for function in &functions {
+        // The gateway looks for them by these names. Links of an earlier look went with what it looked at.
+        symlink(directory.join(&function.logical_id).join("bootstrap"), directory.join(&function.binary))?;
     }
+    let emulated = directory.join(EMULATED).display().to_string();
     let mut options = Options::new(functions, directory.to_path_buf());
     options.env = environment.clone();
     let gateway = Gateway::start(options).await?;

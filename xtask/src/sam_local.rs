@@ -98,10 +98,14 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         let (template, file) = (template.display().to_string(), file.display().to_string());
         let mut arguments = vec!["local", "start-api", "--template-file", &template, "--env-vars", &file];
         arguments.extend(["--docker-network", &network.name, "--host", &host, "--port", &port]);
+        // samconfig.toml says so, too, but is looked for beside the template.
+        arguments.extend(["--warm-containers", "LAZY"]);
         arguments.extend(images.sam_options());
         let command = sam::sam(&arguments)?;
         let mut words = vec!["env".to_owned(), "SAM_CLI_TELEMETRY=0".to_owned()];
         words.extend(engine.environment());
+        // `env` would take the path of a pinned version, which has a `=` in it, for a variable.
+        words.extend(["sh", "-c", r#"exec "$@""#, "sh"].map(str::to_owned));
         let all = std::iter::once(command.get_program()).chain(command.get_args());
         words.extend(all.map(|word| word.to_string_lossy().into_owned()));
         Ok(words)
