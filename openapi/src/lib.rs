@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::auth::NOBODY;
-use shared::call::{MAX_BODY_BYTES, NO_SUCH_ACCOUNT, NOT_YOURS};
+use shared::call::{MAX_BODY_BYTES, NO_OBJECT, NO_SUCH_ACCOUNT, NOT_YOURS};
 use shared::error::{ADDRESS_TAKEN, Envelope, Error};
 use shared::validation::{Fault, Field};
 use shared::{VERSION, account::Port, account::Protocol};
@@ -91,7 +91,7 @@ fn operations() -> Vec<Operation> {
     let unreadable = || {
         let fault = |field, message: &str| Fault { field, message: message.to_owned() };
         vec![
-            ("no JSON", Error::Malformed("The body must be a JSON object.".into())),
+            ("no JSON", Error::Malformed(NO_OBJECT.into())),
             ("faults", Error::Invalid(vec![fault("protocol", Protocol::RULE), fault("port", Port::RULE)])),
             ("too large", Error::PayloadTooLarge { limit: MAX_BODY_BYTES }),
         ]
@@ -426,14 +426,7 @@ fn schemas() -> Result<Value> {
     add::<Envelope>(&mut all);
     let mut schemas = Map::new();
     for (name, schema) in all {
-        let mut schema = serde_json::to_value(schema)?;
-        for property in schema["properties"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-            // A comment that refers to another type says nothing outside of the code.
-            if property["description"].as_str().is_some_and(|text| text.starts_with("See [")) {
-                property.as_object_mut().and_then(|property| property.remove("description"));
-            }
-        }
-        schemas.insert(name, schema);
+        schemas.insert(name, serde_json::to_value(schema)?);
     }
     let new = schemas.get_mut("NewAccount").context("no NewAccount")?;
     new["properties"]["isSyncEnabled"]["default"] = true.into();

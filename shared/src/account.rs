@@ -106,64 +106,64 @@ pub struct Account {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(rename_all = "camelCase"))]
 pub struct NewAccount {
-    /// See [`Account`].
+    /// What the user calls it.
     pub account_name: AccountName,
-    /// See [`Account`].
+    /// The mailbox's address.
     pub email_address: EmailAddress,
-    /// See [`Account`].
+    /// How mail is fetched.
     pub protocol: Protocol,
-    /// See [`Account`].
+    /// The mail server.
     pub hostname: Hostname,
-    /// See [`Account`].
+    /// The mail server's port.
     pub port: Port,
-    /// See [`Account`].
+    /// How the connection to the mail server is protected.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub encryption: Encryption,
-    /// See [`Account`].
+    /// The login at the mail server.
     pub username: Username,
     /// The mailbox's password, in the clear: only its hash is stored.
     pub password: Password,
-    /// See [`Account`].
+    /// Whether mail is fetched regularly.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub is_sync_enabled: bool,
-    /// See [`Account`].
+    /// Seconds between two synchronisations.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub sync_interval: SyncInterval,
 }
 
-/// What an update changes; `None` stays as it is.
+/// What an update changes; a field that is missing stays as it is.
 #[derive(Debug, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(rename_all = "camelCase"))]
 pub struct AccountChange {
-    /// See [`Account`].
+    /// What the user calls it.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub account_name: Option<AccountName>,
-    /// See [`Account`].
+    /// The mailbox's address.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub email_address: Option<EmailAddress>,
-    /// See [`Account`].
+    /// How mail is fetched.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub protocol: Option<Protocol>,
-    /// See [`Account`].
+    /// The mail server.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub hostname: Option<Hostname>,
-    /// See [`Account`].
+    /// The mail server's port.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub port: Option<Port>,
-    /// See [`Account`].
+    /// How the connection to the mail server is protected.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub encryption: Option<Encryption>,
-    /// See [`Account`].
+    /// The login at the mail server.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub username: Option<Username>,
     /// A new password; it gets a new salt.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub password: Option<Password>,
-    /// See [`Account`].
+    /// Whether mail is fetched regularly.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub is_sync_enabled: Option<bool>,
-    /// See [`Account`].
+    /// Seconds between two synchronisations.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub sync_interval: Option<SyncInterval>,
     /// False acts as a delete.

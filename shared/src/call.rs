@@ -57,13 +57,13 @@ impl Call {
             return Err(Error::Malformed("Send the body as JSON, with Content-Type: application/json.".into()));
         }
         if self.request.body.is_empty() {
-            return Err(Error::Malformed("The body is empty. Send a JSON object.".into()));
+            return Err(Error::Malformed("The body is empty. Send a JSON object, such as {}.".into()));
         }
         // Into a `Value`, the parser reports positions and never quotes the input.
         match serde_json::from_slice(&self.request.body) {
             Ok(Value::Object(object)) => Ok(Fields::new(object)),
-            Ok(_) => Err(Error::Malformed("The body must be a JSON object.".into())),
-            Err(error) => Err(Error::Malformed(format!("The body is not valid JSON: {error}."))),
+            Ok(_) => Err(Error::Malformed(NO_OBJECT.into())),
+            Err(error) => Err(Error::Malformed(format!("The body is not valid JSON: {error}. Correct it there."))),
         }
     }
 
@@ -76,6 +76,9 @@ impl Call {
         id.and_then(|id| AccountId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
     }
 }
+
+/// What a client learns of a body that is JSON, but no object.
+pub const NO_OBJECT: &str = "The body is no JSON object. Send the fields between braces, such as {\"port\": 993}.";
 
 /// What a client learns of an account that is unknown, deleted, or no account at all.
 pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";

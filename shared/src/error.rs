@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{0}")]
     Malformed(String),
     /// 400: some fields or parameters are at fault; all of them are listed.
-    #[error("Some fields are not valid. See details for each of them.")]
+    #[error("Some fields are not valid. Correct those in details and send the request again.")]
     Invalid(Vec<Fault>),
     /// 401: nobody, or nobody that we believe.
     #[error("{0}")]
@@ -26,7 +26,7 @@ pub enum Error {
     #[error("{0}")]
     NotFound(&'static str),
     /// 405, with the methods that the path has.
-    #[error("This path does not have this method. It has: {allow}.")]
+    #[error("This path does not have this method. Use one of these: {allow}.")]
     MethodNotAllowed {
         /// The value of `Allow`.
         allow: String,
@@ -35,7 +35,7 @@ pub enum Error {
     #[error("{0}")]
     Conflict(&'static str),
     /// 413, with the most bytes that a body may have.
-    #[error("The body is too large: at most {limit} bytes are accepted.")]
+    #[error("The body is too large. Send at most {limit} bytes.")]
     PayloadTooLarge {
         /// Bytes.
         limit: usize,
@@ -54,7 +54,7 @@ pub enum Error {
 /// What a client learns when it has an account with the address already.
 pub const ADDRESS_TAKEN: &str = "You already have an account with this email address. Update or delete that one.";
 
-/// The JSON that a client gets for an [`Error`].
+/// Every answer that is no success.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = Error))]

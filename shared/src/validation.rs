@@ -50,7 +50,7 @@ impl Fields {
     pub fn required<T: Field>(&mut self, field: &'static str) -> Option<T> {
         let value = self.optional(field);
         if value.is_none() && !self.faults.iter().any(|fault| fault.field == field) {
-            self.faults.push(Fault { field, message: "is required".into() });
+            self.faults.push(Fault { field, message: format!("is required and {}", T::RULE) });
         }
         value
     }
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(fields.optional::<bool>("d"), Some(true));
         let Err(Error::Invalid(faults)) = fields.finish() else { panic!("no faults") };
         let faults: Vec<_> = faults.iter().map(|f| (f.field, f.message.as_str())).collect();
-        assert_eq!(faults, [("a", "is required"), ("b", bool::RULE), ("c", bool::RULE)]);
+        assert_eq!(faults, [("a", "is required and must be true or false"), ("b", bool::RULE), ("c", bool::RULE)]);
     }
 
     fn query(value: &str) -> Vec<(String, String)> {

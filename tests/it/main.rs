@@ -7,6 +7,7 @@ mod cors;
 mod cost;
 mod credentials;
 mod database;
+mod docs;
 mod errors;
 mod faults;
 mod front_doors;

@@ -173,20 +173,29 @@ export interface components {
             /** @description The login at the mail server. */
             username: string;
         };
-        /** @description What an update changes; `None` stays as it is. */
+        /** @description What an update changes; a field that is missing stays as it is. */
         AccountChange: {
+            /** @description What the user calls it. */
             accountName?: components["schemas"]["AccountName"];
+            /** @description The mailbox's address. */
             emailAddress?: components["schemas"]["EmailAddress"];
+            /** @description How the connection to the mail server is protected. */
             encryption?: components["schemas"]["Encryption"];
+            /** @description The mail server. */
             hostname?: components["schemas"]["Hostname"];
             /** @description False acts as a delete. */
             isEnabled?: boolean;
+            /** @description Whether mail is fetched regularly. */
             isSyncEnabled?: boolean;
             /** @description A new password; it gets a new salt. */
             password?: components["schemas"]["Password"];
+            /** @description The mail server's port. */
             port?: components["schemas"]["Port"];
+            /** @description How mail is fetched. */
             protocol?: components["schemas"]["Protocol"];
+            /** @description Seconds between two synchronisations. */
             syncInterval?: components["schemas"]["SyncInterval"];
+            /** @description The login at the mail server. */
             username?: components["schemas"]["Username"];
         };
         /**
@@ -237,8 +246,8 @@ export interface components {
          * @example tls
          * @enum {string}
          */
-        Encryption: string;
-        /** @description The JSON that a client gets for an [`Error`]. */
+        Encryption: "tls" | "starttls" | "none";
+        /** @description Every answer that is no success. */
         Error: {
             /** @description Every fault of the request, where it was read. */
             details?: components["schemas"]["Fault"][];
@@ -275,17 +284,28 @@ export interface components {
         Hostname: string;
         /** @description All that a new account needs from its owner. */
         NewAccount: {
+            /** @description What the user calls it. */
             accountName: components["schemas"]["AccountName"];
+            /** @description The mailbox's address. */
             emailAddress: components["schemas"]["EmailAddress"];
+            /** @description How the connection to the mail server is protected. */
             encryption?: components["schemas"]["Encryption"];
+            /** @description The mail server. */
             hostname: components["schemas"]["Hostname"];
-            /** @default true */
+            /**
+             * @description Whether mail is fetched regularly.
+             * @default true
+             */
             isSyncEnabled: boolean;
             /** @description The mailbox's password, in the clear: only its hash is stored. */
             password: components["schemas"]["Password"];
+            /** @description The mail server's port. */
             port: components["schemas"]["Port"];
+            /** @description How mail is fetched. */
             protocol: components["schemas"]["Protocol"];
+            /** @description Seconds between two synchronisations. */
             syncInterval?: components["schemas"]["SyncInterval"];
+            /** @description The login at the mail server. */
             username: components["schemas"]["Username"];
         };
         /** @description Where a page stands among all accounts. */
@@ -322,7 +342,7 @@ export interface components {
          * @example imap
          * @enum {string}
          */
-        Protocol: string;
+        Protocol: "imap" | "pop3";
         /** @description The answer, also when it is a 503. */
         Readiness: {
             /** @description The state of each. */
