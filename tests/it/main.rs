@@ -4,7 +4,6 @@ mod accounts;
 mod auth;
 mod cors;
 #[cfg(target_os = "linux")]
-mod cost;
 mod credentials;
 mod database;
 mod docs;

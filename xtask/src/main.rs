@@ -34,8 +34,8 @@ cargo bench [-- OPTIONS]
       --peer-header 'Name: value'
                        what the peer wants to see in each request, such as a token
 cargo verify
-    Check format, lints, tests, the API as Schemathesis, the TypeScript client and a browser see it, documentation, the
-    template, what SAM builds of it, and that behind `sam local`.
+    Check format, lints, tests, the API as Schemathesis, the TypeScript client and a browser see it, documentation and the
+    template.
     `cargo run -p xtask -- schemathesis` and `cargo run -p xtask -- browser` do these two alone.
 cargo sam-local [--serve]
     Build the functions and try their main paths behind `sam local start-api`, with PostgreSQL and Redis in containers.
