@@ -3,7 +3,6 @@
 mod accounts;
 mod auth;
 mod cors;
-#[cfg(target_os = "linux")]
 mod credentials;
 mod database;
 mod docs;
