@@ -48,37 +48,53 @@ impl Call {
     /// The body's fields.
     ///
     /// # Errors
-    /// It is too large, is declared as something other than JSON, or is no JSON object.
+    /// See [`body`].
     pub fn body(&self) -> Result<Fields, Error> {
-        if self.request.body.len() > MAX_BODY_BYTES {
-            return Err(Error::PayloadTooLarge { limit: MAX_BODY_BYTES });
-        }
-        if !self.request.header("content-type").is_none_or(is_json) {
-            return Err(Error::Malformed("Send the body as JSON, with Content-Type: application/json.".into()));
-        }
-        if self.request.body.is_empty() {
-            return Err(Error::Malformed("The body is empty. Send a JSON object, such as {}.".into()));
-        }
-        // Into a `Value`, the parser reports positions and never quotes the input.
-        match serde_json::from_slice(&self.request.body) {
-            Ok(Value::Object(object)) => Ok(Fields::new(object)),
-            Ok(_) => Err(Error::Malformed(NO_OBJECT.into())),
-            Err(error) => Err(Error::Malformed(format!("The body is not valid JSON: {error}. Correct it there."))),
-        }
+        body(&self.request)
     }
 
     /// The account that the path names.
     ///
     /// # Errors
-    /// What is no id names no account: [`Error::NotFound`].
+    /// See [`account_id`].
     pub fn account_id(&self) -> Result<AccountId, Error> {
-        let id = self.request.path_parameters.get("id");
-        id.and_then(|id| AccountId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
+        account_id(&self.request)
     }
 }
 
 /// What a client learns of a body that is JSON, but no object.
 pub const NO_OBJECT: &str = "The body is no JSON object. Send the fields between braces, such as {\"port\": 993}.";
+
+/// The fields of a request's body.
+///
+/// # Errors
+/// It is too large, is declared as something other than JSON, or is no JSON object.
+pub fn body(request: &Request) -> Result<Fields, Error> {
+    if request.body.len() > MAX_BODY_BYTES {
+        return Err(Error::PayloadTooLarge { limit: MAX_BODY_BYTES });
+    }
+    if !request.header("content-type").is_none_or(is_json) {
+        return Err(Error::Malformed("Send the body as JSON, with Content-Type: application/json.".into()));
+    }
+    if request.body.is_empty() {
+        return Err(Error::Malformed("The body is empty. Send a JSON object, such as {}.".into()));
+    }
+    // Into a `Value`, the parser reports positions and never quotes the input.
+    match serde_json::from_slice(&request.body) {
+        Ok(Value::Object(object)) => Ok(Fields::new(object)),
+        Ok(_) => Err(Error::Malformed(NO_OBJECT.into())),
+        Err(error) => Err(Error::Malformed(format!("The body is not valid JSON: {error}. Correct it there."))),
+    }
+}
+
+/// The account that a request's path names.
+///
+/// # Errors
+/// What is no id names no account: [`Error::NotFound`].
+pub fn account_id(request: &Request) -> Result<AccountId, Error> {
+    let id = request.path_parameters.get("id");
+    id.and_then(|id| AccountId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
+}
 
 /// What a client learns of an account that is unknown, deleted, or no account at all.
 pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";

@@ -144,6 +144,14 @@ impl Config {
         Self::read(Variables::of_process())
     }
 
+    /// Reads variables that come from elsewhere than the process's environment.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String> + 'static) -> anyhow::Result<Self> {
+        Self::read(Variables::new(lookup))
+    }
+
     fn read(mut vars: Variables) -> anyhow::Result<Self> {
         let config = Self {
             public: public(&mut vars),
@@ -306,7 +314,7 @@ mod tests {
     fn read(overrides: &[(&str, &str)]) -> Result<Config, String> {
         let vars: std::collections::HashMap<String, String> =
             GOOD.iter().chain(overrides).map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        Config::read(Variables::new(move |name| vars.get(name).cloned())).map_err(|e| e.to_string())
+        Config::from_variables(move |name| vars.get(name).cloned()).map_err(|e| e.to_string())
     }
 
     #[test]

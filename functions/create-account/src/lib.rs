@@ -5,7 +5,11 @@ use shared::http::StatusCode;
 use shared::validation::Fields;
 use shared::{Call, Error, Reply};
 
-fn read(mut fields: Fields) -> Result<NewAccount, Error> {
+/// Reads the body's fields.
+///
+/// # Errors
+/// [`Error::Invalid`] with every fault.
+pub fn read(mut fields: Fields) -> Result<NewAccount, Error> {
     let account_name = fields.required("accountName");
     let email_address = fields.required("emailAddress");
     let protocol = fields.required("protocol");

@@ -11,14 +11,21 @@ pub const DEFAULT_LIMIT: i64 = 100;
 /// The most accounts of a page.
 pub const MAX_LIMIT: i64 = 1000;
 
+/// Which page of the list is asked for.
 #[derive(Debug, PartialEq)]
-struct Input {
-    limit: i64,
-    offset: i64,
+pub struct Input {
+    /// The most accounts on a page, 1 to 1000.
+    pub limit: i64,
+    /// How many accounts come before the page.
+    pub offset: i64,
 }
 
 impl Input {
-    fn read(query: &[(String, String)]) -> Result<Self, Error> {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with both faults.
+    pub fn read(query: &[(String, String)]) -> Result<Self, Error> {
         let limit = whole_number(query, "limit", DEFAULT_LIMIT, 1..=MAX_LIMIT);
         let offset = whole_number(query, "offset", 0, 0..=i64::MAX);
         match (limit, offset) {

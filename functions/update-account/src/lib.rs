@@ -5,7 +5,11 @@ use shared::http::StatusCode;
 use shared::validation::Fields;
 use shared::{Call, Error, Reply};
 
-fn read(mut fields: Fields) -> Result<AccountChange, Error> {
+/// Reads the body's fields.
+///
+/// # Errors
+/// [`Error::Invalid`] with every fault.
+pub fn read(mut fields: Fields) -> Result<AccountChange, Error> {
     let change = AccountChange {
         account_name: fields.optional("accountName"),
         email_address: fields.optional("emailAddress"),
