@@ -14,11 +14,23 @@ use crate::workspace_root;
 
 /// Builds the functions' binaries with Cargo, whose progress goes to standard error; returns their directory.
 pub fn build_functions<N: AsRef<str>>(release: bool, names: impl IntoIterator<Item = N>) -> Result<PathBuf> {
+    build_binaries(release, None, names)
+}
+
+/// As [`build_functions`], for any binaries; `wrapper` stands before the compiler for our own crates.
+pub fn build_binaries<N: AsRef<str>>(
+    release: bool,
+    wrapper: Option<&Path>,
+    names: impl IntoIterator<Item = N>,
+) -> Result<PathBuf> {
     // The whole workspace selects the features, as in `cargo test --workspace`, `sam build` and `cargo run` for us: so
     // nothing is compiled twice.
     let mut command = cargo_command(&["build", "--workspace", "--message-format=json-render-diagnostics"]);
     if release {
         command.arg("--release");
+    }
+    if let Some(wrapper) = wrapper {
+        command.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
     }
     for name in names {
         command.args(["--bin", name.as_ref()]);

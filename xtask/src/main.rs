@@ -1,13 +1,16 @@
-//! The commands behind `cargo dev`, `cargo bench`, `cargo verify`, `cargo sam-local` and `cargo migrate`.
+//! The commands behind `cargo dev`, `cargo bench`, `cargo verify`, `cargo fuzz-all`, `cargo soak`, `cargo sam-local` and
+//! `cargo migrate`.
 
 mod bench;
 mod demo;
 mod dev;
 mod docker;
+mod fuzz;
 mod outside;
 mod sam;
 mod sam_local;
 mod settings;
+mod soak;
 mod verify;
 
 use std::process::ExitCode;
@@ -34,9 +37,13 @@ cargo bench [-- OPTIONS]
       --peer-header 'Name: value'
                        what the peer wants to see in each request, such as a token
 cargo verify
-    Check format, lints, tests, the API as Schemathesis, the TypeScript client and a browser see it, documentation and the
-    template.
+    Check format, lints, dependencies, tests, hostile input, the API as Schemathesis, the TypeScript client and a browser
+    see it, documentation and the template.
     `cargo run -p xtask -- schemathesis` and `cargo run -p xtask -- browser` do these two alone.
+cargo fuzz-all [TARGET] [--runs N]
+    Run the fuzz targets (body, config, event, query, token), or one, on N inputs each (default 2000000).
+cargo soak [--minutes N]
+    Many tenants at work while PostgreSQL, Redis and the functions fail, for N minutes (default 5).
 cargo sam-local [--serve]
     Build the functions and try their main paths behind `sam local start-api`, with PostgreSQL and Redis in containers.
     Uses the Docker engine that runs; root gets one for the time where only dockerd is installed.
@@ -70,6 +77,8 @@ async fn run() -> Result<()> {
         ("verify", []) => verify::run(),
         ("schemathesis", []) => outside::schemathesis().await,
         ("browser", []) => outside::browser().await,
+        ("fuzz-all", rest) => fuzz::run(&fuzz::Options::parse(rest)?),
+        ("soak", rest) => soak::run(soak::Options::parse(rest)?).await,
         ("migrate", []) => migrate(&Settings::load()?).await,
         ("help" | "--help" | "-h", _) => {
             print!("{USAGE}");

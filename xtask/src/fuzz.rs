@@ -1,0 +1,58 @@
+//! `cargo fuzz-all`: hostile input for all that takes bytes from outside; see `fuzz/`.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use xtask::{build::build_binaries, workspace_root};
+
+const TARGETS: [&str; 5] = ["body", "config", "event", "query", "token"];
+
+/// The command line.
+pub(crate) struct Options {
+    targets: Vec<&'static str>,
+    runs: u64,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self { targets: TARGETS.to_vec(), runs: 2_000_000 };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--runs" => {
+                    options.runs = arguments.next().and_then(|n| n.parse().ok()).context("--runs needs a number")?;
+                }
+                other => match TARGETS.iter().find(|target| **target == other) {
+                    Some(target) => options.targets = vec![target],
+                    None => bail!("unknown target {other}; there are {}", TARGETS.join(", ")),
+                },
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Runs each target on its seeds and so many inputs made from them. What it finds on the way goes to `target/fuzz`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    // cargo-fuzz would compile every dependency a second time; `fuzz/rustc` has the flags that matter, for our crates.
+    let wrapper = workspace_root().join("fuzz/rustc");
+    let binaries = build_binaries(false, Some(&wrapper), TARGETS.map(|target| format!("fuzz-{target}")))?;
+    for target in &options.targets {
+        let found = workspace_root().join("target/fuzz").join(target);
+        let grown = found.join("corpus");
+        // What earlier runs found would make this one another.
+        if grown.exists() {
+            fs::remove_dir_all(&grown)?;
+        }
+        fs::create_dir_all(&grown)?;
+        let mut command = Command::new(binaries.join(format!("fuzz-{target}")));
+        // The same seed gives the same inputs, so a red run can be repeated.
+        command.args(["-seed=1", "-max_len=4096", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]);
+        command.arg(format!("-runs={}", options.runs)).arg(format!("-artifact_prefix={}/", found.display()));
+        command.arg(grown).arg(workspace_root().join("fuzz/corpus").join(target));
+        eprintln!("{target}: {} inputs", options.runs);
+        let status = command.status().with_context(|| format!("cannot run fuzz-{target}"))?;
+        ensure!(status.success(), "fuzz-{target} found something; the input is in {}", found.display());
+    }
+    Ok(())
+}
