@@ -1,6 +1,9 @@
 //! Create, list, get, update, delete.
 
 use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -285,6 +288,27 @@ async fn list_pages_through_newest_first_without_gap_or_repetition() {
         seen.extend(accounts.iter().map(|account| account["emailAddress"].as_str().unwrap().to_owned()));
     }
     assert_eq!(seen, ["4@example.com", "3@example.com", "2@example.com", "1@example.com", "0@example.com"]);
+}
+
+/// Any page is the slice of the whole list that the model cuts out, also where it reaches beyond the end.
+#[tokio::test]
+async fn any_page_is_a_slice_of_the_whole_list() {
+    let (api, user) = (api().await, User::new());
+    for n in 0..23 {
+        api.create(&user, json!({"emailAddress": format!("{n}@example.com")})).await;
+    }
+    let whole = api.addresses(&user).await;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..50 {
+        let page = (1..=30_usize, prop_oneof![0..30_usize, Just(usize::MAX / 2)]);
+        let (limit, offset) = page.new_tree(&mut runner).unwrap().current();
+        let answer = api.get(&format!("/api/accounts?limit={limit}&offset={offset}")).by(&user).send().await;
+        assert_eq!(answer.body["pagination"], json!({"total": 23, "limit": limit, "offset": offset}));
+        let accounts = answer.body["accounts"].as_array().unwrap();
+        let listed: Vec<_> = accounts.iter().map(|account| account["emailAddress"].as_str().unwrap()).collect();
+        let expected: Vec<_> = whole.iter().skip(offset).take(limit).collect();
+        assert_eq!(listed, expected, "{limit} {offset}");
+    }
 }
 
 #[tokio::test]

@@ -184,8 +184,9 @@ fn workflows_use_actions_by_hash() {
         let is_version = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
         let is_requirement = |word: &&str| word.split_once("==").is_some_and(|(_, version)| is_version(version));
         for requirement in file.split_whitespace().filter(is_requirement) {
-            let known = read("xtask/src/sam.rs").contains(&format!("\"{requirement}\""));
-            assert!(known, "{requirement} is another version than in xtask/src/sam.rs");
+            let pins = read("xtask/src/sam.rs") + &read("xtask/src/tools.rs");
+            let known = pins.contains(&format!("\"{requirement}\""));
+            assert!(known, "{requirement} is another version than in xtask/src/sam.rs and tools.rs");
         }
     }
     assert!(pinned > 0);
@@ -259,5 +260,14 @@ fn every_test_that_the_security_page_names_exists() {
     for (file, test) in named {
         let path = if file.contains('/') { format!("{file}.rs") } else { format!("tests/it/{file}.rs") };
         assert!(read(&path).contains(&format!("fn {test}(")), "{path} has no {test}");
+    }
+}
+
+#[test]
+fn every_crate_forbids_unsafe_code() {
+    assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
+    let others = ["benches", "benches/floor", "fuzz", "openapi", "shared", "tests", "xtask"].map(str::to_owned);
+    for folder in folders().into_iter().map(|name| format!("functions/{name}")).chain(others) {
+        assert!(read(&format!("{folder}/Cargo.toml")).contains("[lints]\nworkspace = true"), "{folder}");
     }
 }
