@@ -296,7 +296,7 @@ export interface components {
              * @description Whether mail is fetched regularly.
              * @default true
              */
-            isSyncEnabled: boolean;
+            isSyncEnabled?: boolean;
             /** @description The mailbox's password, in the clear: only its hash is stored. */
             password: components["schemas"]["Password"];
             /** @description The mail server's port. */
