@@ -33,7 +33,7 @@ pub mod log;
 pub mod metrics;
 pub mod redis_link;
 pub mod secrets;
-mod tls;
+pub mod tls;
 
 pub use lambda_http::{http, lambda_runtime};
 

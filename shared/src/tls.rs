@@ -1,4 +1,4 @@
-//! TLS towards PostgreSQL and Redis: rustls on aws-lc, the back end that the AWS SDK brings along anyway.
+//! TLS towards whom we call: rustls on aws-lc, the back end that the AWS SDK brings along anyway.
 
 use std::sync::Arc;
 
@@ -13,9 +13,19 @@ pub fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// A connector that verifies certificate and host name against the system's roots, or the bundle that
-/// `SSL_CERT_FILE` names.
+/// A connector to PostgreSQL.
+///
+/// # Errors
+/// As [`client_config`].
 pub fn postgres_connector() -> anyhow::Result<MakeRustlsConnect> {
+    Ok(MakeRustlsConnect::new(client_config()?))
+}
+
+/// Verifies certificate and host name against the system's roots, or the bundle that `SSL_CERT_FILE` names.
+///
+/// # Errors
+/// There are no roots.
+pub fn client_config() -> anyhow::Result<ClientConfig> {
     install_provider();
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -24,10 +34,6 @@ pub fn postgres_connector() -> anyhow::Result<MakeRustlsConnect> {
         bail!("no root certificates found: install ca-certificates or set SSL_CERT_FILE ({:?})", found.errors);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("TLS cannot be set up")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(versions.context("TLS cannot be set up")?.with_root_certificates(roots).with_no_client_auth())
 }

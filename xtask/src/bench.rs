@@ -159,7 +159,7 @@ impl Bench {
     }
 
     fn start(&self, binary: &str, database: &str) -> Result<Environment> {
-        Environment::start(&self.binary(binary), &self.env(database), &[])
+        Environment::start(&self.binary(binary), &self.env(database))
     }
 
     fn binary(&self, name: &str) -> PathBuf {

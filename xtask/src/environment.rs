@@ -48,15 +48,14 @@ impl Answer {
 }
 
 impl Environment {
-    /// Starts a program and waits until it asks for an event. `before` is put before it on the command line: a tool
-    /// that observes it.
+    /// Starts a program and waits until it asks for an event.
     ///
     /// # Errors
     /// The program ends, or asks for nothing.
-    pub fn start(binary: &Path, env: &[(String, String)], before: &[&str]) -> Result<Self> {
+    pub fn start(binary: &Path, env: &[(String, String)]) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let started = Instant::now();
-        let process = Process::start(binary, env, listener.local_addr()?.port(), before)?;
+        let process = Process::start(binary, env, listener.local_addr()?.port())?;
         let mut environment = Self { process, listener, link: None, started, ready_after: Duration::ZERO };
         environment.wait_for_question().with_context(|| format!("{} did not get ready", binary.display()))?;
         environment.ready_after = started.elapsed();
@@ -80,8 +79,7 @@ impl Environment {
         Ok(Answer { body: request.body, took: answered - sent, since_start: answered - self.started })
     }
 
-    /// Asks the process to end, and waits for it. Returns what it wrote to standard error, which a tool put before
-    /// it may have used for its findings.
+    /// Asks the process to end, and waits for it. Returns what it wrote to standard error.
     ///
     /// # Errors
     /// It cannot be read.
@@ -164,16 +162,8 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(binary: &Path, env: &[(String, String)], port: u16, before: &[&str]) -> Result<Self> {
-        let mut command = match before {
-            [] => Command::new(binary),
-            [tool, options @ ..] => {
-                let mut command = Command::new(tool);
-                command.args(options).arg(binary);
-                command
-            }
-        };
-        let child = command
+    pub fn start(binary: &Path, env: &[(String, String)], port: u16) -> Result<Self> {
+        let child = Command::new(binary)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("AWS_LAMBDA_RUNTIME_API", format!("127.0.0.1:{port}"))

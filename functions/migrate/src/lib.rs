@@ -7,14 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures_util::FutureExt;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
 use postgres_protocol::password::scram_sha_256;
 use refinery::Runner;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::MigrationConfig;
 use shared::db::{DatabaseUrl, SCHEMA_VERSION};
+use shared::http::Request;
+use shared::http::header::CONTENT_TYPE;
 use shared::lambda_runtime::LambdaEvent;
 use shared::secrets::{Login, SecretStore, SecretsManager};
+use shared::tls::client_config;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -86,16 +92,18 @@ async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Vec<String>>)
         "LogicalResourceId": event.logical_resource_id,
         "Data": {"SchemaVersion": SCHEMA_VERSION.to_string()},
     });
-    let http = reqwest::Client::new();
+    let https = HttpsConnectorBuilder::new().with_tls_config(client_config()?).https_or_http().enable_http1().build();
+    let http = legacy::Client::builder(TokioExecutor::new()).build(https);
     let mut last = Ok(());
     for attempt in 0..4 {
         sleep(Duration::from_secs(attempt)).await;
-        let sent = http.put(url).header("content-type", "").body(answer.to_string()).send().await;
-        // The error would show the URL, whose signature is a secret for as long as it is valid.
-        match sent.and_then(|response| response.error_for_status()).map_err(reqwest::Error::without_url) {
-            Ok(_) => return Ok(()),
-            Err(error) => last = Err(error),
-        }
+        let request = Request::put(url).header(CONTENT_TYPE, "").body(answer.to_string())?;
+        // No error here names the URL, whose signature is a secret for as long as it is valid.
+        last = match http.request(request).await {
+            Ok(response) if response.status().is_success() => return Ok(()),
+            Ok(response) => Err(anyhow!("S3 answered {}", response.status())),
+            Err(error) => Err(error.into()),
+        };
     }
     last.context("cannot tell CloudFormation: the function needs a way to S3, such as a gateway endpoint")
 }

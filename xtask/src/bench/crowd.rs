@@ -77,7 +77,7 @@ impl Crowd {
                 }
             });
             let started: Result<Vec<Process>> =
-                (0..processes).map(|_| Process::start(&bench.binary(function), &env, port, &[])).collect();
+                (0..processes).map(|_| Process::start(&bench.binary(function), &env, port)).collect();
             thread::sleep(UNCOUNTED + COUNTED);
             // The processes hang up as they end.
             drop(started?);
