@@ -38,8 +38,9 @@ cargo bench [-- OPTIONS]
                        what the peer wants to see in each request, such as a token
 cargo verify
     Check format, lints, dependencies, tests, hostile input, the API as Schemathesis, the TypeScript client and a browser
-    see it, documentation and the template.
-    `cargo run -p xtask -- schemathesis` and `cargo run -p xtask -- browser` do these two alone.
+    see it, documentation, the template, what `sam build` makes of it and, where a Docker engine can be had,
+    `sam local start-api`.
+    `cargo run -p xtask -- STEP` does one of schemathesis, browser and sam-artifacts alone.
 cargo fuzz-all [TARGET] [--runs N]
     Run the fuzz targets (body, config, event, query, token), or one, on N inputs each (default 2000000).
 cargo soak [--minutes N]

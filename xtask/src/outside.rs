@@ -77,17 +77,38 @@ pub(crate) async fn schemathesis() -> Result<()> {
     fs::create_dir_all(&directory)?;
     let users = directory.join("users.json");
     fs::write(&users, json!({"auth": [user("jane")?, user("john")?]}).to_string())?;
-    let mut command = Command::new(program);
-    command
-        .arg("--config-file")
-        .arg(workspace_root().join("tests/schemathesis/schemathesis.toml"))
-        .arg("run")
-        .arg(workspace_root().join("openapi.json"))
-        // Its notes of earlier runs would make a run depend on them, so they go where nothing is kept.
-        .current_dir(&directory)
-        .env("API_URL", service.gateway.url())
-        .env("USERS_FILE", &users);
-    run(command, "Schemathesis").await
+    let command = |document: &Path| {
+        let mut command = Command::new(&program);
+        command
+            .arg("--config-file")
+            .arg(workspace_root().join("tests/schemathesis/schemathesis.toml"))
+            .arg("run")
+            .arg(document)
+            // Its notes of earlier runs would make a run depend on them, so they go where nothing is kept.
+            .current_dir(&directory)
+            .env("API_URL", service.gateway.url())
+            .env("USERS_FILE", &users);
+        command
+    };
+    let document = workspace_root().join("openapi.json");
+    run(command(&document), "Schemathesis").await?;
+
+    // Would it tell? Of a document that promises something else it must.
+    let mut wrong: Value = serde_json::from_str(&fs::read_to_string(document)?)?;
+    let responses = wrong.pointer_mut("/paths/~1api~1accounts/post/responses").and_then(Value::as_object_mut);
+    responses.context("openapi.json has no create")?.remove("201").context("create promises no 201")?;
+    let document = directory.join("wrong.json");
+    fs::write(&document, wrong.to_string())?;
+    let mut command = command(&document);
+    command.args(["--include-path", "/api/accounts", "--include-method", "POST", "--max-examples", "10"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let report = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        !output.status.success() && report.contains("Undocumented status code"),
+        "Schemathesis does not find that a document leaves out a status:\n{report}"
+    );
+    println!("ok  of a document that leaves out a status Schemathesis tells");
+    Ok(())
 }
 
 /// Runs `clients/typescript/browser`: pages in Chromium that use the built client.

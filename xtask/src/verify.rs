@@ -15,7 +15,7 @@ use crate::sam;
 /// A step makes its command at its turn, so that a tool is installed only when the steps before were fine.
 type Step = (&'static str, fn() -> Result<Command>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     ("format", || Ok(cargo_command(&["fmt", "--all", "--check"]))),
     ("lints", || Ok(cargo_command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
     ("dependencies", || {
@@ -46,6 +46,8 @@ const STEPS: [Step; 12] = [
     ("template", || sam::sam(&["validate", "--lint"])),
     ("template, rules", sam::cfn_lint),
     ("template, security", sam::checkov),
+    ("artifacts", || Ok(xtask(&["sam-artifacts"]))),
+    ("sam local", || Ok(xtask(&["sam-local", "--if-possible"]))),
 ];
 
 /// A command of ours, in a process of its own like every step.
