@@ -88,9 +88,9 @@ pub(crate) async fn check_artifacts() -> Result<()> {
         println!("ok  {}: {} MB, glibc {major}.{minor}", function.binary, bytes.len() / 1_000_000);
     }
     if cfg!(target_os = "linux") {
-        emulate(&directory).await?;
+        invoke(&directory).await?;
     } else {
-        println!("skipped  the runtime interface emulator: it runs on Linux only");
+        println!("skipped  invocations: what sam build makes runs on Linux only");
     }
     Ok(())
 }
@@ -106,8 +106,9 @@ fn newest_glibc(binary: &[u8]) -> Option<(u32, u32)> {
     minor.max().map(|minor| (2, minor))
 }
 
-/// The artifact answers its event file under Lambda's own emulator as it answers the same request over HTTP.
-async fn emulate(directory: &Path) -> Result<()> {
+/// Each artifact answers its event file by `cargo lambda invoke` as it answers the same request over HTTP, and one of
+/// them under Lambda's own emulator.
+async fn invoke(directory: &Path) -> Result<()> {
     ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
     let (postgres, redis) = (Postgres::start()?, Redis::start()?);
     postgres.create_database(DATABASE).await?;
@@ -125,6 +126,7 @@ async fn emulate(directory: &Path) -> Result<()> {
     .into();
 
     let functions = template::routes(&workspace_root().join("template.yaml"))?;
+    let names: Vec<_> = functions.iter().filter(|f| !f.routes.is_empty()).map(|f| f.binary.clone()).collect();
     for function in &functions {
         // The gateway looks for them by these names. Links of an earlier look went with what it looked at.
         symlink(directory.join(&function.logical_id).join("bootstrap"), directory.join(&function.binary))?;
@@ -136,16 +138,27 @@ async fn emulate(directory: &Path) -> Result<()> {
     let address: SocketAddr = gateway.url().trim_start_matches("http://").parse()?;
     create_accounts(address).await?;
 
-    let text = fs::read_to_string(workspace_root().join(format!("tests/events/{EMULATED}.json")))?;
-    let event: Value = serde_json::from_str(&text)?;
-    let query = event["rawQueryString"].as_str().unwrap_or_default();
-    let path = event["rawPath"].as_str().context("the event has no path")?;
-    let mut request = Request::get(format!("{path}?{query}"));
-    for (name, value) in event["headers"].as_object().context("the event has no headers")? {
-        request = request.header(name, value.as_str().unwrap_or_default());
+    let cargo_lambda = python_tool("cargo-lambda", CARGO_LAMBDA)?;
+    for name in names {
+        let (file, event) = event(&name)?;
+        let mut command = Command::new(&cargo_lambda);
+        command.args(["lambda", "invoke", &name, "-A", "127.0.0.1", "-P", &address.port().to_string(), "--data-file"]);
+        command.arg(&file);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let invoked: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{name}: {said}"))?;
+        let over_http = send(address, request(&event)?).await?;
+        // The first of the two took the address.
+        let (status, same) = match name.as_str() {
+            "create-account" => (201, over_http.status() == 409),
+            _ => (over_http.status().as_u16(), body(&invoked) == without_id(over_http.body())),
+        };
+        ensure!(same && invoked["statusCode"] == status, "{name} answers {invoked}, HTTP answers {over_http:?}");
+        println!("ok  {name} by cargo lambda invoke: {status}, as over HTTP");
     }
-    let over_http = send(address, request.body(String::new())?).await?;
 
+    let (_, event) = event(EMULATED)?;
+    let over_http = send(address, request(&event)?).await?;
     let emulator_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let runtime_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
     let program = emulator()?;
@@ -162,15 +175,45 @@ async fn emulate(directory: &Path) -> Result<()> {
         Ok(command)
     })?;
     let invocation = Request::post("/2015-03-31/functions/function/invocations").header("Host", "localhost");
-    let answer = send(emulator_address, invocation.body(text)?).await.context("the emulator does not answer")?;
+    let answer =
+        send(emulator_address, invocation.body(event.to_string())?).await.context("the emulator does not answer")?;
     let answer: Value = serde_json::from_str(answer.body()).context("the emulator's answer is no JSON")?;
 
-    let body = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let emulated_body = body(answer["body"].as_str().unwrap_or_default());
-    let same = answer["statusCode"] == over_http.status().as_u16() && emulated_body == body(over_http.body());
+    let same = answer["statusCode"] == over_http.status().as_u16() && body(&answer) == without_id(over_http.body());
     ensure!(same && over_http.status() == 200, "the emulator answers {answer}, HTTP answers {over_http:?}");
     println!("ok  {EMULATED} under the runtime interface emulator: the answer that HTTP gives");
     Ok(())
+}
+
+/// A function's event file, and what is in it.
+fn event(function: &str) -> Result<(PathBuf, Value)> {
+    let file = workspace_root().join(format!("tests/events/{function}.json"));
+    let event = serde_json::from_str(&fs::read_to_string(&file)?).with_context(|| format!("{}", file.display()))?;
+    Ok((file, event))
+}
+
+/// The HTTP request that API Gateway would make this event of.
+fn request(event: &Value) -> Result<Request<String>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let uri = format!("{}?{}", text(&event["rawPath"]), text(&event["rawQueryString"]));
+    let mut request = Request::builder().method(text(&event["requestContext"]["http"]["method"]).as_str()).uri(uri);
+    for (name, value) in event["headers"].as_object().context("the event has no headers")? {
+        request = request.header(name, text(value));
+    }
+    Ok(request.body(text(&event["body"]))?)
+}
+
+/// What a function answered a client, but for what is another each time.
+fn body(answer: &Value) -> Value {
+    without_id(answer["body"].as_str().unwrap_or_default())
+}
+
+fn without_id(body: &str) -> Value {
+    let mut body: Value = serde_json::from_str(body).unwrap_or_else(|_| body.into());
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("requestId");
+    }
+    body
 }
 
 /// It comes with the SAM CLI.
