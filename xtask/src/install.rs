@@ -19,8 +19,6 @@ pub enum Tool {
     Redis,
     /// The connection pooler that stands in for RDS Proxy.
     PgBouncer,
-    /// What counts a process's allocations.
-    Valgrind,
     /// The browser.
     Chromium,
 }
@@ -33,7 +31,6 @@ impl Tool {
             Self::PostgreSql => find("initdb").map(resolve).or_else(newest_initdb),
             Self::Redis => find("redis-server"),
             Self::PgBouncer => find("pgbouncer"),
-            Self::Valgrind => find("valgrind"),
             Self::Chromium => ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(find),
         }
     }
@@ -43,7 +40,6 @@ impl Tool {
             Self::PostgreSql => "postgresql",
             Self::Redis => "redis-server",
             Self::PgBouncer => "pgbouncer",
-            Self::Valgrind => "valgrind",
             Self::Chromium => "chromium",
         }
     }
@@ -53,7 +49,6 @@ impl Tool {
             Self::PostgreSql => "postgresql@17",
             Self::Redis => "redis",
             Self::PgBouncer => "pgbouncer",
-            Self::Valgrind => "valgrind",
             Self::Chromium => "chromium",
         }
     }
