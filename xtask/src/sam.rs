@@ -7,11 +7,13 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use hyper::Request;
 use serde_json::Value;
+use tokio::{net::TcpStream, time::sleep};
 use xtask::{
     gateway::{Gateway, Options},
     install::{Tool, ensure_installed},
@@ -174,6 +176,11 @@ async fn invoke(directory: &Path) -> Result<()> {
         command.extend(["--runtime-api-address".to_owned(), runtime_address.to_string(), emulated]);
         Ok(command)
     })?;
+    // It says that it runs a moment before it listens.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(emulator_address).await.is_err() && Instant::now() < deadline {
+        sleep(Duration::from_millis(50)).await;
+    }
     let invocation = Request::post("/2015-03-31/functions/function/invocations").header("Host", "localhost");
     let answer =
         send(emulator_address, invocation.body(event.to_string())?).await.context("the emulator does not answer")?;
