@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use shared::auth::Authenticator;
 use shared::config::Config;
+use shared::event::Pairs;
 use shared::{Error, Request};
 
 /// The key that signed the seeds is this one with another last letter, so that every seed is a forgery.
@@ -30,8 +31,8 @@ static AUTHENTICATORS: LazyLock<[Authenticator; 2]> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let authorization = String::from_utf8_lossy(data).into_owned();
     let headers = [("authorization", authorization.as_str()), ("x-tenant-id", &authorization), ("x-user-id", "1")];
-    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let request = Request { headers, ..Request::default() };
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let request = Request { headers: Pairs(headers.into()), ..Request::default() };
     for authenticator in &*AUTHENTICATORS {
         assert!(matches!(authenticator.identify(&request), Err(Error::Unauthorized(_))), "{authorization}");
     }

@@ -166,6 +166,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::event::Pairs;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
     const TENANT: &str = "11111111-1111-4111-8111-111111111111";
@@ -192,7 +193,8 @@ mod tests {
     }
 
     fn request(headers: &[(&str, &str)]) -> Request {
-        Request { headers: headers.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(), ..Request::default() }
+        let headers = headers.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        Request { headers: Pairs(headers), ..Request::default() }
     }
 
     fn identify(config: &AuthConfig, authorization: &str) -> Result<Identity, Error> {

@@ -93,7 +93,7 @@ pub fn body(request: &Request) -> Result<Fields, Error> {
 /// What is no id names no account: [`Error::NotFound`].
 pub fn account_id(request: &Request) -> Result<AccountId, Error> {
     let id = request.path_parameters.get("id");
-    id.and_then(|id| AccountId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
+    id.and_then(AccountId::parse).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
 }
 
 /// What a client learns of an account that is unknown, deleted, or no account at all.

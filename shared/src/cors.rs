@@ -59,10 +59,12 @@ impl Cors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Pairs;
 
     fn names(origin: &str) -> (usize, usize) {
         let cors = Cors::new(vec![HeaderValue::from_static("https://app.example.com")]);
-        let request = Request { headers: [("origin".to_owned(), origin.to_owned())].into(), ..Request::default() };
+        let headers = Pairs(vec![("origin".to_owned(), origin.to_owned())]);
+        let request = Request { headers, ..Request::default() };
         (cors.headers(&request).len(), cors.preflight_headers(&request).len())
     }
 

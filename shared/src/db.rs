@@ -185,11 +185,7 @@ impl Db {
             .max_size(size)
             .wait_timeout(Some(REQUEST_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move {
-                    refuse_powerful_role(client).await.map_err(|error| HookError::message(format!("{error:#}")))
-                })
-            }))
+            .post_create(Hook::async_fn(|client, _| Box::pin(refuse_powerful_role(client))))
             .build()
             .context("the connection pool cannot be built")?;
         Ok(Self { pool, waited: Arc::default() })
@@ -270,23 +266,24 @@ impl Db {
 
 /// A role that bypasses the policies, or that owns the tables and could drop them, would make row-level security
 /// a decoration.
-async fn refuse_powerful_role(client: &Client) -> anyhow::Result<()> {
-    let rows = client
-        .query_typed(
-            "select current_user::text, rolsuper or rolbypassrls or exists (
-                 select from pg_class where relname in ('email_accounts', 'email_credentials')
-                 and pg_has_role(current_user, relowner, 'member'))
-             from pg_roles where rolname = current_user",
-            &[],
-        )
-        .await?;
-    let row = rows.first().ok_or_else(|| anyhow!("PostgreSQL does not know the role that it let in"))?;
-    if row.try_get(1)? {
-        bail!(
-            "DATABASE_URL must log in as a role that owns no table and cannot bypass row-level security, such as \
-             email_service_app; {} can",
-            row.try_get::<_, String>(0)?
-        );
+///
+/// Asked of functions alone: in a new connection, a query of the catalogs takes a millisecond more. TRUNCATE is an
+/// owner's privilege, and knows no policies. A database without the tables has nothing to fence yet.
+async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
+    let sql = "select current_user::text,
+                   row_security_active(to_regclass('email_accounts'))
+                   and row_security_active(to_regclass('email_credentials'))
+                   and not has_table_privilege(to_regclass('email_accounts'), 'truncate')
+                   and not has_table_privilege(to_regclass('email_credentials'), 'truncate')
+                   and not pg_has_role(to_regrole('email_service_owner'), 'member')";
+    for row in client.query_typed(sql, &[]).await.map_err(HookError::Backend)? {
+        if row.try_get::<_, Option<bool>>(1).map_err(HookError::Backend)? == Some(false) {
+            let role: String = row.try_get(0).map_err(HookError::Backend)?;
+            return Err(HookError::message(format!(
+                "row-level security does not bind {role}: it must be on, and DATABASE_URL must log in as a role that \
+                 owns no table and cannot bypass it, such as email_service_app"
+            )));
+        }
     }
     Ok(())
 }

@@ -5,20 +5,22 @@
 //! reading accepts whatever API Gateway delivers, in payload format 2.0 (HTTP API) and 1.0 (REST API).
 
 use std::collections::HashMap;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lambda_http::http::{HeaderName, HeaderValue};
+use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 /// The parts of an event that we use, of both formats. Nothing is required: a missing part reads as empty.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Event {
-    headers: Option<HashMap<String, Option<String>>>,
-    path_parameters: Option<HashMap<String, Option<String>>>,
+    headers: Option<Pairs>,
+    path_parameters: Option<Pairs>,
     request_context: RequestContext,
     body: Option<Zeroizing<String>>,
     is_base64_encoded: bool,
@@ -61,9 +63,9 @@ pub struct Request {
     /// Query parameters, decoded.
     pub query: Vec<(String, String)>,
     /// Parameters of the path, decoded.
-    pub path_parameters: HashMap<String, String>,
+    pub path_parameters: Pairs,
     /// Headers; names in lower case.
-    pub headers: HashMap<String, String>,
+    pub headers: Pairs,
     /// The client's address as API Gateway saw it: not a header, so not the client's to choose.
     pub source_ip: String,
     /// The client's program, as it calls itself.
@@ -77,7 +79,7 @@ pub struct Request {
 impl Request {
     /// A header's value; `name` in lower case. A header without a value counts as none.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.headers.get(name).map(str::trim).filter(|value| !value.is_empty())
     }
 }
 
@@ -105,8 +107,8 @@ impl From<Event> for Request {
             path: event.raw_path.or(event.path).unwrap_or_default(),
             route,
             query,
-            path_parameters: present(event.path_parameters).collect(),
-            headers: present(event.headers).map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+            path_parameters: event.path_parameters.unwrap_or_default(),
+            headers: event.headers.unwrap_or_default().with_names_in_lower_case(),
             source_ip: peer.source_ip.unwrap_or_default(),
             user_agent: peer.user_agent.unwrap_or_default(),
             body: body(event.body.unwrap_or_default(), event.is_base64_encoded),
@@ -116,8 +118,44 @@ impl From<Event> for Request {
     }
 }
 
-fn present(map: Option<HashMap<String, Option<String>>>) -> impl Iterator<Item = (String, String)> {
-    map.into_iter().flatten().filter_map(|(name, value)| Some((name, value?)))
+/// A JSON object of texts, in its order and without its nulls. Among so few, looking at each is faster than hashing.
+#[derive(Default)]
+pub struct Pairs(pub Vec<(String, String)>);
+
+impl Pairs {
+    /// The value of that name; of several, the first.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn with_names_in_lower_case(mut self) -> Self {
+        self.0.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
+        self
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Option<String>>()? {
+                    pairs.extend(value.map(|value| (name, value)));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(Reader)
+    }
 }
 
 /// API Gateway encodes what is no text. Should it ever claim base64 and send something else, that something is
@@ -185,7 +223,7 @@ mod tests {
                 ("PUT", "/api/accounts/7", "PUT /api/accounts/{id}")
             );
             assert_eq!(request.query, [("a", "1"), ("a", "2"), ("b", "ü")].map(|(n, v)| (n.to_owned(), v.to_owned())));
-            assert_eq!(request.path_parameters["id"], "7");
+            assert_eq!(request.path_parameters.get("id"), Some("7"));
             assert_eq!(request.header("content-type"), Some("application/json"));
             assert_eq!((request.source_ip.as_str(), request.user_agent.as_str()), ("192.0.2.1", "test"));
             assert_eq!(request.body.as_slice(), b"{}");

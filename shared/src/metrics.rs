@@ -3,9 +3,11 @@
 //!
 //! Dimensions are few on purpose: each combination is a metric that costs money. Tenants and users are none.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::SERVICE;
 
@@ -54,7 +56,17 @@ struct Directive {
 #[serde(rename_all = "PascalCase")]
 struct Directives {
     timestamp: u64,
-    cloud_watch_metrics: &'static [Directive],
+    cloud_watch_metrics: &'static RawValue,
+}
+
+/// Of a request that was answered well, and of any other. They are half of the line, so they are written once and then
+/// copied.
+static WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(&[ALL_REQUESTS]));
+static WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(&[ALL_REQUESTS, BY_KIND]));
+
+fn json(directives: &[Directive]) -> Box<RawValue> {
+    // Texts in lists: they always have a JSON form.
+    to_raw_value(directives).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// The metrics of one request, as members of its log line.
@@ -103,12 +115,11 @@ impl<'a> From<Measured<'a>> for Metrics<'a> {
     fn from(measured: Measured<'a>) -> Self {
         let Measured { function, status, error_kind, cold_start, fallback, duration, database_time, redis_time } =
             measured;
-        const DIRECTIVES: &[Directive] = &[ALL_REQUESTS, BY_KIND];
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             aws: Directives {
                 timestamp: u64::try_from(timestamp.as_millis()).unwrap_or_default(),
-                cloud_watch_metrics: if error_kind.is_some() { DIRECTIVES } else { &DIRECTIVES[..1] },
+                cloud_watch_metrics: if error_kind.is_some() { &WITH_ERROR } else { &WITHOUT_ERROR },
             },
             service: SERVICE,
             function,

@@ -132,7 +132,8 @@ where
         metrics_of: config.metrics_of.map(Arc::from),
     });
     let service = service_fn(move |event| {
-        let response = respond(front.clone(), event);
+        // Boxed, because the runtime's layers move the future a dozen times before they poll it.
+        let response = Box::pin(respond(front.clone(), event));
         async move { Ok::<_, Infallible>(response.await) }
     });
     // One at a time on classic Lambda; as many as AWS_LAMBDA_MAX_CONCURRENCY says on Managed Instances.

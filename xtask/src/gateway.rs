@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     task::{AbortHandle, JoinSet},
 };
 
@@ -98,6 +99,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     address: SocketAddr,
     listeners: Vec<AbortHandle>,
+    runtime: Handle,
 }
 
 struct Shared {
@@ -130,7 +132,7 @@ impl Gateway {
         });
         // No limit on silence here: a process is silent for as long as it handles an event.
         let api = serve(api, None, move |request, _| runtime_api::answer(pools.clone(), request));
-        let mut gateway = Self { shared, address: options.listen, listeners: vec![api] };
+        let mut gateway = Self { shared, address: options.listen, listeners: vec![api], runtime: Handle::current() };
         gateway.address = gateway.listen(options.listen).await?;
         Ok(gateway)
     }
@@ -154,7 +156,9 @@ impl Gateway {
 
     /// Invokes a function with a raw event. The inner error is the payload that Lambda would report.
     pub async fn invoke(&self, function: &str, event: Value) -> Result<Result<Value, Value>> {
-        match self.pool(function)?.invoke(event.to_string().into()).await {
+        let pool = self.pool(function)?.clone();
+        // A process that this starts may outlive the caller's runtime.
+        match self.runtime.spawn(async move { pool.invoke(event.to_string().into()).await }).await? {
             Ok(answer) => Ok(Ok(serde_json::from_slice(&answer).context("the function answered with no JSON")?)),
             Err(payload) => Ok(Err(payload)),
         }
