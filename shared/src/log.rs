@@ -103,7 +103,9 @@ impl RequestLine<'_> {
         let mut timestamp = String::new();
         // Neither writing to a string nor to our standard output can fail in a way that we could report.
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-        if let Ok(mut line) = serde_json::to_vec(&Line { timestamp, level, message: "request", request: self }) {
+        // Room for a usual line, which otherwise moves four times as it grows.
+        let mut line = Vec::with_capacity(2048);
+        if serde_json::to_writer(&mut line, &Line { timestamp, level, message: "request", request: self }).is_ok() {
             line.push(b'\n');
             let _ = std::io::stdout().lock().write_all(&line);
         }

@@ -20,12 +20,12 @@ use xtask::workspace_root;
 /// Allocations of a request from which a change may stray by [`TOLERANCE`] percent: more is a regression, less a
 /// reason to write the new figure here.
 const EXPECTED: [(&str, u64); 5] = [
-    ("create-account", 251),
-    ("get-account", 230),
+    ("create-account", 200),
+    ("get-account", 176),
     // A page of thirty.
-    ("list-accounts", 310),
-    ("update-account", 239),
-    ("delete-account", 227),
+    ("list-accounts", 254),
+    ("update-account", 183),
+    ("delete-account", 173),
 ];
 const TOLERANCE: u64 = 4;
 /// Requests to each function; the first ones fill pools and caches.
