@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 use xtask::gateway::PayloadVersion;
+use xtask::services::PgBouncer;
 
 use crate::proxy::Proxy;
 use crate::support::{Api, Servers, User, account, connect, new_database, owner, servers};
@@ -219,39 +220,10 @@ impl Drop for Process {
 #[tokio::test]
 async fn all_works_through_pgbouncer_in_transaction_mode_under_load() {
     let servers = Servers::start_with(&["max_connections=50"]).await;
-    let directory = std::env::temp_dir().join(format!("pgbouncer-{}", Uuid::new_v4()));
-    fs::create_dir(&directory).unwrap();
-    let port = free_port();
-    // One server connection for all: any state left on it would be seen by the next caller at once.
-    let config = format!(
-        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\n\
-         auth_file = {directory}/users\npool_mode = transaction\ndefault_pool_size = 2\nignore_startup_parameters = extra_float_digits\n",
-        servers.postgres.port(),
-        directory = directory.display()
-    );
-    fs::write(directory.join("pgbouncer.ini"), config).unwrap();
-    fs::write(directory.join("users"), format!("\"email_service_app\" \"{}\"\n", servers.postgres.app_password()))
-        .unwrap();
-    // It refuses root, like PostgreSQL.
-    let mut command = match Command::new("id").arg("-u").output() {
-        Ok(output) if output.stdout == b"0\n" => {
-            assert!(Command::new("chown").args(["-R", "postgres"]).arg(&directory).status().unwrap().success());
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig", "KILL", "pgbouncer"]);
-            command
-        }
-        _ => Command::new("pgbouncer"),
-    };
-    let _bouncer = Process(
-        command.arg(directory.join("pgbouncer.ini")).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap(),
-    );
-    wait_for_port(port).await;
-
+    // So few connections for all: any state left on one would be seen by the next caller at once.
+    let bouncer = PgBouncer::start(&servers.postgres, 2).unwrap();
     let mut env = servers.env();
-    env.insert(
-        "DATABASE_URL",
-        servers.postgres.app_url("app").replace(&servers.postgres.port().to_string(), &port.to_string()),
-    );
+    env.insert("DATABASE_URL", bouncer.app_url("app"));
     let api = Api::start_as(env, PayloadVersion::V2, 4).await;
     let users: Vec<_> = (0..8).map(|_| User::new()).collect();
     let work = users.iter().map(|user| async {
@@ -270,7 +242,6 @@ async fn all_works_through_pgbouncer_in_transaction_mode_under_load() {
         }
     });
     join_all(work).await;
-    fs::remove_dir_all(directory).unwrap();
 }
 
 fn free_port() -> u16 {

@@ -88,7 +88,7 @@ struct Bench {
 const DATABASE: &str = "app";
 
 pub(crate) async fn run(options: Options) -> Result<()> {
-    ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
+    ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
     let functions: Vec<String> = template::routes(&workspace_root().join("template.yaml"))?
         .into_iter()
         .map(|function| function.binary)

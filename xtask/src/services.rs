@@ -255,7 +255,49 @@ impl Postgres {
     }
 
     fn url(&self, role: &str, password: &str, database: &str) -> String {
-        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.port)
+        url(role, password, self.port, database)
+    }
+}
+
+fn url(role: &str, password: &str, port: u16, database: &str) -> String {
+    format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}")
+}
+
+/// PgBouncer in transaction mode, through which the functions' role reaches a server.
+#[derive(Debug)]
+pub struct PgBouncer {
+    /// Runs as long as this value lives.
+    _service: Service,
+    port: u16,
+    app_password: String,
+}
+
+impl PgBouncer {
+    /// Starts it with this many connections to the server.
+    pub fn start(postgres: &Postgres, connections: usize) -> Result<Self> {
+        let program = find("pgbouncer").context("pgbouncer is not installed")?;
+        let app_password = postgres.app_password().to_owned();
+        retry_on_other_ports(|port| {
+            let service = Service::run("PgBouncer", "KILL", "process up", |directory| {
+                let (settings, users) = (directory.join("pgbouncer.ini"), directory.join("users"));
+                let text_of_settings = format!(
+                    "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+                     listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n\
+                     pool_mode = transaction\ndefault_pool_size = {connections}\n",
+                    postgres.port(),
+                    users.display()
+                );
+                fs::write(&settings, text_of_settings)?;
+                fs::write(&users, format!("\"email_service_app\" \"{app_password}\"\n"))?;
+                Ok([server_user(directory)?, vec![text(&program), text(&settings)]].concat())
+            })?;
+            Ok(Self { _service: service, port, app_password: app_password.clone() })
+        })
+    }
+
+    /// As [`Postgres::app_url`].
+    pub fn app_url(&self, database: &str) -> String {
+        url("email_service_app", &self.app_password, self.port, database)
     }
 }
 

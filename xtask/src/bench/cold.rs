@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use xtask::environment::Environment;
+use xtask::{environment::Environment, services::PgBouncer};
 
 use super::{
     Bench, DATABASE, Row, Times, millis,
@@ -33,18 +33,24 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut warm = bench.start("get-account", DATABASE)?;
     let get = Sent::by(bench, || warm.invoke(&functions[0].1)).await?;
     let get = get.event(&caller.params(&[json!({ "uuid": id })]));
+    // Behind it, PostgreSQL's side of a connection is warm already.
+    let bouncer = PgBouncer::start(&bench.postgres, 2)?;
+    let mut bounced_env = bench.env(DATABASE);
+    bounced_env.push(("DATABASE_URL".to_owned(), bouncer.app_url(DATABASE)));
+    let bounced = |binary: &str| Environment::start(&bench.binary(binary), &bounced_env);
     let (mut hello, mut floor, mut connect) = (Starts::default(), Starts::default(), Times::default());
+    let (mut bounced_ours, mut bounced_floor, mut bounced_connect) =
+        (Starts::default(), Starts::default(), Times::default());
     for _ in 0..ROUNDS {
         hello.time(bench.start("hello-world", DATABASE)?, b"{}")?;
-        let answer = floor.time(bench.start("floor", DATABASE)?, &get)?;
-        let micros = answer["connectMicros"].as_u64().context("the floor does not tell how long it took to connect")?;
-        connect.0.push(Duration::from_micros(micros));
+        connect.0.push(connect_time(&floor.time(bench.start("floor", DATABASE)?, &get)?)?);
+        bounced_connect.0.push(connect_time(&bounced_floor.time(bounced("floor")?, &get)?)?);
+        bounced_ours.time(bounced("get-account")?, &functions[0].1)?;
         for ((function, event), starts) in functions.iter().zip(&mut ours) {
             starts.time(bench.start(function, DATABASE)?, event)?;
         }
     }
-    let allowed =
-        |connects: bool| 1.5 * millis(hello.answered.median()) + if connects { millis(connect.median()) } else { 0.0 };
+    let allowed = |connect: Duration| 1.5 * millis(hello.answered.median()) + millis(connect);
     let hello_world = |name: &str, ours: &Times, hello: &Times| {
         Row::beside(format!("cold {name} ÷ hello world"), "ms", millis(ours.median()), millis(hello.median()))
     };
@@ -56,14 +62,41 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     for ((function, _), starts) in functions.iter().zip(&ours) {
         let name = |what: &str| format!("{function}: {what}");
         let answered = millis(starts.answered.median());
+        let connect = if *function == "health" { Duration::ZERO } else { connect.median() };
         rows.extend([
             hello_world(&name("ready"), &starts.ready, &hello.ready),
             hello_world(&name("answer"), &starts.answered, &hello.answered),
-            Row::beside(format!("cold {}", name("answer ÷ allowed")), "ms", answered, allowed(*function != "health"))
-                .at_most(1.0),
+            Row::beside(format!("cold {}", name("answer ÷ allowed")), "ms", answered, allowed(connect)).at_most(1.0),
         ]);
     }
+    let bounced = "cold through PgBouncer";
+    let bounced_answer = millis(bounced_ours.answered.median());
+    let beside_floor = |name: &str, ours: &Starts, floor: &Starts| {
+        Row::beside(
+            format!("{name}, get-account: answer ÷ the floor's"),
+            "ms",
+            millis(ours.answered.median()),
+            millis(floor.answered.median()),
+        )
+    };
+    rows.extend([
+        beside_floor("cold", &ours[0], &floor),
+        Row::alone(format!("{bounced}: the floor's clients connect"), "ms", millis(bounced_connect.median())),
+        beside_floor(bounced, &bounced_ours, &bounced_floor),
+        Row::beside(
+            format!("{bounced}, get-account: answer ÷ allowed"),
+            "ms",
+            bounced_answer,
+            allowed(bounced_connect.median()),
+        ),
+    ]);
     Ok(rows)
+}
+
+/// What the floor tells of its start.
+fn connect_time(answer: &Value) -> Result<Duration> {
+    let micros = answer["connectMicros"].as_u64().context("the floor does not tell how long it took to connect")?;
+    Ok(Duration::from_micros(micros))
 }
 
 #[derive(Default)]
