@@ -54,7 +54,8 @@ async fn a_failed_migration_leaves_nothing_behind_and_says_why() {
         .get(0);
     assert_eq!(left, 0, "the migration was rolled back as a whole");
     client.batch_execute("drop table email_accounts").await.unwrap();
-    assert_eq!(migrate::apply(&url, None).await.unwrap().len(), 2, "the next run takes up where it stopped");
+    let applied = migrate::apply(&url, None).await.unwrap();
+    assert_eq!(applied.first().map(String::as_str), Some("V2__accounts"), "the next run takes up where it stopped");
 }
 
 #[tokio::test]
