@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 use xtask::gateway::PayloadVersion;
-use xtask::services::PgBouncer;
+use xtask::services::{PgBouncer, free_port};
 
 use crate::proxy::Proxy;
 use crate::support::{Api, Servers, User, account, connect, new_database, owner, servers};
@@ -256,10 +256,6 @@ async fn all_works_through_pgbouncer_in_transaction_mode_under_load() {
     join_all(work).await;
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 async fn wait_for_port(port: u16) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
@@ -298,7 +294,7 @@ async fn tls_to_postgresql_and_redis_is_used_and_verified() {
     let settings = fs::read_to_string(directory.join("postgresql.auto.conf")).unwrap();
     fs::write(directory.join("postgresql.auto.conf"), format!("{settings}\nssl = on\n")).unwrap();
     servers.postgres.start_again().unwrap();
-    let redis_port = free_port();
+    let redis_port = free_port().unwrap();
     let _redis = Process(
         Command::new("redis-server")
             .args([

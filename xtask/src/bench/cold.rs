@@ -70,7 +70,6 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
         ]);
     }
     let bounced = "cold through PgBouncer";
-    let bounced_answer = millis(bounced_ours.answered.median());
     let beside_floor = |name: &str, ours: &Starts, floor: &Starts| {
         Row::beside(
             format!("{name}, get-account: answer ÷ the floor's"),
@@ -86,7 +85,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
         Row::beside(
             format!("{bounced}, get-account: answer ÷ allowed"),
             "ms",
-            bounced_answer,
+            millis(bounced_ours.answered.median()),
             allowed(bounced_connect.median()),
         ),
     ]);
