@@ -9,13 +9,13 @@ use std::env;
 
 use anyhow::{Context, Result, bail, ensure};
 use jsonwebtoken::{EncodingKey, Header};
+use local::environment::Environment;
+use local::services::{Postgres, Redis, secret};
+use local::workspace_root;
 use serde_json::{Value, json};
 use shared::Call;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
-use xtask::environment::Environment;
-use xtask::services::{Postgres, Redis, secret};
-use xtask::workspace_root;
 
 /// Allocations of a request from which a change may stray by [`TOLERANCE`] percent: more is a regression, less a
 /// reason to write the new figure here.
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
 /// A function that says at each request how often the process has allocated so far.
 fn serve(function: &str) -> Result<()> {
     let _profiler = dhat::Profiler::builder().testing().build();
-    // As the functions do: see functions/*/src/main.rs.
+    // As the functions do: see functions/*/*/src/main.rs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match function {

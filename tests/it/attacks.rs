@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+#[cfg(target_os = "linux")]
+use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use uuid::Uuid;
-#[cfg(target_os = "linux")]
-use xtask::gateway::PayloadVersion;
 
 use crate::support::{Api, JWT_KEY, User, account, api, lasting, merged, servers};
 #[cfg(target_os = "linux")]

@@ -5,11 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use local::gateway::PayloadVersion;
+use local::services::{PgBouncer, free_port};
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
-use xtask::gateway::PayloadVersion;
-use xtask::services::{PgBouncer, free_port};
 
 use crate::proxy::Proxy;
 use crate::support::{Api, Servers, User, account, connect, new_database, owner, servers};
@@ -69,7 +69,7 @@ async fn an_edited_migration_is_refused() {
 /// Managed PostgreSQL gives no superuser: the owner of a database with CREATEROLE must do.
 #[tokio::test]
 async fn migrations_need_no_superuser() {
-    let server = xtask::services::Postgres::start().unwrap();
+    let server = local::services::Postgres::start().unwrap();
     let admin = connect(&server.owner_url("postgres")).await;
     admin.batch_execute("create role master login createrole createdb password 'master'; ").await.unwrap();
     admin.batch_execute("create database app owner master").await.unwrap();

@@ -6,7 +6,7 @@ use crate::support::{api, lasting};
 async fn the_document_is_the_committed_one() {
     let answer = api().await.get("/openapi.json").send().await;
     assert_eq!(answer.status, 200);
-    let committed = std::fs::read_to_string(xtask::workspace_root().join("openapi.json")).unwrap();
+    let committed = std::fs::read_to_string(local::workspace_root().join("openapi.json")).unwrap();
     assert_eq!(answer.body, serde_json::from_str::<serde_json::Value>(&committed).unwrap());
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
-use xtask::gateway::PayloadVersion;
 
 use crate::support::{Api, Servers, User, account, connect, lasting};
 

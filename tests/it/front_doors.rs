@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use xtask::gateway::PayloadVersion;
 
 use crate::support::{Api, User, account, api, functions, servers};
 
@@ -33,7 +33,7 @@ async fn the_events_of_a_rest_api_are_understood_too() {
 #[tokio::test]
 async fn every_function_has_an_event_file_that_it_answers_as_over_http() {
     let api = api().await;
-    let directory = xtask::workspace_root().join("tests/events");
+    let directory = local::workspace_root().join("tests/events");
     for function in functions().iter().filter(|function| !function.routes.is_empty()) {
         let file = directory.join(format!("{}.json", function.binary));
         let text = fs::read_to_string(&file).unwrap_or_else(|_| panic!("{} is missing", file.display()));

@@ -170,7 +170,7 @@ async fn the_limit_is_as_configured_and_zero_switches_it_off() {
 #[tokio::test]
 async fn without_redis_each_process_counts_for_itself_until_redis_is_back() {
     let mut servers = Servers::start().await;
-    let api = Api::start_as(limited(&servers), xtask::gateway::PayloadVersion::V2, 1).await;
+    let api = Api::start_as(limited(&servers), local::gateway::PayloadVersion::V2, 1).await;
     let user = User::new();
     assert_eq!(list(&api, &user).await.status, 200);
 
@@ -200,7 +200,7 @@ async fn back_in_redis(api: &Api) {
 #[tokio::test]
 async fn a_hung_redis_holds_up_one_request_and_no_more_than_100_ms() {
     let mut servers = Servers::start().await;
-    let api = Api::start_as(limited(&servers), xtask::gateway::PayloadVersion::V2, 1).await;
+    let api = Api::start_as(limited(&servers), local::gateway::PayloadVersion::V2, 1).await;
     assert_eq!(list(&api, &User::new()).await.status, 200);
 
     servers.redis.pause().unwrap();

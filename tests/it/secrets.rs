@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use local::services::Postgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use xtask::services::Postgres;
 
 use crate::support::{Api, JWT_KEY, Servers, User, connect, lasting};
 
@@ -28,7 +28,7 @@ impl Drop for Moto {
 
 impl Moto {
     async fn start() -> Self {
-        let program = xtask::tools::python_tool("moto_server", xtask::tools::MOTO).unwrap();
+        let program = local::tools::python_tool("moto_server", local::tools::MOTO).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
@@ -82,7 +82,7 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
     let arn = moto.create("service", &secret(servers.postgres.app_url("app"))).await;
     let mut env = aws(&moto);
     env.insert("SECRET_ARN", arn.clone());
-    let api = Api::start_as(env, xtask::gateway::PayloadVersion::V2, 1).await;
+    let api = Api::start_as(env, local::gateway::PayloadVersion::V2, 1).await;
     let user = User::new();
     let created = api.create(&user, json!({})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());

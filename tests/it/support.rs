@@ -9,14 +9,14 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use local::gateway::{Gateway, Options, PayloadVersion};
+use local::services::{Postgres, Redis};
+use local::template::Function;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, OnceCell};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
-use xtask::gateway::{Gateway, Options, PayloadVersion};
-use xtask::services::{Postgres, Redis};
-use xtask::template::Function;
 
 pub const JWT_KEY: &str = "a signing key of the tests, long enough";
 
@@ -29,7 +29,7 @@ pub async fn lasting<T: Send + 'static>(future: impl Future<Output = T> + Send +
     RUNTIME.spawn(future).await.unwrap()
 }
 
-/// PostgreSQL with the migrated database `app`, and Redis. They end with the process: see `xtask::services`.
+/// PostgreSQL with the migrated database `app`, and Redis. They end with the process: see `local::services`.
 pub struct Servers {
     pub postgres: Postgres,
     pub redis: Redis,
@@ -78,14 +78,14 @@ pub async fn api() -> &'static Api {
 
 /// The functions and routes of `template.yaml`.
 pub fn functions() -> Vec<Function> {
-    xtask::template::routes(&xtask::workspace_root().join("template.yaml")).unwrap()
+    local::template::routes(&local::workspace_root().join("template.yaml")).unwrap()
 }
 
 /// Builds the functions once per run; returns the directory of the binaries.
 pub fn binaries() -> PathBuf {
     static BINARIES: LazyLock<PathBuf> = LazyLock::new(|| {
         let release = !cfg!(debug_assertions);
-        xtask::build::build_functions(release, functions().iter().map(|f| f.binary.as_str())).unwrap()
+        local::build::build_functions(release, functions().iter().map(|f| f.binary.as_str())).unwrap()
     });
     BINARIES.clone()
 }

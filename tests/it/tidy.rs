@@ -2,26 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::support::functions;
 
 fn read(path: &str) -> String {
-    fs::read_to_string(xtask::workspace_root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(local::workspace_root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Folder of each function in `functions/`.
-fn folders() -> BTreeSet<String> {
-    let entries = fs::read_dir(xtask::workspace_root().join("functions")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+/// Folder of each function in `functions/`, below what they are about.
+fn folders() -> BTreeMap<String, PathBuf> {
+    let list = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let subjects = list(&local::workspace_root().join("functions"));
+    let folders = subjects.iter().flat_map(|subject| list(subject));
+    folders.map(|folder| (folder.file_name().unwrap().to_str().unwrap().to_owned(), folder.clone())).collect()
 }
 
 #[test]
 fn every_function_has_one_resource_a_route_an_event_file_and_a_row_in_the_readme() {
     let in_template: Vec<_> = functions().into_iter().map(|function| function.binary).collect();
-    assert_eq!(in_template.iter().cloned().collect::<BTreeSet<_>>(), folders());
+    assert_eq!(in_template.iter().cloned().collect::<BTreeSet<_>>(), folders().into_keys().collect());
     assert_eq!(in_template.len(), folders().len(), "a function has two resources");
     let readme = read("README.md");
     for function in functions() {
@@ -29,7 +31,7 @@ fn every_function_has_one_resource_a_route_an_event_file_and_a_row_in_the_readme
         if function.binary != "migrate" {
             assert_eq!(function.routes.len(), if function.binary == "docs" { 2 } else { 1 }, "{}", function.binary);
             assert!(
-                Path::new(&xtask::workspace_root().join(format!("tests/events/{}.json", function.binary))).exists()
+                Path::new(&local::workspace_root().join(format!("tests/events/{}.json", function.binary))).exists()
             );
         }
         let expected: String = function.binary.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
@@ -170,7 +172,7 @@ fn no_stage_is_configured_with_a_secret() {
 
 #[test]
 fn workflows_use_actions_by_hash() {
-    let files = fs::read_dir(xtask::workspace_root().join(".github/workflows")).unwrap();
+    let files = fs::read_dir(local::workspace_root().join(".github/workflows")).unwrap();
     let mut pinned = 0;
     for file in files.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()) {
         for line in file.lines().filter(|line| line.contains("uses:")) {
@@ -184,7 +186,7 @@ fn workflows_use_actions_by_hash() {
         let is_version = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
         let is_requirement = |word: &&str| word.split_once("==").is_some_and(|(_, version)| is_version(version));
         for requirement in file.split_whitespace().filter(is_requirement) {
-            let pins = read("xtask/src/sam.rs") + &read("xtask/src/tools.rs");
+            let pins = read("xtask/src/sam.rs") + &read("local/src/tools.rs");
             let known = pins.contains(&format!("\"{requirement}\""));
             assert!(known, "{requirement} is another version than in xtask/src/sam.rs and tools.rs");
         }
@@ -194,9 +196,9 @@ fn workflows_use_actions_by_hash() {
 
 #[test]
 fn only_the_configuration_reads_the_environment() {
-    for source in sources(&xtask::workspace_root().join("shared/src"))
+    for source in sources(&local::workspace_root().join("shared/src"))
         .iter()
-        .chain(&sources(&xtask::workspace_root().join("functions")))
+        .chain(&sources(&local::workspace_root().join("functions")))
     {
         if !source.ends_with("shared/src/config.rs") {
             let text = fs::read_to_string(source).unwrap();
@@ -218,7 +220,7 @@ fn sources(directory: &Path) -> Vec<String> {
 
 #[test]
 fn every_migration_is_recorded_under_its_file_name_in_order() {
-    let mut files: Vec<_> = fs::read_dir(xtask::workspace_root().join("migrations"))
+    let mut files: Vec<_> = fs::read_dir(local::workspace_root().join("migrations"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -266,8 +268,10 @@ fn every_test_that_the_security_page_names_exists() {
 #[test]
 fn every_crate_forbids_unsafe_code() {
     assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
-    let others = ["benches", "benches/floor", "fuzz", "openapi", "shared", "tests", "xtask"].map(str::to_owned);
-    for folder in folders().into_iter().map(|name| format!("functions/{name}")).chain(others) {
-        assert!(read(&format!("{folder}/Cargo.toml")).contains("[lints]\nworkspace = true"), "{folder}");
+    let others = ["benches", "benches/floor", "fuzz", "openapi", "shared", "tests", "xtask", "local"];
+    let others = others.map(|name| local::workspace_root().join(name));
+    for folder in folders().into_values().chain(others) {
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{folder:?}");
     }
 }

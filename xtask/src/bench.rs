@@ -1,6 +1,6 @@
 //! `cargo bench`: what the release binaries cost, beside what nothing could do for less, in one run.
 //!
-//! The functions run as Lambda runs them, one event at a time over the runtime API (`xtask::environment`), and take
+//! The functions run as Lambda runs them, one event at a time over the runtime API (`local::environment`), and take
 //! turns with `benches/floor`, so that whatever the machine does meanwhile happens to both.
 
 mod cold;
@@ -19,14 +19,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio_postgres::{Client, NoTls};
-use xtask::{
+use local::{
     build::build_functions,
     environment::Environment,
     install::{Tool, ensure_installed},
     services::{Postgres, Redis},
     template, workspace_root,
 };
+use tokio_postgres::{Client, NoTls};
 
 use machine::Machine;
 use report::Row;

@@ -12,15 +12,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
-use xtask::{
+use local::{
     build::build_functions,
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
     services::{Postgres, Redis, secret},
     template, workspace_root,
 };
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     demo::{self, TENANT, USER},

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
-use xtask::{build::build_binaries, workspace_root};
+use local::{build::build_binaries, workspace_root};
 
 const TARGETS: [&str; 5] = ["body", "config", "event", "query", "token"];
 

@@ -4,7 +4,6 @@
 mod bench;
 mod demo;
 mod dev;
-mod docker;
 mod fuzz;
 mod outside;
 mod sam;

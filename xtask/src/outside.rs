@@ -10,9 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{EncodingKey, Header};
-use serde_json::{Value, json};
-use uuid::Uuid;
-use xtask::{
+use local::{
     build::build_functions,
     gateway::{Gateway, Options},
     install::{Tool, ensure_installed},
@@ -21,6 +19,8 @@ use xtask::{
     tools::{SCHEMATHESIS, python_tool},
     workspace_root,
 };
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 const DATABASE: &str = "email_service";
 

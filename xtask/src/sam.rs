@@ -12,9 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hyper::Request;
-use serde_json::Value;
-use tokio::{net::TcpStream, time::sleep};
-use xtask::{
+use local::{
     gateway::{Gateway, Options},
     install::{Tool, ensure_installed},
     services::{Postgres, Redis, Service, free_port, secret},
@@ -22,6 +20,8 @@ use xtask::{
     tools::python_tool,
     workspace_root,
 };
+use serde_json::Value;
+use tokio::{net::TcpStream, time::sleep};
 
 use crate::{
     demo::{create_accounts, send},

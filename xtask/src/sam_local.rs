@@ -10,15 +10,17 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use hyper::{Request, Response};
+use local::{
+    docker::{Engine, Images, Network},
+    services::{Service, free_port, last_lines, secret},
+};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
-use xtask::services::{Service, free_port, last_lines, secret};
 
 use crate::{
     demo::{TENANT, USER, send},
     dev::{DATABASE, environment, free_address, token},
-    docker::{Engine, Images, Network},
     sam,
     settings::Settings,
 };

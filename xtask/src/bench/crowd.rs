@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Result;
-use xtask::environment::{ACCEPTED, Link, Process, invocation};
+use local::environment::{ACCEPTED, Link, Process, invocation};
 
 use super::{
     Bench, DATABASE, Row, Times, micros,

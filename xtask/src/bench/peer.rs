@@ -10,12 +10,12 @@ use hyper::{
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use xtask::{
+use local::{
     gateway::{Gateway, Options},
     template, workspace_root,
 };
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::{
     Bench, DATABASE, Row, Times, micros,

@@ -3,9 +3,9 @@
 use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use local::workspace_root;
 use serde::Serialize;
 use time::OffsetDateTime;
-use xtask::workspace_root;
 
 use super::{Bench, Machine, target_directory};
 

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use local::{environment::Answer, services::secret, workspace_root};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use xtask::{environment::Answer, services::secret, workspace_root};
 
 use super::{Bench, DATABASE};
 

@@ -101,7 +101,7 @@ async fn fill(bench: &Bench, count: u64) -> Result<()> {
 
 /// A function over one of the tables, asked by many users in turn.
 struct Side {
-    environment: xtask::environment::Environment,
+    environment: local::environment::Environment,
     events: Vec<Vec<u8>>,
     times: Times,
 }

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::Result;
-use tokio::{task::block_in_place, time::sleep};
-use tokio_postgres::NoTls;
-use xtask::{
+use local::{
     gateway::Gateway,
     services::{Postgres, Redis},
 };
+use tokio::{task::block_in_place, time::sleep};
+use tokio_postgres::NoTls;
 
 use super::Run;
 

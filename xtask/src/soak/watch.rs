@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, fs, time::Duration};
 
+use local::gateway::Gateway;
 use tokio::time::sleep;
-use xtask::gateway::Gateway;
 
 use super::{Run, lock};
 

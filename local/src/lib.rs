@@ -1,8 +1,10 @@
-//! The project's own tools, for the commands `cargo dev`, `cargo verify` and `cargo migrate`, and for the tests.
+//! The cloud on one machine, for the commands of `xtask` and for the tests: throw-away servers, a local API Gateway that
+//! reads `template.yaml`, and the installation of what they need.
 
 use std::path::{Path, PathBuf};
 
 pub mod build;
+pub mod docker;
 pub mod environment;
 pub mod gateway;
 pub mod install;

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tokio_postgres::NoTls;
 
-use crate::install::{Tool, find};
+use crate::install::{Tool, find, running_as_root};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
@@ -404,12 +404,6 @@ fn server_user(directory: &Path) -> Result<Vec<String>> {
     let status = Command::new("chown").args(["-R", "postgres:"]).arg(directory).status()?;
     ensure!(status.success(), "cannot give {} to the user postgres", directory.display());
     Ok(["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(String::from).to_vec())
-}
-
-/// Whether we may do what only root may.
-pub fn running_as_root() -> Result<bool> {
-    let output = Command::new("id").arg("-u").output().context("cannot run `id -u`")?;
-    Ok(output.stdout.trim_ascii() == b"0")
 }
 
 fn new_directory() -> Result<PathBuf> {

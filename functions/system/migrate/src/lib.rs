@@ -26,7 +26,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 mod embedded {
-    refinery::embed_migrations!("../../migrations");
+    refinery::embed_migrations!("../../../migrations");
 }
 
 /// The role that the functions log in as.

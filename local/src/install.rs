@@ -8,8 +8,6 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::services::running_as_root;
-
 /// A program that comes from the system's package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -102,6 +100,12 @@ fn newest_initdb() -> Option<PathBuf> {
         })
         .max()
         .map(|(_, initdb)| initdb)
+}
+
+/// Whether we may do what only root may.
+pub fn running_as_root() -> Result<bool> {
+    let output = Command::new("id").arg("-u").output().context("cannot run `id -u`")?;
+    Ok(output.stdout.trim_ascii() == b"0")
 }
 
 fn apt_get() -> Result<Vec<&'static str>> {

@@ -7,11 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
-use xtask::{
-    install::{Tool, ensure_installed, find},
-    services::{Service, running_as_root, secret},
+use crate::{
+    install::{Tool, ensure_installed, find, running_as_root},
+    services::{Service, secret},
 };
+use anyhow::{Context, Result, ensure};
 
 /// The real images, for which a stand-in serves where they cannot be pulled.
 const POSTGRES: &str = "postgres:17";
@@ -24,7 +24,7 @@ const STAND_IN_OF_SAM: &str = "email_service/stand-in:rapid-x86_64";
 const BRIDGE: &str = "docker0";
 
 /// A Docker engine.
-pub(crate) struct Engine {
+pub struct Engine {
     /// The engine that we started, with its address; none where one runs anyway.
     own: Option<(Service, String)>,
     bridge_is_ours: bool,
@@ -43,7 +43,7 @@ impl Drop for Engine {
 impl Engine {
     /// # Errors
     /// No engine answers and none can be started; the error says why.
-    pub(crate) fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         ensure!(find("docker").is_some(), "Docker is not installed");
         let running = Self { own: None, bridge_is_ours: false };
         if running.docker(&["version"]).output()?.status.success() {
@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// The environment in which `docker` and the SAM CLI find the engine, as arguments of `env`.
-    pub(crate) fn environment(&self) -> Vec<String> {
+    pub fn environment(&self) -> Vec<String> {
         self.own.iter().map(|(_, address)| format!("DOCKER_HOST={address}")).collect()
     }
 
@@ -91,7 +91,7 @@ impl Engine {
 }
 
 /// The images to run, which go at the end if they are stand-ins.
-pub(crate) struct Images<'a> {
+pub struct Images<'a> {
     engine: &'a Engine,
     stand_in: bool,
 }
@@ -100,7 +100,7 @@ impl<'a> Images<'a> {
     /// Pulls the databases' images. Where that fails, makes one image of this machine's files that stands in for
     /// these and for Lambda's: it has the shell and tools that the SAM CLI wants, and our C library, so it proves
     /// nothing about Amazon Linux. It says so in a label.
-    pub(crate) fn get(engine: &'a Engine) -> Result<Self> {
+    pub fn get(engine: &'a Engine) -> Result<Self> {
         let pull = |image| engine.ask(&["pull", "--quiet", image]);
         let Err(error) = pull(POSTGRES).and_then(|_| pull(REDIS)) else {
             return Ok(Self { engine, stand_in: false });
@@ -112,16 +112,16 @@ impl<'a> Images<'a> {
         Ok(images)
     }
 
-    pub(crate) fn postgres(&self) -> &'static str {
+    pub fn postgres(&self) -> &'static str {
         if self.stand_in { STAND_IN } else { POSTGRES }
     }
 
-    pub(crate) fn redis(&self) -> &'static str {
+    pub fn redis(&self) -> &'static str {
         if self.stand_in { STAND_IN } else { REDIS }
     }
 
     /// What tells `sam local` about them.
-    pub(crate) fn sam_options(&self) -> &'static [&'static str] {
+    pub fn sam_options(&self) -> &'static [&'static str] {
         if self.stand_in { &["--invoke-image", STAND_IN, "--skip-pull-image"] } else { &[] }
     }
 
@@ -188,14 +188,14 @@ fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
 }
 
 /// A network of its own, removed at the end.
-pub(crate) struct Network<'a> {
+pub struct Network<'a> {
     engine: &'a Engine,
     /// Its name, which nobody else has.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 impl<'a> Network<'a> {
-    pub(crate) fn create(engine: &'a Engine) -> Result<Self> {
+    pub fn create(engine: &'a Engine) -> Result<Self> {
         let name = format!("email-service-{}", &secret()[..16]);
         engine.ask(&["network", "create", &name])?;
         Ok(Self { engine, name })
@@ -203,7 +203,7 @@ impl<'a> Network<'a> {
 
     /// Runs a server whose output says `sign` when it is ready. It is known by `host` in this network, and removed
     /// when the value is dropped, or we die, with the signal `at_once`.
-    pub(crate) fn run(&self, host: &'static str, at_once: &str, sign: &str, arguments: &[&str]) -> Result<Service> {
+    pub fn run(&self, host: &'static str, at_once: &str, sign: &str, arguments: &[&str]) -> Result<Service> {
         let name = self.container(host);
         Service::run(host, at_once, sign, |_| {
             let mut command = vec!["env".to_owned()];
@@ -215,7 +215,7 @@ impl<'a> Network<'a> {
     }
 
     /// Where this machine reaches a port that was published.
-    pub(crate) fn published(&self, host: &str, port: u16) -> Result<String> {
+    pub fn published(&self, host: &str, port: u16) -> Result<String> {
         let answer = self.engine.ask(&["port", &self.container(host), &port.to_string()])?;
         Ok(answer.lines().next().context("the port is not published")?.to_owned())
     }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
-const DOCUMENT: &str = include_str!("../../../openapi.json");
+const DOCUMENT: &str = include_str!("../../../../openapi.json");
 const STYLE: &str = include_str!("../assets/swagger-ui.css");
 const SCRIPTS: [&str; 2] = [include_str!("../assets/swagger-ui-bundle.js"), include_str!("../assets/start.js")];
 
