@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use shared::config::{Config, MIN_SIGNING_KEY_BYTES, SecretSource};
+use shared::config::Config;
+use shared::secrets::{MIN_SIGNING_KEY_BYTES, SecretSource};
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);

@@ -112,10 +112,12 @@ impl<'a> Images<'a> {
         Ok(images)
     }
 
+    /// The image that PostgreSQL runs in.
     pub fn postgres(&self) -> &'static str {
         if self.stand_in { STAND_IN } else { POSTGRES }
     }
 
+    /// The image that Redis runs in.
     pub fn redis(&self) -> &'static str {
         if self.stand_in { STAND_IN } else { REDIS }
     }
@@ -195,6 +197,7 @@ pub struct Network<'a> {
 }
 
 impl<'a> Network<'a> {
+    /// Makes one.
     pub fn create(engine: &'a Engine) -> Result<Self> {
         let name = format!("email-service-{}", &secret()[..16]);
         engine.ask(&["network", "create", &name])?;

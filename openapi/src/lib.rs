@@ -5,9 +5,9 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::auth::NOBODY;
-use shared::call::{MAX_BODY_BYTES, NO_OBJECT, NO_SUCH_ACCOUNT, NOT_YOURS};
-use shared::error::{ADDRESS_TAKEN, Envelope, Error};
-use shared::validation::{Fault, Field};
+use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
+use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS};
+use shared::validation::Field;
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -54,7 +54,7 @@ pub fn document() -> Result<String> {
             "title": "email_service",
             "version": VERSION,
             "description": ABOUT,
-            "license": {"name": "MIT", "identifier": "MIT"},
+            "license": {"name": "Copyright 2026 MetaBuilder. All rights reserved."},
         },
         "servers": [
             {"url": "/", "description": "The host that serves this document."},

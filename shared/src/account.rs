@@ -9,41 +9,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::credential::Password;
+use crate::identity::{TenantId, UserId, id};
 use crate::validation::Field;
 
-/// Declares an id: a UUID that cannot be mistaken for another kind of id.
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-        #[serde(transparent)]
-        pub struct $name(pub Uuid);
-
-        impl $name {
-            /// Reads the usual hyphenated form, in any letter case; `None` for all else.
-            pub fn parse(text: &str) -> Option<Self> {
-                // The other forms that the crate knows (braces, urn:, no hyphens) differ in length.
-                (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-    };
-}
-
-id!(
-    /// A customer of the email client: the outer fence.
-    TenantId
-);
-id!(
-    /// A person of a tenant: the inner fence.
-    UserId
-);
 id!(
     /// An account. Version 7: they grow with time, so new rows land side by side in the index.
     AccountId

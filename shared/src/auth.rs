@@ -1,16 +1,13 @@
 //! Who is calling: the token, or in development the headers.
 
-use std::fmt;
-
 use jsonwebtoken::{DecodingKey, Validation};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::account::{TenantId, UserId};
 use crate::config::AuthConfig;
-use crate::db::Scope;
 use crate::error::Error;
 use crate::event::Request;
+use crate::identity::{Identity, Role, Scope, TenantId, UserId};
 use crate::log::clip;
 
 /// Longer tokens are refused unread. Ours have some 300 bytes; API Gateway lets 10 KB of headers through.
@@ -18,35 +15,6 @@ const MAX_TOKEN_BYTES: usize = 4096;
 
 /// What a caller without an identity learns.
 pub const NOBODY: Error = Error::Unauthorized("Send a valid token as Authorization: Bearer <token>.");
-
-/// What a caller may do. It gives no way across tenants, and none to another user's accounts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everybody.
-    #[default]
-    User,
-    /// A tenant's administrator.
-    Admin,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::User => "user",
-            Self::Admin => "admin",
-        })
-    }
-}
-
-/// A caller, as a token or the development headers prove it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    /// Tenant and user.
-    pub scope: Scope,
-    /// The caller's role.
-    pub role: Role,
-}
 
 /// Tells who is calling.
 pub struct Authenticator {

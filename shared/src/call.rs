@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::account::AccountId;
-use crate::auth::Identity;
 use crate::cors::Cors;
 use crate::db::Db;
-use crate::error::Error;
+use crate::error::{Error, NO_SUCH_ACCOUNT};
 use crate::event::Request;
+use crate::identity::Identity;
 use crate::redis_link::RedisLink;
 use crate::validation::Fields;
 
@@ -95,12 +95,6 @@ pub fn account_id(request: &Request) -> Result<AccountId, Error> {
     let id = request.path_parameters.get("id");
     id.and_then(AccountId::parse).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
 }
-
-/// What a client learns of an account that is unknown, deleted, or no account at all.
-pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";
-
-/// What a client learns of an account that is another user's or tenant's.
-pub const NOT_YOURS: &str = "This account belongs to somebody else. List your accounts to see which are yours.";
 
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

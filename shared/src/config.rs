@@ -2,21 +2,14 @@
 //!
 //! A missing or bad value stops the start; the error names every such variable and what it must be.
 
-use std::fmt;
 use std::num::NonZeroU32;
 
 use anyhow::bail;
 use jsonwebtoken::Algorithm;
 use lambda_http::http::{HeaderValue, Uri};
-use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
-use zeroize::Zeroizing;
 
-use crate::secrets::Secrets;
-
-/// The shortest signing key that is accepted, in bytes: RFC 7518, 3.2 asks of an HMAC key at least the size of
-/// the hash, which is 32 bytes for HS256.
-pub const MIN_SIGNING_KEY_BYTES: usize = 32;
+use crate::secrets::{SecretSource, SecretText, Secrets};
 
 /// What a function needs that knows no caller (health, the default route).
 #[derive(Debug, Clone)]
@@ -57,20 +50,6 @@ pub struct AuthConfig {
     pub allow_headers: bool,
 }
 
-/// Where the three secret values come from.
-#[derive(Debug, Clone)]
-pub enum SecretSource {
-    /// `DATABASE_URL`, `REDIS_URL`, `JWT_SECRET_KEY`.
-    Environment(Box<Secrets>),
-    /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
-    SecretsManager {
-        /// The secret's ARN or name.
-        arn: String,
-        /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
-        database_url: Option<SecretText>,
-    },
-}
-
 /// What the migration needs.
 #[derive(Debug, Clone)]
 pub struct MigrationConfig {
@@ -80,29 +59,6 @@ pub struct MigrationConfig {
     pub owner_secret_arn: Option<String>,
     /// What the functions log in with; the password in it becomes that of their role.
     pub secrets: SecretSource,
-}
-
-/// A text that must not be printed; wiped when dropped.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct SecretText(Zeroizing<String>);
-
-impl SecretText {
-    /// Wraps a secret.
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The secret itself, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
 }
 
 impl PublicConfig {

@@ -7,6 +7,7 @@
 //! leaves no transaction open, and a pooled connection carries nothing from one caller to the next.
 
 pub mod accounts;
+pub mod url;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,100 +21,30 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::account::{TenantId, UserId};
 use crate::error::Error;
-use crate::secrets::{Login, SecretStore};
-use crate::tls;
+use crate::identity::Scope;
+use crate::secrets::SecretStore;
+
+use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
 pub const SCHEMA_VERSION: i32 = 4;
 
-/// How long a new connection may take, handshakes included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
-
-/// A database's address, parsed, and whether to use TLS.
-#[derive(Clone, Debug, Default)]
-pub struct DatabaseUrl(Config);
-
-impl DatabaseUrl {
-    /// Parses a `postgres://` URL or a libpq key-value string; `None` when it is neither.
-    ///
-    /// `sslmode` is `disable` (the default), `require` or `verify-full`; both of the latter verify certificate
-    /// and host name. `prefer` promises nothing and is taken as `disable`.
-    pub fn parse(url: &str) -> Option<Self> {
-        // The driver knows no verify-full.
-        let known = url.replace("sslmode=verify-full", "sslmode=require");
-        let mut config: Config = known.parse().ok()?;
-        if config.get_hosts().is_empty() {
-            return None;
-        }
-        if config.get_ssl_mode() != SslMode::Require {
-            config.ssl_mode(SslMode::Disable);
-        }
-        config.connect_timeout(CONNECT_TIMEOUT);
-        Some(Self(config))
-    }
-
-    /// Fills in user name and password where the address has none.
-    pub fn fill_in(&mut self, login: &Login) {
-        if let (None, Some(user)) = (self.0.get_user(), &login.username) {
-            self.0.user(user);
-        }
-        if let (None, Some(password)) = (self.0.get_password(), &login.password) {
-            self.0.password(password.reveal());
-        }
-    }
-
-    /// The password in it, where there is one.
-    pub fn password(&self) -> Option<&[u8]> {
-        self.0.get_password()
-    }
-
-    /// Opens one connection, whose task runs until the client is dropped.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or refuses.
-    pub async fn connect(&self) -> anyhow::Result<Client> {
-        let tls = match self.0.get_ssl_mode() {
-            SslMode::Require => Some(tls::postgres_connector()?),
-            _ => None,
-        };
-        let (client, _) = open(&self.0, tls).await.context("cannot connect to PostgreSQL")?;
-        Ok(client)
-    }
-}
-
-async fn open(
-    config: &Config,
-    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
-) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
-    // The connection's own error is also that of the statement that meets it, so it is not logged twice.
-    match tls {
-        Some(tls) => {
-            let (client, connection) = config.connect(tls).await?;
-            Ok((client, tokio::spawn(async move { drop(connection.await) })))
-        }
-        None => {
-            let (client, connection) = config.connect(NoTls).await?;
-            Ok((client, tokio::spawn(async move { drop(connection.await) })))
-        }
-    }
-}
 
 /// Opens the pool's connections with the secrets as they are; after a refused password, with the secrets as
 /// they have become.
 struct Connector {
     secrets: Arc<SecretStore>,
-    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+    tls: Option<MakeRustlsConnect>,
 }
 
 impl Connect for Connector {
@@ -147,15 +78,6 @@ impl Connect for Connector {
     }
 }
 
-/// Whose rows a statement may touch: every query takes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// The caller's tenant.
-    pub tenant_id: TenantId,
-    /// The caller.
-    pub user_id: UserId,
-}
-
 /// The way to PostgreSQL.
 #[derive(Clone)]
 pub struct Db {
@@ -171,10 +93,7 @@ impl Db {
     /// TLS is wanted and cannot be set up.
     pub async fn new(secrets: Arc<SecretStore>, size: usize) -> anyhow::Result<Self> {
         let config = secrets.get().await?.database.0;
-        let tls = match config.get_ssl_mode() {
-            SslMode::Require => Some(tls::postgres_connector()?),
-            _ => None,
-        };
+        let tls = tls_of(&config)?;
         let manager = Manager::from_connect(
             config,
             Connector { secrets, tls },
@@ -297,26 +216,4 @@ fn describe(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_strict_ssl_modes_mean_verified_tls() {
-        for (mode, expected) in [
-            ("", SslMode::Disable),
-            ("?sslmode=disable", SslMode::Disable),
-            ("?sslmode=prefer", SslMode::Disable),
-            ("?sslmode=require", SslMode::Require),
-            ("?sslmode=verify-full", SslMode::Require),
-        ] {
-            let url = DatabaseUrl::parse(&format!("postgres://u:p@h/d{mode}")).unwrap();
-            assert_eq!(url.0.get_ssl_mode(), expected, "{mode}");
-        }
-        assert!(DatabaseUrl::parse("postgres://u:p@h/d?sslmode=verify").is_none());
-        assert!(DatabaseUrl::parse("mysql://u:p@h/d").is_none());
-        assert!(DatabaseUrl::parse("").is_none());
-    }
 }

@@ -4,8 +4,6 @@ use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
-use crate::validation::Fault;
-
 /// Why a request is refused or fails. One variant per kind of the contract; the texts are for the client, but for
 /// [`Error::Internal`], whose cause is for the log alone.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +51,22 @@ pub enum Error {
 
 /// What a client learns when it has an account with the address already.
 pub const ADDRESS_TAKEN: &str = "You already have an account with this email address. Update or delete that one.";
+
+/// What a client learns of an account that is unknown, deleted, or no account at all.
+pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";
+
+/// What a client learns of an account that is another user's or tenant's.
+pub const NOT_YOURS: &str = "This account belongs to somebody else. List your accounts to see which are yours.";
+
+/// One field or parameter that cannot be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Fault {
+    /// Its name, as the client wrote it.
+    pub field: &'static str,
+    /// What it must be, for a person.
+    pub message: String,
+}
 
 /// Every answer that is no success.
 #[derive(Serialize)]

@@ -19,6 +19,7 @@ pub mod serve;
 
 pub mod auth;
 pub mod cors;
+pub mod identity;
 pub mod rate_limit;
 
 pub mod account;

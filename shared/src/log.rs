@@ -12,8 +12,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::account::{TenantId, UserId};
-use crate::auth::Role;
+use crate::identity::{Role, TenantId, UserId};
 use crate::metrics::Metrics;
 
 /// Starts the log. `level` is for our own code. Libraries are heard from warnings on: at their trace level they

@@ -11,7 +11,7 @@ use lambda_http::http::{HeaderName, HeaderValue};
 use redis::Script;
 
 use crate::SERVICE;
-use crate::db::Scope;
+use crate::identity::Scope;
 use crate::redis_link::RedisLink;
 
 /// The window's length.

@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
-use crate::config::SecretText;
+use crate::secrets::SecretText;
 use crate::tls;
 
 /// The longest that a request waits for Redis.

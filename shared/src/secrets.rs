@@ -1,12 +1,55 @@
 //! The three secret values, and the Secrets Manager secret that holds them in production.
 
+use std::fmt;
+
 use anyhow::{Context, anyhow, bail};
 use aws_config::BehaviorVersion;
 use serde::Deserialize;
 use tokio::sync::{OnceCell, RwLock};
+use zeroize::Zeroizing;
 
-use crate::config::{MIN_SIGNING_KEY_BYTES, SecretSource, SecretText};
-use crate::db::DatabaseUrl;
+use crate::db::url::DatabaseUrl;
+
+/// The shortest signing key that is accepted, in bytes: RFC 7518, 3.2 asks of an HMAC key at least the size of
+/// the hash, which is 32 bytes for HS256.
+pub const MIN_SIGNING_KEY_BYTES: usize = 32;
+
+/// A text that must not be printed; wiped when dropped.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Wraps a secret.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Where the three secret values come from.
+#[derive(Debug, Clone)]
+pub enum SecretSource {
+    /// `DATABASE_URL`, `REDIS_URL`, `JWT_SECRET_KEY`.
+    Environment(Box<Secrets>),
+    /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
+    SecretsManager {
+        /// The secret's ARN or name.
+        arn: String,
+        /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
+        database_url: Option<SecretText>,
+    },
+}
 
 /// The database URL, the Redis URL and the key that signs tokens, each checked for its form.
 #[derive(Debug, Clone, Default)]
@@ -134,6 +177,11 @@ pub struct Login {
 }
 
 impl Login {
+    /// Fills in what a database's address lacks.
+    pub fn fill_in(&self, url: &mut DatabaseUrl) {
+        url.fill_in(self.username.as_deref(), self.password.as_ref().map(SecretText::reveal));
+    }
+
     /// Reads the two from a secret's JSON, whatever else is in it.
     ///
     /// # Errors
@@ -168,7 +216,7 @@ fn parse(json: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secret
         let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
         anyhow!(faults.join("; "))
     })?;
-    secrets.database.fill_in(&stored.login);
+    stored.login.fill_in(&mut secrets.database);
     Ok(secrets)
 }
 

@@ -12,13 +12,14 @@ use futures_util::FutureExt;
 use lambda_http::http::{HeaderName, HeaderValue, header};
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 
-use crate::auth::{Authenticator, Identity, refuse_override};
+use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
 use crate::config::{Config, PublicConfig};
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
 use crate::event::{Event, Request, Response};
+use crate::identity::Identity;
 use crate::log::{self, RequestLine};
 use crate::metrics::{Measured, Metrics, milliseconds};
 use crate::rate_limit::{Decision, RateLimiter, Subject};

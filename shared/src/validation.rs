@@ -1,19 +1,8 @@
 //! Reads untrusted JSON and query parameters into types, and collects every fault on the way.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::Error;
-
-/// One field or parameter that cannot be accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Fault {
-    /// Its name, as the client wrote it.
-    pub field: &'static str,
-    /// What it must be, for a person.
-    pub message: String,
-}
+use crate::error::{Error, Fault};
 
 /// A type that a JSON value can be read into, with a rule of its own.
 pub trait Field: Sized {

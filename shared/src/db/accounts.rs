@@ -6,11 +6,11 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Db, Scope};
-use crate::account::{Account, AccountChange, AccountId, CredentialId, NewAccount, TenantId, UserId};
-use crate::call::{NO_SUCH_ACCOUNT, NOT_YOURS};
+use super::Db;
+use crate::account::{Account, AccountChange, AccountId, CredentialId, NewAccount};
 use crate::credential::{ALGORITHM, Credential};
-use crate::error::Error;
+use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS};
+use crate::identity::{Scope, TenantId, UserId};
 
 /// A page of a user's accounts.
 #[derive(Debug)]

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 use shared::account::Account;
+use shared::error::Fault;
 use shared::http::StatusCode;
-use shared::validation::{Fault, whole_number};
+use shared::validation::whole_number;
 use shared::{Call, Error, Reply};
 
 /// The accounts of a page that asks for no number.

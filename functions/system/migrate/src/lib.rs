@@ -15,7 +15,8 @@ use refinery::Runner;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::MigrationConfig;
-use shared::db::{DatabaseUrl, SCHEMA_VERSION};
+use shared::db::SCHEMA_VERSION;
+use shared::db::url::DatabaseUrl;
 use shared::http::Request;
 use shared::http::header::CONTENT_TYPE;
 use shared::lambda_runtime::LambdaEvent;
@@ -126,7 +127,7 @@ async fn connect_patiently(config: &MigrationConfig) -> anyhow::Result<Client> {
         let attempt = async {
             let mut url = address.clone();
             if let Some(arn) = &config.owner_secret_arn {
-                url.fill_in(&Login::parse(manager.read(arn).await?.reveal())?);
+                Login::parse(manager.read(arn).await?.reveal())?.fill_in(&mut url);
             }
             url.connect().await
         };
