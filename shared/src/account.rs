@@ -1,5 +1,7 @@
 //! What an account is: its ids, its fields with their rules, and how it looks on the wire.
 
+pub mod state;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 

@@ -24,6 +24,7 @@ pub mod rate_limit;
 
 pub mod account;
 pub mod credential;
+pub mod sealing;
 pub mod validation;
 
 #[cfg(feature = "openapi")]
