@@ -5,14 +5,18 @@ pub mod state;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use anyhow::anyhow;
 use email_address::{EmailAddress as Rfc5321, Options};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::credential::Password;
+use crate::error::Error;
 use crate::identity::{TenantId, UserId, id};
-use crate::validation::Field;
+use crate::validation::{Field, Fields};
+
+use state::State;
 
 id!(
     /// An account. Version 7: they grow with time, so new rows land side by side in the index.
@@ -65,10 +69,63 @@ pub struct Account {
     pub is_syncing: bool,
     /// False once it is deleted.
     pub is_enabled: bool,
+    /// The server that sends; none where the account cannot send.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub smtp_hostname: Option<String>,
+    /// Its port, where one was set.
+    #[cfg_attr(feature = "openapi", schema(required, value_type = Option<Port>))]
+    pub smtp_port: Option<i32>,
+    /// `tls`, `starttls` or `none`, where it was set.
+    #[cfg_attr(feature = "openapi", schema(required, value_type = Option<Encryption>))]
+    pub smtp_encryption: Option<String>,
+    /// The login at that server, where it is another one.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub smtp_username: Option<String>,
+    /// How the account signs in.
+    #[cfg_attr(feature = "openapi", schema(value_type = AuthType))]
+    pub auth_type: String,
+    /// The provider's name, where one signs in for the user.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub provider: Option<String>,
+    /// How the account stands with its server.
+    pub state: State,
+    /// Milliseconds since the Unix epoch.
+    pub state_changed_at: i64,
+    /// When the next synchronisation is due, in milliseconds since the Unix epoch; none while none is.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub next_sync_at: Option<i64>,
+    /// What went wrong last; none once a try went well.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub last_error: Option<LastError>,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
     /// Milliseconds since the Unix epoch; grows with each real change.
     pub updated_at: i64,
+}
+
+/// How an account signs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum AuthType {
+    /// With a password.
+    Password,
+    /// With a token of its provider.
+    Oauth2,
+}
+
+/// What went wrong when the service last tried to sign in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastError {
+    /// `authentication`, `unreachable`, `tls`, `protocol`, `unavailable`, `mailboxMissing` or `consentRevoked`.
+    pub code: String,
+    /// For a person. Where the server refused the login: its own words.
+    pub message: String,
+    /// `imap`, `pop3`, `smtp` or `oauth2`.
+    pub service: String,
+    /// Milliseconds since the Unix epoch.
+    pub at: i64,
 }
 
 /// All that a new account needs from its owner.
@@ -99,6 +156,70 @@ pub struct NewAccount {
     /// Seconds between two synchronisations.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub sync_interval: SyncInterval,
+    /// The server that sends. Without it the account cannot send.
+    pub smtp_hostname: Option<Hostname>,
+    /// Its port: 465 for `tls`, 587 for `starttls` and 25 for `none` unless set.
+    pub smtp_port: Option<Port>,
+    /// How the connection to it is protected: `tls` unless set.
+    pub smtp_encryption: Option<Encryption>,
+    /// The login there: that of the mailbox unless set.
+    pub smtp_username: Option<Username>,
+    /// The password there, in the clear: that of the mailbox unless set. Stored sealed.
+    pub smtp_password: Option<Password>,
+}
+
+impl NewAccount {
+    /// Reads the body of a create.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault.
+    pub fn read(mut fields: Fields) -> Result<Self, Error> {
+        let account_name = fields.required("accountName");
+        let email_address = fields.required("emailAddress");
+        let protocol = fields.required("protocol");
+        let hostname = fields.required("hostname");
+        let port = fields.required("port");
+        let encryption = fields.optional("encryption");
+        let username = fields.required("username");
+        let password = fields.required("password");
+        let is_sync_enabled = fields.optional("isSyncEnabled");
+        let sync_interval = fields.optional("syncInterval");
+        let smtp_hostname = fields.nullable("smtpHostname").flatten();
+        let smtp_port = fields.nullable("smtpPort").flatten();
+        let smtp_encryption = fields.nullable("smtpEncryption").flatten();
+        let smtp_username = fields.nullable("smtpUsername").flatten();
+        let smtp_password = fields.nullable("smtpPassword").flatten();
+        fields.finish()?;
+        let (
+            Some(account_name),
+            Some(email_address),
+            Some(protocol),
+            Some(hostname),
+            Some(port),
+            Some(username),
+            Some(password),
+        ) = (account_name, email_address, protocol, hostname, port, username, password)
+        else {
+            return Err(Error::internal(anyhow!("a required field is missing, and no fault says so")));
+        };
+        Ok(Self {
+            account_name,
+            email_address,
+            protocol,
+            hostname,
+            port,
+            encryption: encryption.unwrap_or_default(),
+            username,
+            password,
+            is_sync_enabled: is_sync_enabled.unwrap_or(true),
+            sync_interval: sync_interval.unwrap_or_default(),
+            smtp_hostname,
+            smtp_port,
+            smtp_encryption,
+            smtp_username,
+            smtp_password,
+        })
+    }
 }
 
 /// What an update changes; a field that is missing stays as it is.
@@ -139,6 +260,50 @@ pub struct AccountChange {
     /// False acts as a delete.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub is_enabled: Option<bool>,
+    /// The server that sends; `null` takes it away.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Hostname>))]
+    pub smtp_hostname: Option<Option<Hostname>>,
+    /// Its port; `null` leaves it to the encryption.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Port>))]
+    pub smtp_port: Option<Option<Port>>,
+    /// How the connection to it is protected; `null` means `tls`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Encryption>))]
+    pub smtp_encryption: Option<Option<Encryption>>,
+    /// The login there; `null` means that of the mailbox.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Username>))]
+    pub smtp_username: Option<Option<Username>>,
+    /// The password there; `null` means that of the mailbox.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Password>))]
+    pub smtp_password: Option<Option<Password>>,
+}
+
+impl AccountChange {
+    /// Reads the body of an update.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault.
+    pub fn read(mut fields: Fields) -> Result<Self, Error> {
+        let change = Self {
+            account_name: fields.optional("accountName"),
+            email_address: fields.optional("emailAddress"),
+            protocol: fields.optional("protocol"),
+            hostname: fields.optional("hostname"),
+            port: fields.optional("port"),
+            encryption: fields.optional("encryption"),
+            username: fields.optional("username"),
+            password: fields.optional("password"),
+            is_sync_enabled: fields.optional("isSyncEnabled"),
+            sync_interval: fields.optional("syncInterval"),
+            is_enabled: fields.optional("isEnabled"),
+            smtp_hostname: fields.nullable("smtpHostname"),
+            smtp_port: fields.nullable("smtpPort"),
+            smtp_encryption: fields.nullable("smtpEncryption"),
+            smtp_username: fields.nullable("smtpUsername"),
+            smtp_password: fields.nullable("smtpPassword"),
+        };
+        fields.finish()?;
+        Ok(change)
+    }
 }
 
 /// The most characters of an account's name and of a login: the columns' width.
@@ -452,6 +617,67 @@ mod tests {
     fn user_names() {
         accepts::<Username>(&[json!("j"), json!(" jane "), json!("ü".repeat(255))]);
         refuses::<Username>(&[json!("u".repeat(256)), json!("a\tb"), json!("\0")]);
+    }
+
+    fn fields(value: Value) -> Fields {
+        Fields::new(value.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn what_may_be_left_out_has_defaults() {
+        let new = NewAccount::read(fields(json!({
+            "accountName": " Work ", "emailAddress": "Jane@Example.com", "protocol": "IMAP", "hostname": "imap.example.com",
+            "port": 993, "username": "jane", "password": " secret ", "credentialId": "ignored"
+        })))
+        .unwrap();
+        assert_eq!(new.account_name.0, "Work");
+        assert_eq!(new.email_address.0, "Jane@Example.com");
+        assert_eq!((new.protocol.0, new.encryption.0), ("imap", "tls"));
+        assert_eq!((new.is_sync_enabled, new.sync_interval.0), (true, 300));
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let Err(Error::Invalid(faults)) = NewAccount::read(fields(
+            json!({"port": "993", "encryption": "ssl", "isSyncEnabled": 1, "syncInterval": 1}),
+        )) else {
+            panic!("accepted")
+        };
+        let names: Vec<_> = faults.iter().map(|fault| fault.field).collect();
+        assert_eq!(
+            names,
+            [
+                "accountName",
+                "emailAddress",
+                "protocol",
+                "hostname",
+                "port",
+                "encryption",
+                "username",
+                "password",
+                "isSyncEnabled",
+                "syncInterval"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_named_does_not_change() {
+        let change =
+            AccountChange::read(fields(json!({"port": 995, "isEnabled": false, "userId": "ignored"}))).unwrap();
+        assert_eq!(change.port.map(|port| port.0), Some(995));
+        assert_eq!(change.is_enabled, Some(false));
+        assert!(change.account_name.is_none() && change.password.is_none() && change.is_sync_enabled.is_none());
+    }
+
+    #[test]
+    fn every_fault_of_a_change_is_reported_at_once_and_null_is_one_where_it_says_nothing() {
+        let Err(Error::Invalid(faults)) =
+            AccountChange::read(fields(json!({"accountName": null, "port": 0, "isEnabled": "no"})))
+        else {
+            panic!("accepted")
+        };
+        assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), ["accountName", "port", "isEnabled"]);
     }
 
     proptest! {

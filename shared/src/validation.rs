@@ -55,6 +55,15 @@ impl Fields {
         read
     }
 
+    /// Takes a field that may be missing or `null`, which are told apart: `None` is missing, or a fault that was
+    /// noted, `Some(None)` is `null`.
+    pub fn nullable<T: Field>(&mut self, field: &'static str) -> Option<Option<T>> {
+        match self.object.get(field) {
+            Some(Value::Null) => self.object.remove(field).map(|_| None),
+            _ => self.optional(field).map(Some),
+        }
+    }
+
     /// Ends the reading.
     ///
     /// # Errors
@@ -111,6 +120,17 @@ mod tests {
         let Err(Error::Invalid(faults)) = fields.finish() else { panic!("no faults") };
         let faults: Vec<_> = faults.iter().map(|f| (f.field, f.message.as_str())).collect();
         assert_eq!(faults, [("a", "is required and must be true or false"), ("b", bool::RULE), ("c", bool::RULE)]);
+    }
+
+    #[test]
+    fn null_is_a_value_where_it_may_be() {
+        let mut fields = fields(json!({"a": null, "b": true, "c": 1}));
+        assert_eq!(fields.nullable::<bool>("a"), Some(None));
+        assert_eq!(fields.nullable::<bool>("b"), Some(Some(true)));
+        assert_eq!(fields.nullable::<bool>("c"), None);
+        assert_eq!(fields.nullable::<bool>("d"), None);
+        let Err(Error::Invalid(faults)) = fields.finish() else { panic!("no faults") };
+        assert_eq!(faults.len(), 1);
     }
 
     fn query(value: &str) -> Vec<(String, String)> {
