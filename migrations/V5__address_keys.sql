@@ -1,4 +1,4 @@
--- When two addresses are one is decided by the service (shared/src/account.rs, `address_key`) and no longer by the
+-- When two addresses are one is decided by the service (shared/src/address.rs) and no longer by the
 -- database's locale; addresses change under a lock; roles keep the rights that they use; disabled accounts can be
 -- purged.
 --
