@@ -90,6 +90,7 @@ struct App {
     limiter: Option<RateLimiter>,
     db: Db,
     redis: RedisLink,
+    accounts_per_user: i32,
 }
 
 /// Reads the configuration and opens PostgreSQL and Redis, both at once.
@@ -107,6 +108,7 @@ async fn start() -> anyhow::Result<(Config, App)> {
         limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
         db,
         redis,
+        accounts_per_user: config.accounts_per_user,
     };
     Ok((config, app))
 }
@@ -166,7 +168,7 @@ where
         (Err(error), _) => Err(error),
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
-            Ok(()) => unwinding(handler(Call { identity, request, db })).await,
+            Ok(()) => unwinding(handler(Call { identity, request, db, accounts_per_user: app.accounts_per_user })).await,
         },
     };
     exchange.end(outcome)
@@ -301,10 +303,7 @@ impl Exchange {
             cold_start: self.cold_start,
             rate_limit_fallback: fallback,
             error_kind,
-            error: match error {
-                Some(Error::Internal(cause)) => Some(format!("{cause:#}")),
-                _ => None,
-            },
+            error: error.and_then(Error::cause).map(|cause| format!("{cause:#}")),
             metrics,
         };
         line.write();

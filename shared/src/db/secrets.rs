@@ -8,9 +8,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::Db;
+use super::{Access, Db};
 use super::accounts::{Found, account, found};
-use crate::account::state::{Event, Standing, State};
+use crate::account::state::{Event, Standing};
 use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
 use crate::identity::{Scope, TenantId, UserId};
@@ -60,7 +60,7 @@ impl Db {
                        owner.tenant_id as owner_tenant_id, owner.user_id as owner_user_id
                    from (select) as one left join begin_try($1, $2, $3, $4) own on true
                    left join lateral account_owner(case when (own.account).id is null then $3 end) owner on true";
-        let rows = self.write(scope, sql, &[(&id.0, Type::UUID), (&overrides, Type::BOOL)]).await?;
+        let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&overrides, Type::BOOL)]).await?;
         let found = found(scope, &rows, stored)?;
         match &found {
             Found::Own(stored) if !stored.wait.is_zero() => {
@@ -86,7 +86,8 @@ impl Db {
         let interval = Duration::from_secs(u64::try_from(stored.account.sync_interval).unwrap_or_default());
         let to = stored.standing.after(event, interval, chance);
         let pause = to.next_try.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-        self.write(
+        self.query(
+            Access::Write,
             scope,
             "select record_try($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             &[
@@ -109,19 +110,14 @@ impl Db {
     ///
     /// # Errors
     /// See [`Db::begin_try`].
-    pub async fn secrets_to_reseal(&self, key: &str, after: Uuid, limit: i32) -> Result<Vec<Place>, Error> {
+    pub async fn secrets_to_reseal(&self, key: &str, after: Uuid, limit: i32) -> Result<Vec<(Place, CredentialId)>, Error> {
         let sql = "select * from secrets_to_reseal($1, $2, $3)";
-        let rows = self.run(sql, &[(&key, Type::TEXT), (&after, Type::UUID), (&limit, Type::INT4)]).await?;
-        let place = |row: &Row| -> Result<Place, Error> {
-            Ok(Place {
-                scope: Scope {
-                    tenant_id: TenantId(row.try_get("tenant_id")?),
-                    user_id: UserId(row.try_get("user_id")?),
-                },
-                account: AccountId(row.try_get("account_id")?),
-                credential: CredentialId(row.try_get("id")?),
-                kind: Kind::Password,
-            })
+        let rows = self.run(Access::Read, sql, &[(&key, Type::TEXT), (&after, Type::UUID), (&limit, Type::INT4)]).await?;
+        let place = |row: &Row| -> Result<(Place, CredentialId), Error> {
+            let scope =
+                Scope { tenant_id: TenantId(row.try_get("tenant_id")?), user_id: UserId(row.try_get("user_id")?) };
+            let place = Place { scope, account: AccountId(row.try_get("account_id")?), kind: Kind::Password };
+            Ok((place, CredentialId(row.try_get("id")?)))
         };
         rows.iter().map(place).collect()
     }
@@ -131,7 +127,7 @@ impl Db {
     /// # Errors
     /// See [`Db::begin_try`].
     pub async fn count_secrets_to_reseal(&self, key: &str) -> Result<i64, Error> {
-        let rows = self.run("select count_secrets_to_reseal($1)", &[(&key, Type::TEXT)]).await?;
+        let rows = self.run(Access::Read, "select count_secrets_to_reseal($1)", &[(&key, Type::TEXT)]).await?;
         let row = rows.first().ok_or_else(|| Error::internal(anyhow!("a count gave no row")))?;
         Ok(row.try_get(0)?)
     }
@@ -140,9 +136,9 @@ impl Db {
     ///
     /// # Errors
     /// See [`Db::begin_try`].
-    pub async fn find_sealed(&self, place: &Place) -> Result<Sealed, Error> {
+    pub async fn find_sealed(&self, scope: &Scope, id: CredentialId) -> Result<Sealed, Error> {
         let sql = "select * from find_sealed($1, $2, $3)";
-        let rows = self.query(&place.scope, sql, &[(&place.credential.0, Type::UUID)]).await?;
+        let rows = self.query(Access::Read, scope, sql, &[(&id.0, Type::UUID)]).await?;
         Ok(rows.first().map(sealed).transpose()?.unwrap_or_default())
     }
 
@@ -151,13 +147,21 @@ impl Db {
     ///
     /// # Errors
     /// See [`Db::begin_try`].
-    pub async fn reseal(&self, place: &Place, key: &str, old: &Sealed, new: &Sealed) -> Result<bool, Error> {
+    pub async fn reseal(
+        &self,
+        scope: &Scope,
+        id: CredentialId,
+        key: &str,
+        old: &Sealed,
+        new: &Sealed,
+    ) -> Result<bool, Error> {
         let rows = self
-            .write(
-                &place.scope,
+            .query(
+                Access::Write,
+                scope,
                 "select reseal($1, $2, $3, $4, $5, $6, $7, $8)",
                 &[
-                    (&place.credential.0, Type::UUID),
+                    (&id.0, Type::UUID),
                     (&key, Type::TEXT),
                     (&old.password, Type::BYTEA),
                     (&new.password, Type::BYTEA),
@@ -185,9 +189,4 @@ fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
         sealed: sealed(row)?,
         account,
     }))
-}
-
-/// The state of that name. The database's own check lets no other in.
-pub(super) fn state(name: &str) -> State {
-    State::parse(name).unwrap_or(State::CredentialsMissing)
 }

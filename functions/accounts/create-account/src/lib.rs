@@ -1,16 +1,19 @@
 //! `POST /api/accounts`: registers a mailbox of the caller.
 
+use std::sync::Arc;
+
 use shared::account::NewAccount;
 use shared::http::StatusCode;
+use shared::sealing::PublicKey;
 use shared::{Call, Error, Reply};
 
 /// Answers one request.
 ///
 /// # Errors
 /// [`Error::Invalid`] with every fault of the body, [`Error::Conflict`] when the caller has an account with that
-/// address.
-pub async fn handler(call: Call) -> Result<Reply, Error> {
+/// address, or as many accounts as a user can have.
+pub async fn handler(call: Call, key: Arc<PublicKey>) -> Result<Reply, Error> {
     let new = NewAccount::read(call.body()?)?;
-    let account = call.db.insert_account(&call.identity.scope, &new).await?;
+    let account = call.db.insert_account(&call.identity.scope, &new, &key, call.accounts_per_user).await?;
     Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("/api/accounts/{}", account.id))
 }

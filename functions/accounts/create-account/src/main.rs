@@ -2,5 +2,5 @@
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    shared::serve(create_account::handler).await
+    shared::serve_sealing(create_account::handler).await
 }

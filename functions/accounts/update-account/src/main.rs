@@ -2,5 +2,5 @@
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    shared::serve(update_account::handler).await
+    shared::serve_sealing(update_account::handler).await
 }

@@ -27,12 +27,12 @@ pub async fn handler(command: MailCommand) -> anyhow::Result<Value> {
     let (mut resealed, mut unreadable, mut after) = (0_u64, 0_u64, Uuid::nil());
     'batches: loop {
         let batch = db.secrets_to_reseal(current.id(), after, BATCH).await?;
-        let Some(last) = batch.last() else { break };
-        after = last.credential.0;
-        for place in batch {
-            let old = db.find_sealed(&place).await?;
+        let Some((_, last)) = batch.last() else { break };
+        after = last.0;
+        for (place, id) in batch {
+            let old = db.find_sealed(&place.scope, id).await?;
             match anew(&keys, &current, place, &old) {
-                Ok(new) => resealed += u64::from(db.reseal(&place, current.id(), &old, &new).await?),
+                Ok(new) => resealed += u64::from(db.reseal(&place.scope, id, current.id(), &old, &new).await?),
                 Err(error) => {
                     tracing::error!(accountId = %place.account, error = format!("{error:#}"), "a secret is not readable");
                     unreadable += 1;
