@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::Db;
+use super::{Access, Db};
 use crate::account::state::State;
 use crate::account::{Account, AccountChange, AccountId, CredentialId, EmailAddress, LastError, NewAccount};
 use crate::credential::{ALGORITHM, Credential, Password};
@@ -85,6 +85,7 @@ impl Db {
     ) -> Result<Page, Error> {
         let rows = self
             .query(
+                Access::Read,
                 scope,
                 "select total, (account).* from list_accounts($1, $2, $3, $4, $5)",
                 &[(&limit, Type::INT8), (&offset, Type::INT8), (&state.map(State::as_str), Type::TEXT)],
@@ -102,7 +103,9 @@ impl Db {
     /// # Errors
     /// See [`Db::list_accounts`].
     pub async fn find_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
-        let rows = self.query(scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
+        let rows = self
+            .query(Access::Read, scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
         found(scope, &rows, account)
     }
 
@@ -127,6 +130,7 @@ impl Db {
         let (hash, salt) = (credential.hash_hex(), credential.salt_hex());
         let rows = self
             .query(
+                Access::Write,
                 scope,
                 "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
                 &[
@@ -184,6 +188,7 @@ impl Db {
         let key = change.email_address.as_ref().map(EmailAddress::key);
         let rows = self
             .query(
+                Access::Write,
                 scope,
                 own_or_foreign!(
                     "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
@@ -219,7 +224,9 @@ impl Db {
     /// # Errors
     /// See [`Db::list_accounts`].
     pub async fn disable_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
-        let rows = self.query(scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
+        let rows = self
+            .query(Access::Write, scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
         found(scope, &rows, account)
     }
 }
