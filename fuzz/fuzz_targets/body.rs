@@ -8,13 +8,13 @@ use shared::{Error, Request, call};
 
 fuzz_target!(|data: &[u8]| {
     let request = Request { body: data.to_vec().into(), ..Request::default() };
-    if let Some(new) = accepted(&request, create_account::read) {
+    if let Some(new) = accepted(&request, NewAccount::read) {
         check_text(&new.account_name.0, &new.email_address, &new.hostname, &new.username.0);
         assert!((1..=65535).contains(&new.port.0) && (60..=3600).contains(&new.sync_interval.0));
         assert!(["imap", "pop3"].contains(&new.protocol.0));
         assert!(["tls", "starttls", "none"].contains(&new.encryption.0));
     }
-    if let Some(change) = accepted(&request, update_account::read) {
+    if let Some(change) = accepted(&request, AccountChange::read) {
         // A value that keeps all four rules stands for what is not named.
         let other = || "a@b.c".to_owned();
         check_text(

@@ -71,6 +71,8 @@ pub struct Options {
     pub binaries: PathBuf,
     /// The functions' environment. Of ours they see PATH and HOME only.
     pub env: Vec<(String, String)>,
+    /// What functions that open sealed secrets have beside that, or in its place.
+    pub mail_env: Vec<(String, String)>,
     /// The most processes per function; 0 counts as 1.
     pub concurrency: usize,
     /// Where the functions' output goes.
@@ -87,6 +89,7 @@ impl Options {
             functions,
             binaries,
             env: Vec::new(),
+            mail_env: Vec::new(),
             concurrency: 2,
             log: Arc::new(|_, line| eprintln!("{line}")),
             payload_version: PayloadVersion::V2,

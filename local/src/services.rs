@@ -160,6 +160,7 @@ pub struct Postgres {
     port: u16,
     owner_password: String,
     app_password: String,
+    mail_password: String,
 }
 
 impl Postgres {
@@ -192,8 +193,9 @@ impl Postgres {
                 command.extend(["-c".into(), (*setting).into()]);
             }
             let service = Service::supervise("PostgreSQL", directory, "QUIT", &command)?;
-            let app_password = secret();
-            let mut postgres = Self { service, data, port, owner_password: owner_password.clone(), app_password };
+            let [app_password, mail_password] = [secret(), secret()];
+            let owner_password = owner_password.clone();
+            let mut postgres = Self { service, data, port, owner_password, app_password, mail_password };
             postgres.start_again()?;
             Ok(postgres)
         })
@@ -217,6 +219,16 @@ impl Postgres {
     /// Connects as the functions' role, once the migrations have created it with this URL's password.
     pub fn app_url(&self, database: &str) -> String {
         self.url("email_service_app", &self.app_password, database)
+    }
+
+    /// Connects as the role of functions that open sealed secrets, likewise.
+    pub fn mail_url(&self, database: &str) -> String {
+        self.url("email_service_mail", &self.mail_password, database)
+    }
+
+    /// Connects as each of the functions' roles: what a migration sets the passwords of.
+    pub fn role_urls(&self, database: &str) -> [String; 2] {
+        [self.app_url(database), self.mail_url(database)]
     }
 
     /// The password that `app_url` carries.

@@ -19,6 +19,8 @@ pub struct Function {
     pub timeout: Duration,
     /// The HTTP API routes that lead to it.
     pub routes: Vec<Route>,
+    /// Whether it opens sealed secrets: it has the variable `MAIL_SECRET_ARN`.
+    pub opens_secrets: bool,
 }
 
 /// A route of the HTTP API.
@@ -61,6 +63,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
         binary: binary.with_context(|| format!("{id} has no Metadata.BuildProperties.Binary"))?.to_owned(),
         timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
         routes: events.filter(|event| event["Type"] == "HttpApi").map(route).collect(),
+        opens_secrets: properties["Environment"]["Variables"].get("MAIL_SECRET_ARN").is_some(),
     })
 }
 
@@ -110,6 +113,15 @@ Resources:
         let functions = parse(TEMPLATE)?;
         let timeouts: Vec<_> = functions.iter().map(|f| (f.binary.as_str(), f.timeout.as_secs())).collect();
         assert_eq!(timeouts, [("accounts", 7), ("default", 10)]);
+        Ok(())
+    }
+
+    #[test]
+    fn who_opens_secrets_has_their_variable() -> Result<()> {
+        let yaml = TEMPLATE
+            .replace("Timeout: 7", "Timeout: 7\n      Environment: { Variables: { MAIL_SECRET_ARN: !Ref Mail } }");
+        let opens: Vec<_> = parse(&yaml)?.iter().map(|function| function.opens_secrets).collect();
+        assert_eq!(opens, [true, false]);
         Ok(())
     }
 

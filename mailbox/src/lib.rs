@@ -132,12 +132,12 @@ impl Settings {
     pub fn new(new: NewAccount) -> Self {
         Self::from(Fields {
             protocol: protocol(new.protocol.0),
-            hostname: new.hostname.to_ascii(),
+            hostname: new.hostname.ascii().into_owned(),
             port: port(new.port.0),
             encryption: security(new.encryption.0),
             username: new.username.0,
             password: new.password,
-            smtp_hostname: new.smtp_hostname.map(|host| host.to_ascii()),
+            smtp_hostname: new.smtp_hostname.map(|host| host.ascii().into_owned()),
             smtp_port: new.smtp_port.map(|number| port(number.0)),
             smtp_encryption: new.smtp_encryption.map(|name| security(name.0)),
             smtp_username: new.smtp_username.map(|name| name.0),
@@ -152,11 +152,11 @@ impl Settings {
         smtp_password: Option<Password>,
         change: AccountChange,
     ) -> Option<Self> {
-        let ascii = |host: &str| shared::account::Hostname(host.to_owned()).to_ascii();
-        let changed = change.smtp_hostname.map(|host| host.map(|host| host.to_ascii()));
+        let ascii = |host: &str| shared::account::Hostname(host.to_owned()).ascii().into_owned();
+        let changed = change.smtp_hostname.map(|host| host.map(|host| host.ascii().into_owned()));
         Some(Self::from(Fields {
             protocol: protocol(change.protocol.map_or(account.protocol.as_str(), |name| name.0)),
-            hostname: change.hostname.map_or_else(|| ascii(&account.hostname), |host| host.to_ascii()),
+            hostname: change.hostname.map_or_else(|| ascii(&account.hostname), |host| host.ascii().into_owned()),
             port: port(change.port.map_or(account.port, |number| number.0)),
             encryption: security(change.encryption.map_or(account.encryption.as_str(), |name| name.0)),
             username: change.username.map_or_else(|| account.username.clone(), |name| name.0),

@@ -145,10 +145,7 @@ fn operations() -> Vec<Operation> {
                     json!({"accounts": [account()], "pagination": {"total": 1, "limit": 100, "offset": 0}}),
                 ),
             )],
-            refusals: with(vec![(
-                "bad limit",
-                Error::Invalid(bad_limit.err().into_iter().collect()),
-            )]),
+            refusals: with(vec![("bad limit", Error::Invalid(bad_limit.err().into_iter().collect()))]),
         },
         Operation {
             method: "post",

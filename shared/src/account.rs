@@ -436,6 +436,15 @@ impl Field for Encryption {
     }
 }
 
+impl Field for State {
+    const RULE: &'static str = "must be new, connected, authenticationError, connectError or credentialsMissing";
+
+    fn read(value: Value) -> Option<Self> {
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|state| state.as_str().eq_ignore_ascii_case(name))
+    }
+}
+
 /// A DNS host name (RFC 1123, 2.1, of letters of any script by IDNA) or an IP address, as its owner wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hostname(pub String);

@@ -12,6 +12,7 @@ use crate::db::Db;
 use crate::error::{Error, NO_SUCH_ACCOUNT};
 use crate::event::Request;
 use crate::identity::Identity;
+use crate::keyring::Keyring;
 use crate::redis_link::RedisLink;
 use crate::validation::Fields;
 
@@ -28,6 +29,59 @@ pub struct Call {
     pub db: Db,
     /// How many enabled accounts a user can have.
     pub accounts_per_user: i32,
+}
+
+/// A request of an identified caller, to be answered with what mail hosts say. It has no way to PostgreSQL: what a
+/// stranger's server sends is read where there is nothing to take.
+pub struct NetworkCall<N> {
+    /// Who calls.
+    pub identity: Identity,
+    /// What was asked.
+    pub request: Request,
+    /// The way to mail hosts.
+    pub network: N,
+}
+
+impl<N> NetworkCall<N> {
+    /// The body's fields.
+    ///
+    /// # Errors
+    /// See [`body`].
+    pub fn body(&self) -> Result<Fields, Error> {
+        body(&self.request)
+    }
+}
+
+/// A request of an identified caller, to be answered by signing in to one of the caller's accounts.
+pub struct MailCall<N> {
+    /// Who calls.
+    pub identity: Identity,
+    /// What was asked.
+    pub request: Request,
+    /// The way to the caller's rows, as the role that may read sealed secrets.
+    pub db: Db,
+    /// What opens them.
+    pub keyring: Keyring,
+    /// The way to mail hosts.
+    pub network: N,
+}
+
+impl<N> MailCall<N> {
+    /// The body's fields.
+    ///
+    /// # Errors
+    /// See [`body`].
+    pub fn body(&self) -> Result<Fields, Error> {
+        body(&self.request)
+    }
+
+    /// The account that the path names.
+    ///
+    /// # Errors
+    /// See [`account_id`].
+    pub fn account_id(&self) -> Result<AccountId, Error> {
+        account_id(&self.request)
+    }
 }
 
 /// A request of anybody: no scope, and no way to a tenant's rows.

@@ -3,13 +3,15 @@
 //! A missing or bad value stops the start; the error names every such variable and what it must be.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use anyhow::bail;
 use jsonwebtoken::Algorithm;
 use lambda_http::http::{HeaderValue, Uri};
 use tracing::level_filters::LevelFilter;
 
-use crate::secrets::{SecretSource, SecretText, Secrets};
+use crate::sealing::{PrivateKeys, PublicKey};
+use crate::secrets::{SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets};
 
 /// What a function needs that knows no caller (health, the default route).
 #[derive(Debug, Clone)]
@@ -39,6 +41,22 @@ pub struct Config {
     pub auth: AuthConfig,
 }
 
+/// How functions that reach mail hosts may do so. What the texts mean is known where mail hosts are: the crate `mailbox`
+/// reads them at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Outbound {
+    /// `MAIL_PRIVATE_NETWORKS`: networks of the operator's own that are open although they are not public (CIDRs).
+    pub private_networks: String,
+    /// `MAIL_PORTS`: the ports that are open, or `*`; empty means those of mail.
+    pub ports: String,
+    /// `MAIL_ALLOW_PLAINTEXT`: whether passwords may be sent without encryption where an account says so.
+    pub allow_plaintext: bool,
+    /// `MAIL_NAME_SERVERS`: name servers with their ports; empty means the system's.
+    pub name_servers: String,
+    /// `MAIL_ISP_DATABASE`: the host of the database of providers' settings; `none` asks none.
+    pub isp_database: Option<String>,
+}
+
 /// How callers prove who they are.
 #[derive(Debug, Clone)]
 pub struct AuthConfig {
@@ -63,6 +81,8 @@ pub struct MigrationConfig {
     pub retention_days: Option<NonZeroU32>,
     /// What the functions log in with; the password in it becomes that of their role.
     pub secrets: SecretSource,
+    /// `MAIL_SECRET_ARN`: the secret of the mail functions, which gets its keys here.
+    pub mail_secret_arn: Option<String>,
 }
 
 impl PublicConfig {
@@ -78,6 +98,43 @@ impl PublicConfig {
     }
 }
 
+impl Outbound {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let mut vars = Variables::of_process();
+        let outbound = Self {
+            private_networks: vars.get("MAIL_PRIVATE_NETWORKS").unwrap_or_default(),
+            ports: vars.get("MAIL_PORTS").unwrap_or_default(),
+            allow_plaintext: vars
+                .parsed("MAIL_ALLOW_PLAINTEXT", "true or false", false, |v| v.to_ascii_lowercase().parse().ok()),
+            name_servers: vars.get("MAIL_NAME_SERVERS").unwrap_or_default(),
+            isp_database: vars.get("MAIL_ISP_DATABASE"),
+        };
+        vars.finish()?;
+        Ok(outbound)
+    }
+}
+
+/// `SEALING_PUBLIC_KEY`: what endpoints that are sent passwords seal them with.
+///
+/// # Errors
+/// It is missing or no key.
+pub fn sealing_public_key() -> anyhow::Result<PublicKey> {
+    let mut vars = Variables::of_process();
+    let key = vars.parsed("SEALING_PUBLIC_KEY", SEALING_KEY, None, |v| PublicKey::parse(v).map(Some));
+    if key.is_none() {
+        vars.fault("SEALING_PUBLIC_KEY", SEALING_KEY);
+    }
+    vars.finish()?;
+    key.ok_or_else(|| anyhow::anyhow!("SEALING_PUBLIC_KEY is missing"))
+}
+
+/// What a public key must be.
+const SEALING_KEY: &str = "a key's id, a colon and the key in base64, as `migrate` makes it";
+
 impl MigrationConfig {
     /// Reads the process's environment.
     ///
@@ -91,7 +148,14 @@ impl MigrationConfig {
             retention_days: vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
                 v.parse().ok().map(NonZeroU32::new)
             }),
-            secrets: secrets(&mut vars),
+            secrets: match secrets(&mut vars) {
+                // The endpoints' own login, and not that of the mail functions.
+                SecretSource::SecretsManager(place) => {
+                    SecretSource::SecretsManager(SecretPlace { mail_arn: None, ..place })
+                }
+                environment => environment,
+            },
+            mail_secret_arn: vars.get("MAIL_SECRET_ARN"),
         };
         vars.finish()?;
         Ok(config)
@@ -178,14 +242,23 @@ fn origin(text: &str) -> Option<HeaderValue> {
 
 fn secrets(vars: &mut Variables) -> SecretSource {
     if let Some(arn) = vars.get("SECRET_ARN") {
-        return SecretSource::SecretsManager { arn, database_url: vars.get("DATABASE_URL").map(SecretText::new) };
+        return SecretSource::SecretsManager(SecretPlace {
+            arn,
+            mail_arn: vars.get("MAIL_SECRET_ARN"),
+            database_url: vars.get("DATABASE_URL").map(SecretText::new),
+        });
     }
     let database_url = vars.required("DATABASE_URL", "postgres://user:password@host:port/database (or set SECRET_ARN)");
     let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
     let jwt_secret_key =
         vars.required("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
     match Secrets::new(&database_url, redis_url, jwt_secret_key) {
-        Ok(secrets) => SecretSource::Environment(Box::new(secrets)),
+        Ok(mut secrets) => {
+            secrets.sealing_private_keys = vars
+                .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
+                .map(Arc::new);
+            SecretSource::Environment(Box::new(secrets))
+        }
         Err(faults) => {
             for (name, meaning) in faults {
                 vars.fault(name, meaning);

@@ -28,6 +28,11 @@ pub const MAX_PASSWORD_BYTES: usize = 1024;
 pub struct Password(Zeroizing<String>);
 
 impl Password {
+    /// What was sealed, opened again; `None` when it is no text.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok().map(|text| Self(Zeroizing::new(text.to_owned())))
+    }
+
     /// The password itself, for the one place that needs it: sealing, or signing in.
     pub fn reveal(&self) -> &str {
         &self.0

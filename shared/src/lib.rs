@@ -20,6 +20,7 @@ pub mod serve;
 pub mod auth;
 pub mod cors;
 pub mod identity;
+pub mod keyring;
 pub mod rate_limit;
 
 pub mod account;
@@ -40,9 +41,10 @@ pub mod tls;
 
 pub use lambda_http::{http, lambda_runtime};
 
-pub use call::{Call, PublicCall, ReadinessCall, Reply};
+pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply};
 pub use error::Error;
 pub use event::Request;
+pub use serve::mail::{MailCommand, serve_command, serve_mail, serve_network, serve_sealing};
 pub use serve::{serve, serve_public, serve_readiness};
 
 /// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's

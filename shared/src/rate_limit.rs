@@ -21,6 +21,9 @@ use crate::redis_link::RedisLink;
 const WINDOW_MICROS: u64 = 60 * 1_000_000;
 /// The limit of those who have no identity, as a multiple of a user's.
 const ADDRESS_ALLOWANCE: NonZeroU32 = NonZeroU32::new(6).unwrap();
+/// How often a user may have mail hosts tried in a window, beside the common limit: nobody is to guess passwords or to
+/// look around in networks with us.
+const TRIES: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// How many callers the fallback remembers at most.
 const MAX_REMEMBERED: usize = 10_000;
 
@@ -58,15 +61,18 @@ pub enum Subject<'a> {
     User(Scope),
     /// Whoever has no identity, by source address: of IPv6 by the /64, which is what a single subscriber has.
     Address(&'a str),
+    /// A user who has a mail host tried.
+    Tries(Scope),
 }
 
 impl Subject<'_> {
-    /// How many times a user's limit. Behind one address may be a whole office: when its tokens have expired, it must
-    /// learn just that, and not that it should wait.
-    fn allowance(&self) -> NonZeroU32 {
+    /// How many requests in a window, where a user has so many. Behind one address may be a whole office: when its tokens
+    /// have expired, it must learn just that, and not that it should wait.
+    fn limit(&self, of_a_user: NonZeroU32) -> NonZeroU32 {
         match self {
-            Self::User(_) => NonZeroU32::MIN,
-            Self::Address(_) => ADDRESS_ALLOWANCE,
+            Self::User(_) => of_a_user,
+            Self::Address(_) => of_a_user.saturating_mul(ADDRESS_ALLOWANCE),
+            Self::Tries(_) => TRIES,
         }
     }
 }
@@ -75,6 +81,7 @@ impl fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(scope) => write!(f, "{SERVICE}:requests:{}:{}", scope.tenant_id, scope.user_id),
+            Self::Tries(scope) => write!(f, "{SERVICE}:tries:{}:{}", scope.tenant_id, scope.user_id),
             Self::Address(text) => match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
                 Ok(IpAddr::V6(address)) => {
                     let network = Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
@@ -150,7 +157,7 @@ impl RateLimiter {
     /// Counts one request. Never fails, and takes 100 ms at the most: see [`RedisLink::run`].
     pub async fn check(&self, subject: Subject<'_>) -> Decision {
         let key = subject.to_string();
-        let limit = self.limit.saturating_mul(subject.allowance());
+        let limit = subject.limit(self.limit);
         match self.redis.run(|connection| self.count_in_redis(connection, &key, limit)).await {
             Some((allowed, count, oldest, now)) => {
                 decide(limit, Count { allowed, count, oldest }, now, Duration::from_micros(now), false)

@@ -102,6 +102,14 @@ impl PublicKey {
         Some(Self { id, key: HpkePublicKey(key.to_vec()) })
     }
 
+    /// Seals nothing for nobody, once, because the first time takes longest.
+    ///
+    /// # Errors
+    /// The key is no point on the curve.
+    pub fn warm_up(&self) -> anyhow::Result<()> {
+        SUITE.seal(b"", b"", b"", &self.key).map(drop).map_err(|error| anyhow!("the sealing key is unusable: {error}"))
+    }
+
     /// What tells this key from others.
     pub fn id(&self) -> &str {
         &self.id

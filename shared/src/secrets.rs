@@ -1,6 +1,7 @@
 //! The three secret values, and the Secrets Manager secret that holds them in production.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -10,6 +11,7 @@ use tokio::sync::{Mutex, OnceCell, RwLock};
 use zeroize::Zeroizing;
 
 use crate::db::url::DatabaseUrl;
+use crate::sealing::PrivateKeys;
 
 /// The shortest signing key that is accepted, in bytes: RFC 7518, 3.2 asks of an HMAC key at least the size of
 /// the hash, which is 32 bytes for HS256.
@@ -48,12 +50,18 @@ pub enum SecretSource {
     /// `DATABASE_URL`, `REDIS_URL`, `JWT_SECRET_KEY`.
     Environment(Box<Secrets>),
     /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
-    SecretsManager {
-        /// The secret's ARN or name.
-        arn: String,
-        /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
-        database_url: Option<SecretText>,
-    },
+    SecretsManager(SecretPlace),
+}
+
+/// Which secrets to read.
+#[derive(Debug, Clone)]
+pub struct SecretPlace {
+    /// `SECRET_ARN`: the secret's ARN or name.
+    pub arn: String,
+    /// `MAIL_SECRET_ARN`, of functions that open secrets: the secret with their login and the private keys.
+    pub mail_arn: Option<String>,
+    /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
+    pub database_url: Option<SecretText>,
 }
 
 /// The database URL, the Redis URL and the key that signs tokens, each checked for its form.
@@ -65,7 +73,13 @@ pub struct Secrets {
     pub redis_url: SecretText,
     /// `JWT_SECRET_KEY`.
     pub jwt_secret_key: SecretText,
+    /// `SEALING_PRIVATE_KEYS`, of mail functions alone.
+    pub sealing_private_keys: Option<Arc<PrivateKeys>>,
 }
+
+/// What `SEALING_PRIVATE_KEYS` must be.
+pub const SEALING_PRIVATE_KEYS: &str =
+    "keys' ids, colons and keys in base64, with commas between keys, as `migrate` makes them";
 
 impl Secrets {
     /// Checks the three values.
@@ -92,7 +106,9 @@ impl Secrets {
             faults.push(("JWT_SECRET_KEY", "at least 32 bytes long (try: openssl rand -base64 48)"));
         }
         match database {
-            Some(database) if faults.is_empty() => Ok(Self { database, redis_url, jwt_secret_key }),
+            Some(database) if faults.is_empty() => {
+                Ok(Self { database, redis_url, jwt_secret_key, sealing_private_keys: None })
+            }
             _ => Err(faults),
         }
     }
@@ -121,37 +137,50 @@ impl SecretStore {
     pub async fn get(&self) -> anyhow::Result<Secrets> {
         match &self.source {
             SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager { arn, database_url } => {
+            SecretSource::SecretsManager(place) => {
                 if let Some(secrets) = &*self.cached.read().await {
                     return Ok(secrets.clone());
                 }
-                self.fetch(arn, database_url.as_ref()).await
+                self.fetch(place).await
             }
         }
     }
 
-    /// Reads the secrets again, after PostgreSQL refused those of `tried_at`: they were probably rotated. Whether there
+    /// Reads the secrets again, after those of `tried_at` turned out not to fit: they were probably rotated. Whether there
     /// are others to try now: not where they cannot change (environment variables), nor where it was done shortly before.
     ///
     /// # Errors
     /// As [`SecretStore::get`].
     pub async fn refresh(&self, tried_at: Instant) -> anyhow::Result<bool> {
-        let SecretSource::SecretsManager { arn, database_url } = &self.source else { return Ok(false) };
+        let SecretSource::SecretsManager(place) = &self.source else { return Ok(false) };
         let mut refreshed_at = self.refreshed_at.lock().await;
         if let Some(last) = *refreshed_at
             && last.elapsed() < REFRESH_INTERVAL
         {
             return Ok(tried_at < last);
         }
-        tracing::warn!("PostgreSQL refused the login; reading the secret again");
-        let fetched = self.fetch(arn, database_url.as_ref()).await;
+        tracing::warn!("what the secret says is outdated; reading it again");
+        let fetched = self.fetch(place).await;
         *refreshed_at = Some(Instant::now());
         fetched.map(|_| true)
     }
 
-    async fn fetch(&self, arn: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
-        let text = self.manager.read(arn).await?;
-        let secrets = parse(text.reveal(), database_url).with_context(|| format!("the secret {arn} is not usable"))?;
+    async fn fetch(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {
+        let SecretPlace { arn, mail_arn, database_url } = place;
+        let mail = async {
+            match mail_arn {
+                Some(arn) => self.manager.read(arn).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (text, mail) = tokio::try_join!(self.manager.read(arn), mail)?;
+        let secrets =
+            parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref()).with_context(|| {
+                format!(
+                    "the secret {arn}{} is not usable",
+                    mail_arn.as_ref().map_or(String::new(), |arn| format!(" or {arn}"))
+                )
+            })?;
         *self.cached.write().await = Some(secrets.clone());
         Ok(secrets)
     }
@@ -167,15 +196,27 @@ impl SecretsManager {
     /// # Errors
     /// It cannot be read.
     pub async fn read(&self, arn: &str) -> anyhow::Result<SecretText> {
+        let answer = self.client().await.get_secret_value().secret_id(arn).send().await.with_context(|| {
+            format!("cannot read the secret {arn}: check the ARN, the function's role and its way to Secrets Manager")
+        })?;
+        Ok(SecretText::new(answer.secret_string.unwrap_or_default()))
+    }
+
+    /// Puts a new text into a secret.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn write(&self, arn: &str, text: &SecretText) -> anyhow::Result<()> {
+        let written = self.client().await.put_secret_value().secret_id(arn).secret_string(text.reveal()).send().await;
+        written.with_context(|| format!("cannot write the secret {arn}: check the function's role")).map(drop)
+    }
+
+    async fn client(&self) -> &aws_sdk_secretsmanager::Client {
         let connect = || async {
             let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
             aws_sdk_secretsmanager::Client::new(&aws)
         };
-        let client = self.0.get_or_init(connect).await;
-        let answer = client.get_secret_value().secret_id(arn).send().await.with_context(|| {
-            format!("cannot read the secret {arn}: check the ARN, the function's role and its way to Secrets Manager")
-        })?;
-        Ok(SecretText::new(answer.secret_string.unwrap_or_default()))
+        self.0.get_or_init(connect).await
     }
 }
 
@@ -205,8 +246,18 @@ impl Login {
 }
 
 /// Rotation and RDS Proxy know `username` and `password` and no URL. So the secret's URL, or that of the environment
-/// where the secret has none, may come without a password, and gets the secret's.
-fn parse(json: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
+/// where the secret has none, may come without a password, and gets the secret's. Where there is a secret of the mail
+/// functions', the login is that one's.
+fn parse(json: &str, mail_json: Option<&str>, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
+    #[derive(Deserialize)]
+    struct MailSecret {
+        #[serde(rename = "DATABASE_URL")]
+        database_url: Option<SecretText>,
+        #[serde(rename = "SEALING_PRIVATE_KEYS")]
+        sealing_private_keys: SecretText,
+        #[serde(flatten)]
+        login: Login,
+    }
     #[derive(Deserialize)]
     struct Stored {
         #[serde(rename = "DATABASE_URL")]
@@ -221,14 +272,27 @@ fn parse(json: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secret
     // The parser's own message could quote the secret.
     let stored: Stored = serde_json::from_str(json)
         .map_err(|_| anyhow!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY"))?;
-    let Some(database_url) = stored.database_url.as_ref().or(database_url) else {
+    let mail: Option<MailSecret> = mail_json.map(serde_json::from_str).transpose().map_err(|_| {
+        anyhow!("that of the mail functions must be a JSON object with the strings username, password and SEALING_PRIVATE_KEYS")
+    })?;
+    let (url, login) = match &mail {
+        Some(mail) => (&mail.database_url, &mail.login),
+        None => (&stored.database_url, &stored.login),
+    };
+    let Some(database_url) = url.as_ref().or(database_url) else {
         bail!("it must have DATABASE_URL, or the variable DATABASE_URL must be set beside SECRET_ARN");
     };
+    let keys = mail.as_ref().map(|mail| {
+        let keys = PrivateKeys::parse(mail.sealing_private_keys.reveal());
+        keys.map(Arc::new).with_context(|| format!("SEALING_PRIVATE_KEYS must be {SEALING_PRIVATE_KEYS}"))
+    });
+    let keys = keys.transpose()?;
     let mut secrets = Secrets::new(database_url, stored.redis_url, stored.jwt_secret_key).map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
         anyhow!(faults.join("; "))
     })?;
-    stored.login.fill_in(&mut secrets.database);
+    login.fill_in(&mut secrets.database);
+    secrets.sealing_private_keys = keys;
     Ok(secrets)
 }
 
@@ -243,7 +307,7 @@ mod tests {
             r#"{"DATABASE_URL":"hunter2"}"#,
             r#"{"DATABASE_URL":"hunter2","REDIS_URL":"hunter2","JWT_SECRET_KEY":"hunter2"}"#,
         ] {
-            let error = format!("{:#}", parse(json, None).unwrap_err());
+            let error = format!("{:#}", parse(json, None, None).unwrap_err());
             assert!(error.contains("DATABASE_URL") && !error.contains("hunter2"), "{error}");
         }
     }
@@ -254,10 +318,13 @@ mod tests {
         let json = format!(
             r#"{{"REDIS_URL":"redis://r","JWT_SECRET_KEY":"{key}","username":"app","password":"p@ss/word","port":5432}}"#
         );
-        assert!(parse(&json, None).is_err());
+        assert!(parse(&json, None, None).is_err());
         let from_environment = SecretText::new("postgres://app@h/d".to_owned());
-        assert_eq!(parse(&json, Some(&from_environment)).unwrap().database.password(), Some(b"p@ss/word".as_slice()));
+        assert_eq!(
+            parse(&json, None, Some(&from_environment)).unwrap().database.password(),
+            Some(b"p@ss/word".as_slice())
+        );
         let whole = json.replacen('{', r#"{"DATABASE_URL":"postgres://app:own@h/d","#, 1);
-        assert_eq!(parse(&whole, Some(&from_environment)).unwrap().database.password(), Some(b"own".as_slice()));
+        assert_eq!(parse(&whole, None, Some(&from_environment)).unwrap().database.password(), Some(b"own".as_slice()));
     }
 }

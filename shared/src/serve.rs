@@ -1,5 +1,7 @@
 //! Start-up, and the pipeline that every request runs through.
 
+pub mod mail;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -25,7 +27,7 @@ use crate::log::{self, RequestLine};
 use crate::metrics::{Measured, Metrics, milliseconds};
 use crate::rate_limit::{Decision, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
-use crate::secrets::SecretStore;
+use crate::secrets::{SecretStore, Secrets};
 
 /// Serves an endpoint of identified callers: connects to PostgreSQL and Redis, then hands each request to
 /// `handler`.
@@ -41,7 +43,12 @@ where
     let app = Arc::new(app);
     run(config.public, move |front, event| {
         let (app, handler) = (app.clone(), handler.clone());
-        async move { respond(&front, &app, handler, event).await }
+        async move {
+            let (db, accounts_per_user) = (app.db.for_request(), app.accounts_per_user);
+            let call = |identity, request| Call { identity, request, db: db.clone(), accounts_per_user };
+            let handling = |identity, request| handler(call(identity, request));
+            respond(&front, &app.gate, Some(db.clone()), handling, event).await
+        }
     })
     .await
 }
@@ -85,10 +92,27 @@ where
     .await
 }
 
-/// What an endpoint of identified callers works with.
-struct App {
+/// Who is let through.
+struct Gate {
     authenticator: Authenticator,
     limiter: Option<RateLimiter>,
+    /// Whether a request is also one of the few tries at mail hosts that a user has.
+    counts_tries: bool,
+}
+
+impl Gate {
+    fn new(config: &Config, secrets: &Secrets, redis: &RedisLink, counts_tries: bool) -> Self {
+        Self {
+            authenticator: Authenticator::new(&config.auth, secrets.jwt_secret_key.reveal()),
+            limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
+            counts_tries,
+        }
+    }
+}
+
+/// What an endpoint of identified callers works with.
+struct App {
+    gate: Gate,
     db: Db,
     redis: RedisLink,
     accounts_per_user: i32,
@@ -105,8 +129,7 @@ async fn start() -> anyhow::Result<(Config, App)> {
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;
     let app = App {
-        authenticator: Authenticator::new(&config.auth, secrets.jwt_secret_key.reveal()),
-        limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
+        gate: Gate::new(&config, &secrets, &redis, false),
         db,
         redis,
         accounts_per_user: config.accounts_per_user,
@@ -145,31 +168,36 @@ where
     Box::pin(lambda_runtime::run_concurrent(service)).await.map_err(|error: RuntimeError| anyhow!(error))
 }
 
-/// One request of an endpoint of identified callers, start to end.
-async fn respond<H, F>(front: &Front, app: &App, handler: H, event: LambdaEvent<Event>) -> Response
+/// One request of an endpoint of identified callers, start to end. `db` is what the handler works with, for its stopwatch.
+async fn respond<H, F>(front: &Front, gate: &Gate, db: Option<Db>, handler: H, event: LambdaEvent<Event>) -> Response
 where
-    H: Fn(Call) -> F,
+    H: FnOnce(Identity, Request) -> F,
     F: Future<Output = Result<Reply, Error>>,
 {
     let (mut exchange, request) = Exchange::begin(front, event);
-    let identified = app.authenticator.identify(&request);
-    let subject = match &identified {
-        Ok(identity) => Subject::User(identity.scope),
-        Err(_) => Subject::Address(&request.source_ip),
-    };
-    if let Some(limiter) = &app.limiter {
+    let identified = gate.authenticator.identify(&request);
+    if let Some(limiter) = &gate.limiter {
         let started = Instant::now();
-        exchange.decision = Some(limiter.check(subject).await);
+        exchange.decision = Some(match &identified {
+            Ok(identity) if gate.counts_tries => {
+                // Both in one flight.
+                let user = limiter.check(Subject::User(identity.scope));
+                let (common, tries) = tokio::join!(user, limiter.check(Subject::Tries(identity.scope)));
+                if common.allowed && !tries.allowed { tries } else { common }
+            }
+            Ok(identity) => limiter.check(Subject::User(identity.scope)).await,
+            Err(_) => limiter.check(Subject::Address(&request.source_ip)).await,
+        });
         exchange.redis_time = started.elapsed();
     }
     exchange.identity = identified.as_ref().ok().copied();
-    let db = exchange.db.insert(app.db.for_request()).clone();
+    exchange.db = db;
     let outcome = match (identified, &exchange.decision) {
         (_, Some(decision)) if !decision.allowed => Err(Error::TooManyRequests { retry_after: decision.reset_after() }),
         (Err(error), _) => Err(error),
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
-            Ok(()) => unwinding(handler(Call { identity, request, db, accounts_per_user: app.accounts_per_user })).await,
+            Ok(()) => unwinding(handler(identity, request)).await,
         },
     };
     exchange.end(outcome)

@@ -96,6 +96,25 @@ impl Fields {
     }
 }
 
+/// Reads a query parameter; `None` where there is none.
+///
+/// # Errors
+/// A fault when it breaks its rule, or is given more than once.
+pub fn parameter<T: Field>(query: &[(String, String)], field: &'static str) -> Result<Option<T>, Fault> {
+    let Some(value) = once(query, field)? else { return Ok(None) };
+    let read = T::read(Value::String(value.to_owned()));
+    read.map(Some).ok_or_else(|| Fault::new(field, T::RULE, T::fault(field)))
+}
+
+/// The value of a query parameter.
+fn once<'a>(query: &'a [(String, String)], field: &'static str) -> Result<Option<&'a str>, Fault> {
+    let mut given = query.iter().filter(|(name, _)| name == field).map(|(_, value)| value.as_str());
+    match (given.next(), given.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Fault::new(field, "must be given once", format!("{} must be given once", title(field)))),
+    }
+}
+
 /// Reads a whole-number query parameter.
 ///
 /// # Errors
@@ -106,14 +125,7 @@ pub fn whole_number(
     default: i64,
     range: std::ops::RangeInclusive<i64>,
 ) -> Result<i64, Fault> {
-    let mut given = query.iter().filter(|(name, _)| name == field).map(|(_, value)| value);
-    let value = match (given.next(), given.next()) {
-        (None, _) => return Ok(default),
-        (Some(value), None) => value,
-        (Some(_), Some(_)) => {
-            return Err(Fault::new(field, "must be given once", format!("{} must be given once", title(field))));
-        }
-    };
+    let Some(value) = once(query, field)? else { return Ok(default) };
     // `parse` alone would let "+5" pass.
     let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse().ok()).flatten();
     number.filter(|n| range.contains(n)).ok_or_else(|| {
@@ -190,7 +202,10 @@ mod tests {
         let limit = |value: &str| whole_number(&query(value), "limit", 100, 1..=1000).unwrap_err();
         assert_eq!(Error::Invalid(vec![limit("x")]).to_string(), "Limit must be between 1 and 1000");
         let offset = whole_number(&[("offset".into(), "-1".into())], "offset", 0, 0..=i64::MAX).unwrap_err();
-        assert_eq!(Error::Invalid(vec![limit("0"), offset]).to_string(), "Limit must be between 1 and 1000; Offset must be 0 or more");
+        assert_eq!(
+            Error::Invalid(vec![limit("0"), offset]).to_string(),
+            "Limit must be between 1 and 1000; Offset must be 0 or more"
+        );
         let twice = whole_number(&[query("1"), query("2")].concat(), "limit", 100, 1..=1000).unwrap_err();
         assert_eq!(Error::Invalid(vec![twice]).to_string(), "Limit must be given once");
     }

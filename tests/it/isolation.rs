@@ -162,7 +162,10 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
         assert!(api.log().contains("row-level security does not bind powerful"), "{power}: {}", api.log());
     }
     // Nothing of all that: the functions take it, and it reaches no row and no function of ours.
-    owner.batch_execute("alter table email_credentials enable row level security; grant pg_monitor to powerful").await.unwrap();
+    owner
+        .batch_execute("alter table email_credentials enable row level security; grant pg_monitor to powerful")
+        .await
+        .unwrap();
     let mut env = servers.env();
     env.insert("DATABASE_URL", url);
     let api = Api::start(env).await;

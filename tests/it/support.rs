@@ -44,7 +44,7 @@ impl Servers {
     pub async fn start_with(settings: &[&str]) -> Self {
         let postgres = Postgres::start_with(settings).unwrap();
         postgres.create_database("app").await.unwrap();
-        migrate::apply(&postgres.owner_url("app"), Some(&postgres.app_url("app"))).await.unwrap();
+        migrate::apply(&postgres.owner_url("app"), &[&postgres.app_url("app"])).await.unwrap();
         Self { postgres, redis: Redis::start().unwrap() }
     }
 
@@ -96,7 +96,7 @@ pub async fn new_database() -> String {
     let name = format!("db{}", NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let postgres = &servers().await.postgres;
     postgres.create_database(&name).await.unwrap();
-    migrate::apply(&postgres.owner_url(&name), Some(&postgres.app_url(&name))).await.unwrap();
+    migrate::apply(&postgres.owner_url(&name), &[&postgres.app_url(&name])).await.unwrap();
     name
 }
 

@@ -133,7 +133,7 @@ impl Bench {
 
     async fn new_database(&self, name: &str) -> Result<()> {
         self.postgres.create_database(name).await?;
-        migrate::apply(&self.postgres.owner_url(name), Some(&self.postgres.app_url(name))).await?;
+        migrate::apply(&self.postgres.owner_url(name), &[&self.postgres.app_url(name])).await?;
         Ok(())
     }
 
@@ -150,6 +150,7 @@ impl Bench {
             ("DATABASE_URL", self.postgres.app_url(database)),
             ("REDIS_URL", self.redis.url()),
             ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
+            ("SEALING_PUBLIC_KEY", self.sealing.public.clone()),
             // Counted like any other, and never refused.
             ("RATE_LIMIT_PER_MINUTE", u32::MAX.to_string()),
             // As on Lambda: the log lines carry metrics.

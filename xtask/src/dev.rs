@@ -148,7 +148,7 @@ impl Database {
         }
         match &self.owner_url {
             Some(owner_url) => {
-                let applied = migrate::apply(owner_url, Some(&self.app_url)).await.context("migrations failed")?;
+                let applied = migrate::apply(owner_url, &[&self.app_url]).await.context("migrations failed")?;
                 eprintln!("{}", summary(&applied));
             }
             None => eprintln!("DATABASE_URL is set and OWNER_DATABASE_URL is not: no migrations are applied."),

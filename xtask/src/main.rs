@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod dev;
+mod functions;
 mod fuzz;
 mod outside;
 mod sam;
@@ -90,7 +91,7 @@ async fn run() -> Result<()> {
 
 async fn migrate(settings: &Settings) -> Result<()> {
     let owner = settings.get("OWNER_DATABASE_URL").context("set OWNER_DATABASE_URL to the owner's postgres:// URL")?;
-    let applied = migrate::apply(&owner, settings.get("DATABASE_URL").as_deref()).await?;
+    let applied = migrate::apply(&owner, settings.get("DATABASE_URL").as_slice()).await?;
     println!("{}", summary(&applied));
     Ok(())
 }

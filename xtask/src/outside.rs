@@ -19,6 +19,8 @@ use local::{
     tools::{SCHEMATHESIS, python_tool},
     workspace_root,
 };
+
+use crate::functions::SealingKeys;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -38,7 +40,7 @@ impl Service {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
         let (postgres, redis, key) = (Postgres::start()?, Redis::start()?, secret());
         postgres.create_database(DATABASE).await?;
-        migrate::apply(&postgres.owner_url(DATABASE), Some(&postgres.app_url(DATABASE))).await?;
+        migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
         let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
         functions.retain(|function| !function.routes.is_empty());
         let binaries = build_functions(false, functions.iter().map(|function| &function.binary))?;
@@ -49,6 +51,7 @@ impl Service {
             ("JWT_SECRET_KEY".into(), key.clone()),
             ("RATE_LIMIT_PER_MINUTE".into(), rate_limit.to_string()),
         ];
+        SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE));
         // What goes wrong shows at the caller; thousands of request lines would bury it.
         options.log = Arc::new(|_, _| {});
         let gateway = Gateway::start(options).await?;

@@ -114,8 +114,8 @@ async fn invoke(directory: &Path) -> Result<()> {
     ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
     let (postgres, redis) = (Postgres::start()?, Redis::start()?);
     postgres.create_database(DATABASE).await?;
-    let database = postgres.app_url(DATABASE);
-    migrate::apply(&postgres.owner_url(DATABASE), Some(&database)).await?;
+    let (database, keys) = (postgres.app_url(DATABASE), SealingKeys::new()?);
+    migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
     let environment: Vec<(String, String)> = [
         // The emulator sets what only Lambda sets otherwise, and functions there refuse to believe headers.
         ("AWS_SAM_LOCAL", "true"),
@@ -123,6 +123,7 @@ async fn invoke(directory: &Path) -> Result<()> {
         ("DATABASE_URL", &database),
         ("REDIS_URL", &redis.url()),
         ("JWT_SECRET_KEY", &secret()),
+        ("SEALING_PUBLIC_KEY", &keys.public),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();

@@ -176,8 +176,7 @@ impl Db {
         seal_with: &PublicKey,
     ) -> Result<Found, Error> {
         let sealing = |kind, password| sealed(seal_with, Place { scope: *scope, account: id, kind }, password);
-        let sealed_password =
-            change.password.as_ref().map(|password| sealing(Kind::Password, password)).transpose()?;
+        let sealed_password = change.password.as_ref().map(|password| sealing(Kind::Password, password)).transpose()?;
         let smtp_password = change.smtp_password.as_ref().and_then(Option::as_ref);
         let sealed_smtp_password = smtp_password.map(|password| sealing(Kind::SmtpPassword, password)).transpose()?;
         let smtp = smtp_changes(change)?;

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
+use rand::TryRng;
+use rand::rngs::SysRng;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Access, Db};
 use super::accounts::{Found, account, found};
+use super::{Access, Db};
 use crate::account::state::{Event, Standing};
 use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
@@ -70,7 +72,7 @@ impl Db {
         }
     }
 
-    /// Notes what came of a try of what is stored; `chance` is from 0 to 1. Nothing is noted of settings that were
+    /// Notes what came of a try of what is stored. Nothing is noted of settings that were
     /// changed since it began.
     ///
     /// # Errors
@@ -80,11 +82,10 @@ impl Db {
         scope: &Scope,
         stored: &Stored,
         event: Event,
-        chance: f64,
         fault: Option<Fault<'_>>,
     ) -> Result<(), Error> {
         let interval = Duration::from_secs(u64::try_from(stored.account.sync_interval).unwrap_or_default());
-        let to = stored.standing.after(event, interval, chance);
+        let to = stored.standing.after(event, interval, chance()?);
         let pause = to.next_try.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
         self.query(
             Access::Write,
@@ -110,9 +111,15 @@ impl Db {
     ///
     /// # Errors
     /// See [`Db::begin_try`].
-    pub async fn secrets_to_reseal(&self, key: &str, after: Uuid, limit: i32) -> Result<Vec<(Place, CredentialId)>, Error> {
+    pub async fn secrets_to_reseal(
+        &self,
+        key: &str,
+        after: Uuid,
+        limit: i32,
+    ) -> Result<Vec<(Place, CredentialId)>, Error> {
         let sql = "select * from secrets_to_reseal($1, $2, $3)";
-        let rows = self.run(Access::Read, sql, &[(&key, Type::TEXT), (&after, Type::UUID), (&limit, Type::INT4)]).await?;
+        let rows =
+            self.run(Access::Read, sql, &[(&key, Type::TEXT), (&after, Type::UUID), (&limit, Type::INT4)]).await?;
         let place = |row: &Row| -> Result<(Place, CredentialId), Error> {
             let scope =
                 Scope { tenant_id: TenantId(row.try_get("tenant_id")?), user_id: UserId(row.try_get("user_id")?) };
@@ -189,4 +196,13 @@ fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
         sealed: sealed(row)?,
         account,
     }))
+}
+
+/// A random number from 0 to 1, of the system's generator.
+///
+/// # Errors
+/// The generator fails.
+fn chance() -> Result<f64, Error> {
+    let number = SysRng.try_next_u32().context("the system's random generator failed").map_err(Error::Internal)?;
+    Ok(f64::from(number) / f64::from(u32::MAX))
 }

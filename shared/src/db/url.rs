@@ -54,6 +54,11 @@ impl DatabaseUrl {
         }
     }
 
+    /// Who logs in, where it says so.
+    pub fn user(&self) -> Option<&str> {
+        self.0.get_user()
+    }
+
     /// The password in it, where there is one.
     pub fn password(&self) -> Option<&[u8]> {
         self.0.get_password()

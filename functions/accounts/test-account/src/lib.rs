@@ -4,6 +4,7 @@
 use mail::connect::Connector;
 use mailbox::{Outcome, Settings};
 use shared::account::AccountChange;
+use shared::db::secrets::Fault;
 use shared::http::StatusCode;
 use shared::{Error, MailCall, Reply};
 
@@ -21,15 +22,16 @@ pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
     };
     let overrides = !change.changes_nothing();
     let stored = call.db.begin_try(&scope, id, overrides).await?.own(&scope, id)?;
-    let secrets = call.open(&scope, &stored).await?;
+    let secrets = call.keyring.open(&scope, id, &stored.sealed).await?;
     let Some(settings) = Settings::stored(&stored.account, secrets.password, secrets.smtp_password, change) else {
         return Reply::json(StatusCode::OK, &Outcome::without_password(&stored.account));
     };
     let outcome = settings.try_all(&call.network).await;
     if !overrides {
         let (event, tried) = outcome.event();
-        let error = tried.map(|tried| (tried.code.unwrap_or_default(), tried.message.as_str(), tried.service));
-        call.db.record_try(&scope, &stored, event, error).await?;
+        let fault =
+            tried.and_then(|tried| Some(Fault { code: tried.code?, message: &tried.message, service: tried.service }));
+        call.db.record_try(&scope, &stored, event, fault).await?;
     }
     Reply::json(StatusCode::OK, &outcome)
 }

@@ -15,7 +15,8 @@ const ADDRESS_INDEX: &str = "email_accounts_address_key";
 const NEXT_ADDRESS_INDEX: &str = "email_accounts_address_key_next";
 /// One enabled account per address and user. Tenant and user are part of it, so that a refusal tells nothing about
 /// others.
-const ADDRESS_INDEX_IS: &str = "unique index concurrently {} on email_accounts (tenant_id, user_id, address_key) where is_enabled";
+const ADDRESS_INDEX_IS: &str =
+    "unique index concurrently {} on email_accounts (tenant_id, user_id, address_key) where is_enabled";
 /// For the purge.
 const DISABLED_INDEX: &str = "email_accounts_disabled_idx";
 const DISABLED_INDEX_IS: &str = "index concurrently {} on email_accounts (updated_at) where not is_enabled";
@@ -40,9 +41,8 @@ pub async fn finish(client: &mut Client) -> Result<()> {
     fill_address_keys(client).await.context("cannot give all accounts their address keys")?;
     if !was_replaced {
         // In one transaction.
-        let exchange = format!(
-            "drop index if exists {ADDRESS_INDEX}; alter index {NEXT_ADDRESS_INDEX} rename to {ADDRESS_INDEX}"
-        );
+        let exchange =
+            format!("drop index if exists {ADDRESS_INDEX}; alter index {NEXT_ADDRESS_INDEX} rename to {ADDRESS_INDEX}");
         client.batch_execute(&exchange).await.context("cannot exchange the unique indexes over addresses")?;
     }
     client.batch_execute("reset lock_timeout; reset role").await?;
