@@ -2,6 +2,7 @@
 //!
 //! Each server listens on a free loopback port and keeps its files in a directory of its own.
 //! It goes, with the directory, when its value is dropped and also when the process that started it dies in any way.
+//! What is not installed is installed at the first start.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tokio_postgres::NoTls;
 
-use crate::install::{Tool, find, running_as_root};
+use crate::install::{Tool, ensure_installed, find, running_as_root};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
@@ -170,6 +171,7 @@ impl Postgres {
 
     /// Like `start`, with more settings, such as `["max_connections=500"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
+        ensure_installed(&[Tool::PostgreSql])?;
         let binaries = postgres_binaries()?;
         let owner_password = secret();
         retry_on_other_ports(|port| {
@@ -275,6 +277,7 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts it with this many connections to the server.
     pub fn start(postgres: &Postgres, connections: usize) -> Result<Self> {
+        ensure_installed(&[Tool::PgBouncer])?;
         let program = find("pgbouncer").context("pgbouncer is not installed")?;
         let app_password = postgres.app_password().to_owned();
         retry_on_other_ports(|port| {
@@ -311,6 +314,7 @@ pub struct Redis {
 impl Redis {
     /// Starts a server.
     pub fn start() -> Result<Self> {
+        ensure_installed(&[Tool::Redis])?;
         let program = find("redis-server").context("redis-server is not installed")?;
         retry_on_other_ports(|port| {
             let directory = new_directory()?;
@@ -458,7 +462,6 @@ mod tests {
 
     #[test]
     fn redis_can_be_killed_paused_and_started_again() -> Result<()> {
-        crate::install::ensure_installed(&[Tool::Redis])?;
         let mut redis = Redis::start()?;
         redis.pause()?;
         assert!(redis_info(redis.port()).is_err());
@@ -478,7 +481,6 @@ mod tests {
 
     #[test]
     fn postgres_can_be_stopped_killed_and_started_again() -> Result<()> {
-        crate::install::ensure_installed(&[Tool::PostgreSql])?;
         let mut postgres = Postgres::start()?;
         postgres.stop()?;
         assert!(!answers(postgres.port()));
