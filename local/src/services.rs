@@ -153,6 +153,23 @@ impl Drop for Service {
     }
 }
 
+/// A directory for ourselves, which goes when its value is dropped and also when we die in any way.
+#[derive(Debug)]
+pub struct Directory(Service);
+
+impl Directory {
+    /// Makes one among the system's temporary files.
+    pub fn new() -> Result<Self> {
+        // A supervisor that is never told to start anything.
+        Service::supervise("a directory", new_directory()?, "KILL", &[]).map(Self)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.directory
+    }
+}
+
 /// A PostgreSQL server with a superuser `postgres`; the migrations add the functions' role.
 #[derive(Debug)]
 pub struct Postgres {

@@ -1,11 +1,8 @@
 //! `cargo dev`: everything that the service needs, on this machine.
 
 use std::{
-    fs::{self, OpenOptions},
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -24,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     demo::{self, TENANT, USER},
+    env_file::EnvFile,
     settings::Settings,
     summary,
 };
@@ -100,7 +98,18 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
             demo::create_accounts(address).await?;
         }
         let url = format!("http://localhost:{}", address.port());
-        let file = EnvFile::write(&url, &database, &redis_url, &key)?;
+        let owner_url = database.owner_url.as_deref();
+        let variables: Vec<(String, String)> = [
+            ("API_URL", Some(url.as_str())),
+            ("DATABASE_URL", Some(&database.app_url)),
+            ("OWNER_DATABASE_URL", owner_url),
+            ("REDIS_URL", Some(&redis_url)),
+            ("JWT_SECRET_KEY", Some(&key)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+        let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
         eprintln!("{}", welcome(&url, token(settings, &key).as_deref(), &file));
         std::future::pending::<Result<()>>().await
     };
@@ -211,40 +220,7 @@ With a token, valid for {} hours:
 
 {token}
 ",
-        file.0.display(),
+        file.path().display(),
         TOKEN_LIFE.as_secs() / 3600,
     )
-}
-
-/// `target/dev.env`, there as long as the service runs.
-struct EnvFile(PathBuf);
-
-impl EnvFile {
-    fn write(url: &str, database: &Database, redis: &str, key: &str) -> Result<Self> {
-        let path = workspace_root().join("target/dev.env");
-        let variables = [
-            ("API_URL", Some(url)),
-            ("DATABASE_URL", Some(database.app_url.as_str())),
-            ("OWNER_DATABASE_URL", database.owner_url.as_deref()),
-            ("REDIS_URL", Some(redis)),
-            ("JWT_SECRET_KEY", Some(key)),
-        ];
-        let lines = variables.iter().filter_map(|(name, value)| Some(format!("{name}={}\n", (*value)?)));
-        let text: String = lines.collect();
-        let write = || {
-            fs::create_dir_all(path.with_file_name(""))?;
-            // It holds passwords.
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for EnvFile {
-    fn drop(&mut self) {
-        // Whoever removed it before did what is to be done here.
-        let _ = fs::remove_file(&self.0);
-    }
 }

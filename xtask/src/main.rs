@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod dev;
+mod env_file;
 mod fuzz;
 mod outside;
 mod sam;
