@@ -98,7 +98,7 @@ packages=
 while [ "$1" != -- ]; do packages="$packages $1"; shift; done
 shift
 apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends $packages || exit
-if [ -d /run/systemd/system ]; then
+if command -v systemctl >/dev/null; then
     for unit; do systemctl disable --quiet "$unit" || true; done
 fi
 "#;
@@ -121,7 +121,7 @@ pub fn ensure_installed(tools: &[Tool]) -> Result<()> {
         eprintln!("Installing {} with apt-get ...", packages.join(", "));
         let units: Vec<&str> = missing.iter().flat_map(|tool| tool.debian_units()).copied().collect();
         let script = ["sh", "-c", INSTALL_QUIETLY, "sh"];
-        run(&[&as_root()?, &script[..], &packages, &["--"], &units].concat())
+        run(&[as_root()?, &script[..], &packages, &["--"], &units].concat())
             .with_context(|| format!("cannot install {}", packages.join(", ")))?;
     } else if find("brew").is_some() {
         let formulas: Option<Vec<&str>> = missing.iter().map(|tool| tool.brew_formula()).collect();

@@ -27,24 +27,30 @@ const PORT_ATTEMPTS: usize = 5;
 
 /// Stands between us and a server so that the server cannot outlive us: its standard input is a pipe that we hold.
 /// The file `running` holds the server's process id and exists as long as the server does.
-/// Signals to the terminal or to us are none of its business, hence the trap.
+/// Signals to the terminal or to us are none of its business, hence the trap. A server that leads a process group is
+/// told as a group.
 const SUPERVISOR: &str = r#"
 directory=$1 at_once=$2; shift 2
 running=$directory/running
+tell() {
+    pid=$(cat "$running")
+    kill -s "$1" -- "-$pid" 2>/dev/null || kill -s "$1" "$pid"
+}
 trap '' HUP INT TERM PIPE
 while read -r request; do
     case $request in
         start) ( "$@" & echo $! >"$running"; wait $!; rm -f "$running" ) </dev/null >>"$directory/log" 2>&1 & ;;
-        *) kill -s "$request" "$(cat "$running")" ;;
+        *) tell "$request" ;;
     esac
     echo done
 done
 if [ -s "$running" ]; then
-    kill -s CONT "$(cat "$running")"
-    kill -s "$at_once" "$(cat "$running")"
+    tell CONT
+    tell "$at_once"
 fi
 wait
-rm -rf "$directory"
+# Members of its group may still be dying, and write until then.
+rm -rf "$directory" 2>/dev/null || { sleep 1; rm -rf "$directory"; }
 "#;
 
 /// A server under supervision, with a directory of its own.
@@ -419,15 +425,25 @@ fn postgres_binaries() -> Result<PathBuf> {
 
 /// PostgreSQL refuses to run as root. Returns the words to put before its commands and hands it the directory.
 fn server_user(directory: &Path) -> Result<Vec<String>> {
-    if !running_as_root()? {
-        return Ok(Vec::new());
-    }
-    let status = Command::new("chown").args(["-R", "postgres:"]).arg(directory).status()?;
-    ensure!(status.success(), "cannot give {} to the user postgres", directory.display());
-    Ok(["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(String::from).to_vec())
+    if running_as_root()? { as_user("postgres", directory) } else { Ok(Vec::new()) }
 }
 
-fn new_directory() -> Result<PathBuf> {
+/// Hands a directory to a user of less power than root. Returns the words to put before that user's commands.
+pub(crate) fn as_user(user: &str, directory: &Path) -> Result<Vec<String>> {
+    let status = Command::new("chown").arg("-R").arg(format!("{user}:")).arg(directory).status()?;
+    ensure!(status.success(), "cannot give {} to the user {user}", directory.display());
+    let group = Command::new("id").args(["-g", user]).output().context("cannot run id")?;
+    let group = String::from_utf8(group.stdout)?;
+    let identity = [format!("--reuid={user}"), format!("--regid={}", group.trim())];
+    Ok(["setpriv"]
+        .into_iter()
+        .chain(identity.iter().map(String::as_str))
+        .chain(["--init-groups", "--"])
+        .map(String::from)
+        .collect())
+}
+
+pub(crate) fn new_directory() -> Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let directory = std::env::temp_dir().join(format!("email-service-{}", &secret()[..16]));
     fs::DirBuilder::new()
@@ -437,7 +453,7 @@ fn new_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn retry_on_other_ports<T>(start: impl Fn(u16) -> Result<T>) -> Result<T> {
+pub(crate) fn retry_on_other_ports<T>(start: impl Fn(u16) -> Result<T>) -> Result<T> {
     let mut result = start(free_port()?);
     for _ in 1..PORT_ATTEMPTS {
         match &result {
