@@ -67,7 +67,7 @@ fn check() -> Result<()> {
     let (postgres, redis, key) = (Postgres::start()?, Redis::start()?, secret());
     Runtime::new()?.block_on(async {
         postgres.create_database("app").await?;
-        migrate::apply(&postgres.owner_url("app"), &[&postgres.app_url("app"])).await
+        migrate::apply(&postgres.owner_url("app"), &postgres.role_urls("app")).await
     })?;
     let claims = json!({ "tenant_id": Uuid::now_v7(), "user_id": Uuid::now_v7(), "exp": 4_102_444_800_u64 });
     let token = jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(key.as_bytes()))?;

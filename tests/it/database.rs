@@ -33,7 +33,7 @@ async fn databases_of_one_server_are_migrated_at_once_though_they_share_the_role
     let migrations = (0..6).map(|n| async move {
         let name = format!("at_once_{n}");
         postgres.create_database(&name).await.unwrap();
-        migrate::apply(&postgres.owner_url(&name), &[&postgres.app_url(&name])).await.unwrap().len()
+        migrate::apply(&postgres.owner_url(&name), &postgres.role_urls(&name)).await.unwrap().len()
     });
     assert_eq!(join_all(migrations).await, [migrate::runner().get_migrations().len(); 6]);
 }
@@ -75,7 +75,7 @@ async fn migrations_need_no_superuser() {
     admin.batch_execute("create database app owner master").await.unwrap();
     let url = format!("postgres://master:master@127.0.0.1:{}/app", server.port());
     assert_eq!(
-        migrate::apply(&url, &[&server.app_url("app"])).await.unwrap().len(),
+        migrate::apply(&url, &server.role_urls("app")).await.unwrap().len(),
         migrate::runner().get_migrations().len()
     );
     let user = User::new();

@@ -16,5 +16,6 @@ mod isolation;
 mod proxy;
 mod rate_limit;
 mod secrets;
+mod sign_in;
 mod support;
 mod tidy;

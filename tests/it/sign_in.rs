@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shared::account::state::{Event, Standing, State};
 use uuid::Uuid;
 
-use crate::support::{Api, Answer, User, account, api, mail, merged, owner};
+use crate::support::{Answer, Api, User, account, mail, mail_api, mail_env, merged, owner};
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -51,7 +51,7 @@ fn codes(outcome: &Value) -> Value {
 
 #[tokio::test]
 async fn every_protocol_and_encryption_signs_in() {
-    let (api, user, ports) = (api().await, User::new(), mail().await.ports());
+    let (api, user, ports) = (mail_api().await, User::new(), mail().await.ports());
     for (protocol, port, encryption) in [
         ("imap", ports.imaps, "tls"),
         ("imap", ports.imap, "starttls"),
@@ -74,7 +74,7 @@ async fn every_protocol_and_encryption_signs_in() {
 
 #[tokio::test]
 async fn what_goes_wrong_has_its_code() {
-    let (api, user, ports) = (api().await, User::new(), mail().await.ports());
+    let (api, user, ports) = (mail_api().await, User::new(), mail().await.ports());
     for (changes, code) in [
         (json!({"password": "wrong"}), "authentication"),
         (json!({"username": "nobody@mail.example"}), "authentication"),
@@ -100,7 +100,7 @@ async fn what_goes_wrong_has_its_code() {
 
 #[tokio::test]
 async fn each_server_has_its_own_outcome_and_its_own_login() {
-    let (api, user, ports) = (api().await, User::new(), mail().await.ports());
+    let (api, user, ports) = (mail_api().await, User::new(), mail().await.ports());
     let smtp = json!({"smtpHostname": "localhost", "smtpPort": ports.submissions});
     let refused = merged(smtp.clone(), json!({"smtpPassword": "wrong"}));
     let answer = try_settings(api, &user, body(refused).await).await;
@@ -113,7 +113,7 @@ async fn each_server_has_its_own_outcome_and_its_own_login() {
 
 #[tokio::test]
 async fn a_test_names_every_fault_of_its_body_and_asks_for_an_identity() {
-    let (api, user) = (api().await, User::new());
+    let (api, user) = (mail_api().await, User::new());
     let answer = api.post("/api/accounts/test", json!({"port": 0})).by(&user).send().await;
     answer.is_refused(400);
     assert!(answer.faults().contains(&"port") && answer.faults().contains(&"password"), "{answer:?}");
@@ -140,7 +140,7 @@ async fn state_of(api: &Api, user: &User, path: &str) -> Value {
 
 #[tokio::test]
 async fn a_stored_account_signs_in_and_its_state_follows() {
-    let (api, user, ports) = (api().await, User::new(), mail().await.ports());
+    let (api, user, ports) = (mail_api().await, User::new(), mail().await.ports());
     let settings = json!({"smtpHostname": "localhost", "smtpPort": ports.submission, "smtpEncryption": "starttls"});
     let (created, path) = create(api, &user, settings).await;
     assert_eq!((&created["state"], &created["lastError"]), (&json!("new"), &Value::Null));
@@ -163,7 +163,10 @@ async fn a_stored_account_signs_in_and_its_state_follows() {
     assert_eq!(changed.body["state"], "new");
     let answer = try_stored(api, &user, &path).await;
     assert_eq!(answer.body["success"], false);
-    assert_eq!(state_of(api, &user, &path).await, json!({"state": "authenticationError", "code": "authentication", "service": "imap"}));
+    assert_eq!(
+        state_of(api, &user, &path).await,
+        json!({"state": "authenticationError", "code": "authentication", "service": "imap"})
+    );
     let again = try_stored(api, &user, &path).await;
     again.is_refused(429);
     let wait: u64 = again.header("retry-after").unwrap().parse().unwrap();
@@ -175,7 +178,10 @@ async fn a_stored_account_signs_in_and_its_state_follows() {
     assert_eq!(try_stored(api, &user, &path).await.body["success"], true);
     api.put(&path, json!({"port": 1})).by(&user).send().await;
     assert_eq!(try_stored(api, &user, &path).await.body["incoming"]["code"], "unreachable");
-    assert_eq!(state_of(api, &user, &path).await, json!({"state": "connectError", "code": "unreachable", "service": "imap"}));
+    assert_eq!(
+        state_of(api, &user, &path).await,
+        json!({"state": "connectError", "code": "unreachable", "service": "imap"})
+    );
     let account = api.get(&path).by(&user).send().await.body;
     assert!(account["nextSyncAt"].as_i64() > account["lastError"]["at"].as_i64(), "{account}");
 
@@ -187,7 +193,7 @@ async fn a_stored_account_signs_in_and_its_state_follows() {
 
 #[tokio::test]
 async fn what_was_got_can_be_put_back_and_null_takes_away() {
-    let (api, user) = (api().await, User::new());
+    let (api, user) = (mail_api().await, User::new());
     let (created, path) = create(api, &user, json!({})).await;
     for field in ["smtpHostname", "smtpPort", "smtpEncryption", "smtpUsername"] {
         assert_eq!(created[field], Value::Null);
@@ -208,7 +214,8 @@ async fn what_was_got_can_be_put_back_and_null_takes_away() {
         assert_eq!(changed.body[field], Value::Null, "{changed:?}");
     }
     let id: Uuid = created["credentialId"].as_str().unwrap().parse().unwrap();
-    let sql = "select sealed_smtp_password is null and sealed_password is not null from email_credentials where id = $1";
+    let sql =
+        "select sealed_smtp_password is null and sealed_password is not null from email_credentials where id = $1";
     assert!(owner().await.query_one(sql, &[&id]).await.unwrap().get::<_, bool>(0));
     api.put(&path, json!({"smtpPort": 0})).by(&user).send().await.is_refused(400);
 }
@@ -216,7 +223,7 @@ async fn what_was_got_can_be_put_back_and_null_takes_away() {
 /// The moves that SQL makes when settings change are those of the pure function.
 #[tokio::test]
 async fn the_database_moves_states_as_the_table_says() {
-    let (api, user, owner) = (api().await, User::new(), owner().await);
+    let (api, user, owner) = (mail_api().await, User::new(), owner().await);
     let (created, path) = create(api, &user, json!({})).await;
     let id: Uuid = created["id"].as_str().unwrap().parse().unwrap();
     for state in State::ALL {
@@ -245,7 +252,7 @@ async fn the_database_moves_states_as_the_table_says() {
 
 #[tokio::test]
 async fn an_account_from_before_has_no_password_until_one_is_set() {
-    let (api, user) = (api().await, User::new());
+    let (api, user) = (mail_api().await, User::new());
     let (created, path) = create(api, &user, json!({})).await;
     let id: Uuid = created["credentialId"].as_str().unwrap().parse().unwrap();
     let owner = owner().await;
@@ -266,7 +273,7 @@ async fn an_account_from_before_has_no_password_until_one_is_set() {
 
 #[tokio::test]
 async fn a_deleted_account_forgets_its_secrets_at_once() {
-    let (api, owner) = (api().await, owner().await);
+    let (api, owner) = (mail_api().await, owner().await);
     for by_delete in [true, false] {
         let user = User::new();
         let (created, path) = create(api, &user, json!({"smtpHostname": "localhost", "smtpPassword": "another"})).await;
@@ -285,7 +292,7 @@ async fn a_deleted_account_forgets_its_secrets_at_once() {
 
 #[tokio::test]
 async fn nobody_tries_somebody_elses_account() {
-    let (api, user) = (api().await, User::new());
+    let (api, user) = (mail_api().await, User::new());
     let (created, path) = create(api, &user, json!({})).await;
     for stranger in [user.colleague(), User { user: user.user, ..User::new() }, User::new()] {
         try_stored(api, &stranger, &path).await.is_refused(403);
@@ -296,8 +303,7 @@ async fn nobody_tries_somebody_elses_account() {
 
 #[tokio::test]
 async fn a_user_has_ten_tries_a_minute_beside_the_common_limit() {
-    let servers = crate::support::servers().await;
-    let mut env = servers.env();
+    let mut env = mail_env().await;
     env.insert("RATE_LIMIT_PER_MINUTE", "50".into());
     let (api, user) = (Api::start(env).await, User::new());
     let (_, path) = create(&api, &user, json!({})).await;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local::gateway::{Gateway, Options, PayloadVersion};
+use local::mail_server::Dovecot;
 use local::services::{Postgres, Redis};
 use local::template::Function;
 use serde_json::{Value, json};
@@ -17,6 +18,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, OnceCell};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
+
+/// Names in an environment for what only functions that open secrets get, as `DATABASE_URL` and
+/// `SEALING_PRIVATE_KEYS`.
+pub const MAIL_DATABASE_URL: &str = "mail: DATABASE_URL";
+pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
 
 pub const JWT_KEY: &str = "a signing key of the tests, long enough";
 
@@ -44,7 +50,7 @@ impl Servers {
     pub async fn start_with(settings: &[&str]) -> Self {
         let postgres = Postgres::start_with(settings).unwrap();
         postgres.create_database("app").await.unwrap();
-        migrate::apply(&postgres.owner_url("app"), &[&postgres.app_url("app"])).await.unwrap();
+        migrate::apply(&postgres.owner_url("app"), &postgres.role_urls("app")).await.unwrap();
         Self { postgres, redis: Redis::start().unwrap() }
     }
 
@@ -56,12 +62,43 @@ impl Servers {
             ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
             ("ALLOW_HEADER_AUTH", "true".to_owned()),
             ("RATE_LIMIT_PER_MINUTE", "100000".to_owned()),
+            ("SEALING_PUBLIC_KEY", SEALING_KEYS.0.clone()),
+            (MAIL_DATABASE_URL, self.postgres.mail_url("app")),
+            (MAIL_PRIVATE_KEYS, SEALING_KEYS.1.clone()),
         ])
     }
 
     pub async fn api(&self) -> Api {
         Api::start(self.env()).await
     }
+}
+
+/// The run's key pair for passwords: the public and the private one.
+pub static SEALING_KEYS: LazyLock<(String, String)> = LazyLock::new(|| {
+    let (public, private) = shared::sealing::generate("tests").unwrap();
+    (public, private.to_string())
+});
+
+/// The run's own mail server.
+pub async fn mail() -> &'static Dovecot {
+    static MAIL: OnceCell<Dovecot> = OnceCell::const_new();
+    MAIL.get_or_init(|| lasting(async { Dovecot::start().unwrap() })).await
+}
+
+/// The run's own API as [`api`], for functions that reach the run's mail server and no other host.
+pub async fn mail_api() -> &'static Api {
+    static API: OnceCell<Api> = OnceCell::const_new();
+    API.get_or_init(|| async { Api::start(mail_env().await).await }).await
+}
+
+/// The environment of [`mail_api`].
+pub async fn mail_env() -> BTreeMap<&'static str, String> {
+    let mut env = servers().await.env();
+    env.insert("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8,::1/128".to_owned());
+    env.insert("MAIL_PORTS", "*".to_owned());
+    env.insert("MAIL_ISP_DATABASE", "none".to_owned());
+    env.insert("SSL_CERT_FILE", mail().await.bundle_file().display().to_string());
+    env
 }
 
 /// The run's own servers.
@@ -96,7 +133,7 @@ pub async fn new_database() -> String {
     let name = format!("db{}", NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let postgres = &servers().await.postgres;
     postgres.create_database(&name).await.unwrap();
-    migrate::apply(&postgres.owner_url(&name), &[&postgres.app_url(&name])).await.unwrap();
+    migrate::apply(&postgres.owner_url(&name), &postgres.role_urls(&name)).await.unwrap();
     name
 }
 
@@ -133,7 +170,12 @@ impl Api {
     pub async fn start_as(env: BTreeMap<&'static str, String>, payload: PayloadVersion, concurrency: usize) -> Self {
         let log = Arc::new(Log::default());
         let mut options = Options::new(functions(), binaries());
-        options.env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        for (name, value) in env {
+            match name.strip_prefix("mail: ") {
+                Some(name) => options.mail_env.push((name.to_owned(), value)),
+                None => options.env.push((name.to_owned(), value)),
+            }
+        }
         options.payload_version = payload;
         options.concurrency = concurrency;
         let sink = log.clone();

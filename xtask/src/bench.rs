@@ -28,6 +28,8 @@ use local::{
 };
 use tokio_postgres::{Client, NoTls};
 
+use crate::functions::SealingKeys;
+
 use machine::Machine;
 use report::Row;
 use requests::JWT_KEY;
@@ -82,6 +84,7 @@ struct Bench {
     redis: Redis,
     binaries: PathBuf,
     functions: Vec<String>,
+    sealing: SealingKeys,
     started: Instant,
 }
 
@@ -101,6 +104,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         redis: Redis::start()?,
         binaries,
         functions,
+        sealing: SealingKeys::new()?,
         started: Instant::now(),
     };
     bench.new_database(DATABASE).await?;
@@ -133,7 +137,7 @@ impl Bench {
 
     async fn new_database(&self, name: &str) -> Result<()> {
         self.postgres.create_database(name).await?;
-        migrate::apply(&self.postgres.owner_url(name), &[&self.postgres.app_url(name])).await?;
+        migrate::apply(&self.postgres.owner_url(name), &self.postgres.role_urls(name)).await?;
         Ok(())
     }
 

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use local::gateway;
 
-/// A key pair to seal passwords with, as thrown away as the servers.
+use crate::settings::Settings;
+
+/// A key pair to seal passwords with.
 pub(crate) struct SealingKeys {
     /// For those who are sent passwords.
     pub(crate) public: String,
@@ -12,15 +14,24 @@ pub(crate) struct SealingKeys {
 }
 
 impl SealingKeys {
+    /// As thrown away as the servers.
     pub(crate) fn new() -> Result<Self> {
         let (public, private) = shared::sealing::generate("local")?;
         Ok(Self { public, private: private.to_string() })
     }
 
+    /// The developer's own, for a database that outlives us; else new ones.
+    pub(crate) fn load(settings: &Settings) -> Result<Self> {
+        match (settings.get("SEALING_PUBLIC_KEY"), settings.get("SEALING_PRIVATE_KEYS")) {
+            (Some(public), Some(private)) => Ok(Self { public, private }),
+            _ => Self::new(),
+        }
+    }
+
     /// Hands the keys to the functions of a gateway, and the other database role to those that open secrets.
     pub(crate) fn hand_to(self, options: &mut gateway::Options, mail_url: String) {
-        options.env.push(("SEALING_PUBLIC_KEY".into(), self.public));
         options.mail_env = self.mail_env(mail_url);
+        options.env.push(("SEALING_PUBLIC_KEY".into(), self.public));
     }
 
     /// What functions that open secrets have in the place of others' variables.

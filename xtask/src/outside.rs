@@ -24,6 +24,8 @@ use crate::functions::SealingKeys;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::skip;
+
 const DATABASE: &str = "email_service";
 
 /// The service with servers of its own, on a free port, until it is dropped.
@@ -119,8 +121,8 @@ pub(crate) async fn browser() -> Result<()> {
     // A laptop without it can still do all the rest; Debian and CI have it.
     let installed = ensure_installed(&[Tool::Chromium]);
     let Some(chromium) = Tool::Chromium.locate() else {
-        eprintln!("SKIPPED: there is no Chromium ({:#})", installed.err().context("not installed")?);
-        return Ok(());
+        let reason = installed.err().context("not installed")?;
+        return skip("the browser test", &format!("there is no Chromium ({reason:#})"));
     };
     let client = workspace_root().join("clients/typescript");
     ensure!(client.join("dist/index.js").is_file(), "build the client first: npm --prefix clients/typescript test");

@@ -25,6 +25,7 @@ use crate::{
     functions::SealingKeys,
     sam,
     settings::Settings,
+    skip,
 };
 
 /// For both images, the official one and the stand-in. `/tmp` is in memory.
@@ -64,10 +65,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         false => SocketAddr::from(([127, 0, 0, 1], free_port()?)),
     };
     let engine = match Engine::start() {
-        Err(error) if options.optional => {
-            println!("skipped  sam local start-api: {error:#}");
-            return Ok(());
-        }
+        Err(error) if options.optional => return skip("sam local start-api", &format!("{error:#}")),
         engine => engine?,
     };
     let template = sam::build()?.join("template.yaml");
