@@ -39,6 +39,19 @@ async fn databases_of_one_server_are_migrated_at_once_though_they_share_the_role
 }
 
 #[tokio::test]
+async fn a_migration_waits_for_another_for_a_time_and_says_who_it_is() {
+    let postgres = &servers().await.postgres;
+    postgres.create_database("locked").await.unwrap();
+    let [first, second] = [connect(&postgres.owner_url("locked")).await, connect(&postgres.owner_url("locked")).await];
+    migrate::wait_for_others(&first, Duration::ZERO).await.unwrap();
+    let process: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    let error = migrate::wait_for_others(&second, Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("process {process}, idle since")), "{error}");
+    drop(first);
+    migrate::wait_for_others(&second, Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_migration_leaves_nothing_behind_and_says_why() {
     let postgres = &servers().await.postgres;
     postgres.create_database("blocked").await.unwrap();
