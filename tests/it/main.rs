@@ -17,4 +17,5 @@ mod proxy;
 mod rate_limit;
 mod secrets;
 mod support;
+mod templates;
 mod tidy;
