@@ -179,6 +179,19 @@ fn every_import_is_exported() {
     assert_eq!(imports.difference(&exports).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
+#[test]
+fn every_output_that_the_runbook_asks_for_exists() {
+    let outputs: Vec<_> = [FUNCTIONS, DATA].into_iter().flat_map(|file| names(file, "Outputs")).collect();
+    let distinct: BTreeSet<_> = outputs.iter().cloned().collect();
+    assert_eq!(distinct.len(), outputs.len(), "the runbook asks both stacks by name: {outputs:?}");
+    let page = read("docs/OPERATIONS.md");
+    let asked = page.split("output ").skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()));
+    let asked: BTreeSet<_> =
+        asked.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next()).map(str::to_owned).collect();
+    assert!(asked.len() >= 10, "{asked:?}");
+    assert_eq!(asked.difference(&distinct).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
 /// The functions of the template, by logical id.
 fn functions() -> impl Iterator<Item = (&'static String, &'static Value)> {
     // The transform keeps the name of a function and forgets which binary it runs.
