@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shared::account::{EmailAddress, Hostname};
+use shared::account::{AccountChange, EmailAddress, Hostname, NewAccount};
 use shared::validation::Fields;
 use shared::{Error, Request, call};
 

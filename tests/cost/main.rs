@@ -48,10 +48,10 @@ fn serve(function: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match function {
-            "create-account" => shared::serve(|call: Call| counted(create_account::handler(call))).await,
+            "create-account" => shared::serve_sealing(|call, key| counted(create_account::handler(call, key))).await,
             "get-account" => shared::serve(|call: Call| counted(get_account::handler(call))).await,
             "list-accounts" => shared::serve(|call: Call| counted(list_accounts::handler(call))).await,
-            "update-account" => shared::serve(|call: Call| counted(update_account::handler(call))).await,
+            "update-account" => shared::serve_sealing(|call, key| counted(update_account::handler(call, key))).await,
             "delete-account" => shared::serve(|call: Call| counted(delete_account::handler(call))).await,
             other => bail!("no function {other}"),
         }
@@ -75,6 +75,7 @@ fn check() -> Result<()> {
         ("DATABASE_URL", postgres.app_url("app")),
         ("REDIS_URL", redis.url()),
         ("JWT_SECRET_KEY", key),
+        ("SEALING_PUBLIC_KEY", shared::sealing::generate("cost")?.0),
         ("RATE_LIMIT_PER_MINUTE", "100000".to_owned()),
     ];
 

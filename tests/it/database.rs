@@ -18,13 +18,15 @@ use crate::support::{Api, Servers, User, account, connect, new_database, owner, 
 async fn migrations_run_twice_and_two_at_once_without_harm() {
     let postgres = &servers().await.postgres;
     postgres.create_database("twice").await.unwrap();
-    let (owner, app) = (postgres.owner_url("twice"), postgres.app_url("twice"));
-    let applied = join_all((0..4).map(|_| migrate::apply(&owner, &app))).await;
+    let (owner, roles) = (postgres.owner_url("twice"), postgres.role_urls("twice"));
+    let applied = join_all((0..4).map(|_| migrate::apply(&owner, &roles))).await;
     let mut counts: Vec<_> = applied.into_iter().map(|names| names.unwrap().len()).collect();
     counts.sort_unstable();
     assert_eq!(counts, [0, 0, 0, migrate::runner().get_migrations().len()]);
     assert!(migrate::apply(&owner, &[]).await.unwrap().is_empty());
-    connect(&app).await;
+    for url in &roles {
+        connect(url).await;
+    }
 }
 
 #[tokio::test]
@@ -36,6 +38,19 @@ async fn databases_of_one_server_are_migrated_at_once_though_they_share_the_role
         migrate::apply(&postgres.owner_url(&name), &postgres.role_urls(&name)).await.unwrap().len()
     });
     assert_eq!(join_all(migrations).await, [migrate::runner().get_migrations().len(); 6]);
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_another_for_a_time_and_says_who_it_is() {
+    let postgres = &servers().await.postgres;
+    postgres.create_database("locked").await.unwrap();
+    let [first, second] = [connect(&postgres.owner_url("locked")).await, connect(&postgres.owner_url("locked")).await];
+    migrate::wait_for_others(&first, Duration::ZERO).await.unwrap();
+    let process: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    let error = migrate::wait_for_others(&second, Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("process {process}, idle since")), "{error}");
+    drop(first);
+    migrate::wait_for_others(&second, Duration::from_secs(20)).await.unwrap();
 }
 
 #[tokio::test]

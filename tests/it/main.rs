@@ -18,4 +18,5 @@ mod rate_limit;
 mod secrets;
 mod sign_in;
 mod support;
+mod templates;
 mod tidy;

@@ -17,7 +17,7 @@ use local::{
     install::{Tool, ensure_installed},
     services::{Postgres, Redis, Service, free_port, secret},
     template,
-    tools::python_tool,
+    tools::{SAM, python_tool},
     workspace_root,
 };
 use serde_json::Value;
@@ -30,7 +30,6 @@ use crate::{
     skip,
 };
 
-const SAM: &str = "aws-sam-cli==1.170.0";
 const CFN_LINT: &str = "cfn-lint==1.58.0";
 const CHECKOV: &str = "checkov==3.3.30";
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
@@ -48,12 +47,12 @@ pub(crate) fn sam(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// `cfn-lint` on both templates.
+/// `cfn-lint` on all templates.
 pub(crate) fn cfn_lint() -> Result<Command> {
-    tool("cfn-lint", CFN_LINT, &["template.yaml", "rotation.yaml"])
+    tool("cfn-lint", CFN_LINT, &["template.yaml", "data.yaml", "rotation.yaml", "bootstrap.yaml"])
 }
 
-/// The security scan of both templates.
+/// The security scan of all templates.
 pub(crate) fn checkov() -> Result<Command> {
     tool("checkov", CHECKOV, &["--config-file", ".checkov.yaml"])
 }

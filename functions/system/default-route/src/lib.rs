@@ -5,9 +5,12 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 6] = [
+pub const ROUTES: [(&str, &str); 9] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
+    ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
+    ("/api/accounts/{id}/test", "POST, OPTIONS"),
+    ("/api/autoconfig", "GET, OPTIONS"),
     ("/docs", "GET, OPTIONS"),
     ("/health", "GET, OPTIONS"),
     ("/health/ready", "GET, OPTIONS"),

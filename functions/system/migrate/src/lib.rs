@@ -8,7 +8,7 @@ pub mod online;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use futures_util::FutureExt;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
@@ -40,8 +40,8 @@ const ROLES: [&str; 2] = ["email_service_app", "email_service_mail"];
 const LOCK: i64 = 0x656d_6169_6c5f_7376;
 /// How long to wait for a database that was made a moment ago.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8 * 60);
-/// How long to wait between two looks at whether another migration is through.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait for another migration. What is left of [`PATIENCE`] when the database was slow to appear.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long all may take: below the function's own limit (template.yaml, 900 s), for CloudFormation must get an answer.
 const PATIENCE: Duration = Duration::from_secs(840);
 
@@ -232,11 +232,7 @@ pub async fn apply(owner_url: &str, urls: &[String]) -> anyhow::Result<Vec<Strin
 }
 
 async fn apply_over(client: &mut Client, passwords: &[(&str, &[u8])]) -> anyhow::Result<Vec<String>> {
-    // Held until the connection closes, which it does on every way out of here. Asked for again and again: an index that
-    // is built concurrently waits for all statements, so also for one that waits for the lock.
-    while !try_lock(client).await.context("cannot wait for other migrations")? {
-        sleep(LOCK_PAUSE).await;
-    }
+    wait_for_others(client, LOCK_PATIENCE).await?;
     let mut applied = Vec::new();
     loop {
         match apply_once(client, passwords, &mut applied).await {
@@ -253,9 +249,31 @@ async fn apply_over(client: &mut Client, passwords: &[(&str, &[u8])]) -> anyhow:
     Ok(applied)
 }
 
-async fn try_lock(client: &Client) -> anyhow::Result<bool> {
-    let rows = client.query_typed("select pg_try_advisory_lock($1)", &[(&LOCK, Type::INT8)]).await?;
-    Ok(rows.first().ok_or_else(|| anyhow!("pg_try_advisory_lock gave no row"))?.try_get(0)?)
+/// Takes the lock that every migration of a database takes. It is held until the connection closes, which it does on
+/// every way out of here.
+///
+/// # Errors
+/// Another connection still holds it after `patience`; the error says which, and since when it has done nothing. That
+/// of a function that was killed lives on until the proxy misses its client, for half an hour.
+pub async fn wait_for_others(client: &Client, patience: Duration) -> anyhow::Result<()> {
+    const TAKE: &str = "select pg_try_advisory_lock($1)";
+    const HOLDER: &str = "select format('process %s, %s since %s', pid, state, state_change) \
+        from pg_locks join pg_stat_activity using (pid) \
+        where locktype = 'advisory' and granted and (classid::int8 << 32 | objid::int8) = $1";
+    let ask = async |statement: &str| client.query_typed(statement, &[(&LOCK, Type::INT8)]).await;
+    let started = Instant::now();
+    loop {
+        let answer = ask(TAKE).await.context("cannot wait for other migrations")?;
+        if answer.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+            return Ok(());
+        }
+        if started.elapsed() >= patience {
+            let answer = ask(HOLDER).await?;
+            let holder = answer.first().and_then(|row| row.try_get(0).ok()).unwrap_or("just gone");
+            bail!("another migration holds the lock ({holder}): wait for its end, or end it by pg_terminate_backend");
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
 }
 
 async fn apply_once(client: &mut Client, passwords: &[(&str, &[u8])], applied: &mut Vec<String>) -> anyhow::Result<()> {
