@@ -1,0 +1,87 @@
+//! What can go wrong with a mail host, and how much of it its user gets to know.
+
+use std::fmt;
+
+/// The coarse reason, as `lastError.code` has it: enough to know what to change, too little to scan a network with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The server refuses this user name, password or token.
+    Authentication,
+    /// No connection, for whatever reason, or none that answers.
+    Unreachable,
+    /// No TLS, or not with the one whose name was asked for.
+    Tls,
+    /// The server answers, but not in this protocol or not within its bounds.
+    Protocol,
+    /// The server asks to come later.
+    Unavailable,
+    /// The mailbox or folder does not exist.
+    MailboxMissing,
+    /// The provider has taken back its consent.
+    ConsentRevoked,
+}
+
+impl Code {
+    /// The name in the API and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authentication => "authentication",
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Protocol => "protocol",
+            Self::Unavailable => "unavailable",
+            Self::MailboxMissing => "mailboxMissing",
+            Self::ConsentRevoked => "consentRevoked",
+        }
+    }
+
+    /// What a user reads where the server's own words are not for him.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Authentication => "The mail server does not accept this user name and password.",
+            // One sentence for what is blocked, closed and silent: nobody learns which.
+            Self::Unreachable => {
+                "The mail server cannot be reached or does not answer. Check host name, port and encryption."
+            }
+            Self::Tls => {
+                "No encrypted connection to the mail server, or its certificate is not valid for this host name."
+            }
+            Self::Protocol => "What answers there does not speak this protocol. Check host name, port and encryption.",
+            Self::Unavailable => "The mail server asks to try again later.",
+            Self::MailboxMissing => "The mailbox does not exist on the mail server.",
+            Self::ConsentRevoked => "The provider no longer lets us in. Connect the account again.",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a mail host could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// For programs.
+    pub code: Code,
+    /// For the user: safe to show. The server's own words only where it accepted or refused a login.
+    pub message: String,
+    /// For the log: what happened where. Never a secret.
+    pub detail: String,
+}
+
+impl Error {
+    /// With the words that every error of this code has.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, message: code.words().to_owned(), detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,11 @@
+//! Mail protocols and nothing else: this crate knows no tenant, no database and no Lambda.
+//!
+//! [`connect`] is the only place that opens a connection; whatever speaks a protocol gets a [`connect::Stream`] that
+//! was checked, is bounded in time and bytes, and encrypts where that was asked for.
+
+pub mod connect;
+pub mod dns;
+mod error;
+pub mod login;
+
+pub use error::{Code, Error};
