@@ -170,7 +170,11 @@ impl Connector {
             return Err(error);
         }
         let stream = self.open(host, port, self.policy.ports.allows(port), session).await?;
-        if security == Security::Tls { stream.start_tls().await } else { Ok(stream) }
+        match security {
+            Security::Tls => stream.start_tls().await,
+            Security::StartTls => Ok(stream),
+            Security::Plain => Ok(Stream { plain: true, ..stream }),
+        }
     }
 
     /// Connects to a web server by TLS, on the one port that these have.
@@ -240,6 +244,8 @@ pub struct Stream {
     host: String,
     tls: TlsConnector,
     encrypted: bool,
+    /// Whether it may stay without encryption.
+    plain: bool,
 }
 
 impl fmt::Debug for Stream {
@@ -252,12 +258,23 @@ impl Stream {
     fn new(io: Box<dyn Io>, host: &str, tls: TlsConnector, session: Session) -> Self {
         let bounded = Bounded { io, deadline: Box::pin(sleep_until(session.deadline)), bytes: session.bytes };
         let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(bounded) as Box<dyn Io>);
-        Self { io, host: host.to_owned(), tls, encrypted: false }
+        Self { io, host: host.to_owned(), tls, encrypted: false, plain: false }
     }
 
     /// Whether what is written can be read by the host alone.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted
+    }
+
+    /// To be asked before a secret is sent, whatever was said until then.
+    ///
+    /// # Errors
+    /// [`Code::Tls`] where others could read it.
+    pub(crate) fn check_secrecy(&self) -> Result<(), Error> {
+        if self.encrypted || self.plain {
+            return Ok(());
+        }
+        Err(Error::new(Code::Tls, "the connection is not encrypted"))
     }
 
     /// Encrypts from here on, verified by the name that was asked for.
@@ -267,7 +284,7 @@ impl Stream {
     /// and who believed it would believe whoever sits between (RFC 9051 section 11.1 and CVE-2011-0411).
     /// [`Code::Unreachable`] when the other side is silent.
     pub async fn start_tls(self) -> Result<Self, Error> {
-        let Self { io, host, tls, .. } = self;
+        let Self { io, host, tls, plain, .. } = self;
         if !io.buffer().is_empty() {
             return Err(Error::new(Code::Tls, format!("{} bytes ahead of the TLS handshake", io.buffer().len())));
         }
@@ -280,7 +297,7 @@ impl Stream {
             Err(_) => return Err(silent()),
         };
         let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(encrypted) as Box<dyn Io>);
-        Ok(Self { io, host, tls, encrypted: true })
+        Ok(Self { io, host, tls, encrypted: true, plain })
     }
 
     /// Appends a line with its end, CR LF or LF, of at most `max` bytes.

@@ -78,6 +78,23 @@ impl Error {
     }
 }
 
+/// The most characters of a server's words that are kept.
+const MAX_WORDS: usize = 200;
+
+/// A server's words, fit for a log and a page: one line without control characters, cut.
+pub(crate) fn clean(words: &str) -> String {
+    let spaced = words.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
+    spaced.collect::<Vec<_>>().join(" ").chars().take(MAX_WORDS).collect()
+}
+
+/// Whether a refusal without a code of its own asks to come later. A good password is not to be given up because of a
+/// full house: these are words of Gmail, Yahoo and servers of the time before RFC 3206 and RFC 5530.
+pub(crate) fn asks_to_wait(words: &str) -> bool {
+    const WAIT: [&str; 5] = ["too many", "try again later", "temporar", "already locked", "rate limit"];
+    let words = words.to_ascii_lowercase();
+    WAIT.iter().any(|wait| words.contains(wait))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code, self.detail)

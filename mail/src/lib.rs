@@ -6,6 +6,10 @@
 pub mod connect;
 pub mod dns;
 mod error;
+pub mod imap;
 pub mod login;
+pub mod pop3;
+mod sasl;
+pub mod smtp;
 
 pub use error::{Code, Error};

@@ -1,21 +1,37 @@
 //! Whether a server lets somebody in: the whole of a test, and the beginning of everything else.
 
 use std::fmt;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::connect::{Connector, Security, Session};
-use crate::error::Error;
+use crate::connect::{Connector, Security, Session, Stream};
+use crate::error::{Code, Error, clean};
+use crate::imap::Imap;
+use crate::pop3::Pop3;
+use crate::sasl;
+use crate::smtp::Smtp;
 
 /// What is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// RFC 3501.
+    /// RFC 3501 and 9051.
     Imap,
     /// RFC 1939.
     Pop3,
     /// Submission, RFC 6409.
     Smtp,
+}
+
+impl Protocol {
+    /// As `lastError.service` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Imap => "imap",
+            Self::Pop3 => "pop3",
+            Self::Smtp => "smtp",
+        }
+    }
 }
 
 /// Where to sign in.
@@ -57,15 +73,108 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Secret {
+    pub(crate) fn reveal(&self) -> &str {
+        match self {
+            Self::Password(text) | Self::AccessToken(text) => text,
+        }
+    }
+}
+
+/// For a goodbye. It is polite, and unlocks a POP3 mailbox at once, but nobody waits for it any longer.
+pub(crate) const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The shortest piece of what we said that counts as repeated when a server says it. Shorter ones are in any sentence.
+const MIN_ECHO_CHARS: usize = 8;
+
+impl Login {
+    /// Refuses what no protocol can carry: a line break would be a command of its own, NUL and 0x01 end a field of
+    /// SASL. A token is what a header of HTTP may have (RFC 6750 section 2.1).
+    ///
+    /// # Errors
+    /// [`Code::Authentication`]: no server lets such a login in.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let fits = !self.username.chars().any(|c| c.is_ascii_control())
+            && match &self.secret {
+                Secret::Password(text) => !text.contains(['\0', '\r', '\n']),
+                Secret::AccessToken(text) => text.bytes().all(|byte| byte.is_ascii_graphic()),
+            };
+        if fits {
+            return Ok(());
+        }
+        Err(Error {
+            code: Code::Authentication,
+            message: "User name and password may have no line breaks or other control characters.".into(),
+            detail: "control characters in the user name or its secret".into(),
+        })
+    }
+
+    /// A login that the server did not accept, in its own words, unless they repeat what we said.
+    pub(crate) fn refused(&self, code: Code, words: &str) -> Error {
+        let words = clean(words);
+        if words.is_empty() || self.is_echoed_in(&words) {
+            return Error::new(code, "signing in was refused");
+        }
+        Error { code, detail: format!("signing in was refused: {words}"), message: words }
+    }
+
+    /// A server that offers nothing that fits this secret. Without encryption it may have more to offer with it.
+    pub(crate) fn not_offered(&self, encrypted: bool) -> Error {
+        let (code, message) = match (encrypted, &self.secret) {
+            (false, _) => {
+                (Code::Tls, "The mail server lets nobody sign in without encryption. Choose tls or starttls.")
+            }
+            (true, Secret::Password(_)) => (Code::Authentication, "The mail server does not accept passwords."),
+            (true, Secret::AccessToken(_)) => (Code::Authentication, "The mail server does not accept access tokens."),
+        };
+        Error { code, message: message.into(), detail: "no way to sign in is offered that fits".into() }
+    }
+
+    /// Whether a server's words have the secret in them, or a piece of the line that had it.
+    fn is_echoed_in(&self, words: &str) -> bool {
+        let words = words.to_ascii_lowercase();
+        let secret = Zeroizing::new(self.secret.reveal().to_ascii_lowercase());
+        let spoken = sasl::spoken(self).into_iter().map(|text| Zeroizing::new(text.to_ascii_lowercase()));
+        let spoken: Vec<_> = spoken.chain([secret]).collect();
+        let mut pieces = words.split(|c: char| c.is_whitespace() || "\"'`<>()[]:".contains(c));
+        spoken.iter().any(|text| words.contains(text.as_str()))
+            || pieces.any(|piece| piece.len() >= MIN_ECHO_CHARS && spoken.iter().any(|text| text.contains(piece)))
+    }
+}
+
 /// Connects, signs in and out again.
 ///
 /// # Errors
 /// The first thing that goes wrong; signing out is a courtesy and does not count.
-pub async fn try_login(
-    _connector: &Connector,
-    _server: &Server,
-    _login: &Login,
-    _session: Session,
+pub async fn try_login(connector: &Connector, server: &Server, login: &Login, session: Session) -> Result<(), Error> {
+    login.check()?;
+    let stream = connector.connect(&server.host, server.port, server.security, session).await?;
+    converse(stream, server.protocol, server.security, login).await
+}
+
+/// What is said on an open connection.
+pub(crate) async fn converse(
+    stream: Stream,
+    protocol: Protocol,
+    security: Security,
+    login: &Login,
 ) -> Result<(), Error> {
-    todo!()
+    match protocol {
+        Protocol::Imap => {
+            let mut imap = Imap::open(stream, security).await?;
+            imap.sign_in(login).await?;
+            imap.sign_out().await;
+        }
+        Protocol::Pop3 => {
+            let mut pop3 = Pop3::open(stream, security).await?;
+            pop3.sign_in(login).await?;
+            pop3.sign_out().await;
+        }
+        Protocol::Smtp => {
+            let mut smtp = Smtp::open(stream, security).await?;
+            smtp.sign_in(login).await?;
+            smtp.sign_out().await;
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,184 @@
+//! SASL (RFC 4422): the same three sentences for IMAP, POP3 and SMTP.
+
+use std::collections::VecDeque;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::error::{Code, Error};
+use crate::login::{Login, Secret};
+
+/// A way to prove who one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// No RFC, but Microsoft's servers had it first and some have no other.
+    Login,
+    /// Google's, and Microsoft's only one.
+    XOAuth2,
+    /// RFC 7628.
+    OAuthBearer,
+}
+
+/// Best first.
+const FOR_PASSWORDS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+const FOR_TOKENS: [Mechanism; 2] = [Mechanism::OAuthBearer, Mechanism::XOAuth2];
+
+impl Mechanism {
+    /// The best of those that fit the secret and that the server offers.
+    pub(crate) fn choose(secret: &Secret, offered: impl Fn(&str) -> bool) -> Option<Self> {
+        Self::fitting(secret).into_iter().find(|mechanism| offered(mechanism.name()))
+    }
+
+    fn fitting(secret: &Secret) -> [Self; 2] {
+        match secret {
+            Secret::Password(_) => FOR_PASSWORDS,
+            Secret::AccessToken(_) => FOR_TOKENS,
+        }
+    }
+
+    /// As servers list it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::XOAuth2 => "XOAUTH2",
+            Self::OAuthBearer => "OAUTHBEARER",
+        }
+    }
+}
+
+/// What the client says, in order. What the server says in between is only its cue: none of these mechanisms reads it.
+pub(crate) struct Exchange {
+    mechanism: Mechanism,
+    responses: VecDeque<Zeroizing<String>>,
+    cancelled: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new(mechanism: Mechanism, login: &Login) -> Self {
+        let (user, secret) = (login.username.as_str(), login.secret.reveal());
+        let responses = match mechanism {
+            Mechanism::Plain => [encoded(&["\0", user, "\0", secret])].into(),
+            Mechanism::Login => [encoded(&[user]), encoded(&[secret])].into(),
+            // A refusal comes as one more challenge, and the server waits for an answer before it says no: an empty
+            // one here, a lone 0x01 there (RFC 7628 section 3.2.3).
+            Mechanism::XOAuth2 => {
+                [encoded(&["user=", user, "\x01auth=Bearer ", secret, "\x01\x01"]), Zeroizing::default()].into()
+            }
+            Mechanism::OAuthBearer => {
+                let user = user.replace('=', "=3D").replace(',', "=2C");
+                [encoded(&["n,a=", &user, ",\x01auth=Bearer ", secret, "\x01\x01"]), encoded(&["\x01"])].into()
+            }
+        };
+        Self { mechanism, responses, cancelled: false }
+    }
+
+    /// What may be said along with the command, if that has room for it. LOGIN's first sentence must be asked for.
+    pub(crate) fn initial(&mut self, fits: impl FnOnce(&str) -> bool) -> Option<Zeroizing<String>> {
+        self.responses.pop_front_if(|response| self.mechanism != Mechanism::Login && fits(response))
+    }
+
+    /// The answer to a challenge, base64. Where there is nothing more to say, the exchange is cancelled.
+    ///
+    /// # Errors
+    /// [`Code::Protocol`] when the server goes on asking even then.
+    pub(crate) fn answer(&mut self) -> Result<Zeroizing<String>, Error> {
+        match self.responses.pop_front() {
+            Some(response) => Ok(response),
+            None if self.cancelled => Err(Error::new(Code::Protocol, "the server does not stop asking")),
+            None => {
+                self.cancelled = true;
+                Ok("*".to_owned().into())
+            }
+        }
+    }
+}
+
+/// All that a client may have said that has the secret in it, as it went over the wire.
+pub(crate) fn spoken(login: &Login) -> Vec<Zeroizing<String>> {
+    let mechanisms = Mechanism::fitting(&login.secret).into_iter();
+    mechanisms
+        .filter_map(|mechanism| match (mechanism, Exchange::new(mechanism, login).responses) {
+            (Mechanism::Login, mut responses) => responses.pop_back(),
+            (_, mut responses) => responses.pop_front(),
+        })
+        .collect()
+}
+
+fn encoded(parts: &[&str]) -> Zeroizing<String> {
+    let text = Zeroizing::new(parts.concat());
+    Zeroizing::new(STANDARD.encode(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(text: &str) -> Secret {
+        Secret::Password(text.to_owned().into())
+    }
+
+    fn token(text: &str) -> Secret {
+        Secret::AccessToken(text.to_owned().into())
+    }
+
+    /// All that is said until the exchange is cancelled, decoded.
+    fn said(mechanism: Mechanism, username: &str, secret: Secret) -> Vec<String> {
+        let mut exchange = Exchange::new(mechanism, &Login { username: username.into(), secret });
+        let mut said: Vec<_> = exchange.initial(|_| true).into_iter().collect();
+        loop {
+            match exchange.answer().unwrap() {
+                cancel if *cancel == "*" => break,
+                response => said.push(response),
+            }
+        }
+        assert_eq!(exchange.answer().unwrap_err().code, Code::Protocol);
+        said.iter().map(|text| String::from_utf8(STANDARD.decode(&**text).unwrap()).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_mechanism_says_what_its_specification_shows() {
+        // RFC 4616 section 4, without an identity to act for.
+        assert_eq!(said(Mechanism::Plain, "tim", password("tanstaaftanstaaf")), ["\0tim\0tanstaaftanstaaf"]);
+        assert_eq!(said(Mechanism::Plain, "jürgen", password("ß=\"\\")), ["\0jürgen\0ß=\"\\"]);
+        assert_eq!(said(Mechanism::Login, "tim", password("secret")), ["tim", "secret"]);
+        // https://developers.google.com/workspace/gmail/imap/xoauth2-protocol, and the empty answer to a refusal.
+        assert_eq!(
+            said(Mechanism::XOAuth2, "someuser@example.com", token("ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg")),
+            ["user=someuser@example.com\x01auth=Bearer ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg\x01\x01", ""]
+        );
+        // RFC 7628 sections 3.1 and 3.2.3; the user name is a saslname of RFC 5801.
+        assert_eq!(
+            said(Mechanism::OAuthBearer, "a,b=c@example.com", token("vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")),
+            ["n,a=a=2Cb=3Dc@example.com,\x01auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\x01\x01", "\x01"]
+        );
+    }
+
+    #[test]
+    fn what_finds_no_room_and_the_first_sentence_of_login_wait_for_their_cue() {
+        let login = Login { username: "tim".into(), secret: password("secret") };
+        assert!(Exchange::new(Mechanism::Login, &login).initial(|_| true).is_none());
+        assert!(Exchange::new(Mechanism::Plain, &login).initial(|_| false).is_none());
+        assert!(Exchange::new(Mechanism::Plain, &login).initial(|_| true).is_some());
+    }
+
+    #[test]
+    fn the_best_offer_that_fits_the_secret_is_taken() {
+        use Mechanism::{Login, OAuthBearer, Plain, XOAuth2};
+        for (offers, for_password, for_token) in [
+            ("CRAM-MD5 LOGIN PLAIN XOAUTH2 OAUTHBEARER", Some(Plain), Some(OAuthBearer)),
+            ("LOGIN XOAUTH2", Some(Login), Some(XOAuth2)),
+            ("PLAIN", Some(Plain), None),
+            ("OAUTHBEARER", None, Some(OAuthBearer)),
+            ("GSSAPI NTLM SCRAM-SHA-256", None, None),
+            ("", None, None),
+        ] {
+            let offered = |name: &str| offers.split(' ').any(|offer| offer == name);
+            assert_eq!(Mechanism::choose(&password("p"), offered), for_password, "{offers}");
+            assert_eq!(Mechanism::choose(&token("t"), offered), for_token, "{offers}");
+        }
+    }
+}
