@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::dns::Resolver;
+use crate::dns::{Resolver, ascii_name};
 use crate::error::{Code, Error};
 
 mod network;
@@ -169,12 +169,7 @@ impl Connector {
             error.message = "Signing in without encryption is not allowed. Choose tls or starttls.".into();
             return Err(error);
         }
-        let stream = self.open(host, port, self.policy.ports.allows(port), session).await?;
-        match security {
-            Security::Tls => stream.start_tls().await,
-            Security::StartTls => Ok(stream),
-            Security::Plain => Ok(Stream { plain: true, ..stream }),
-        }
+        self.open(host, port, self.policy.ports.allows(port), session).await?.secured(security).await
     }
 
     /// Connects to a web server by TLS, on the one port that these have.
@@ -215,7 +210,10 @@ impl Connector {
         // Networks without IPv6 are common, mail hosts without IPv4 are not.
         addresses.sort_by_key(IpAddr::is_ipv6);
         addresses.truncate(MAX_ADDRESSES);
-        let mut failure = format!("no address of {found:?} is public");
+        let mut failure = match found.first() {
+            Some(refused) => format!("{refused} is refused: {}", network::purpose(*refused)),
+            None => "no address".into(),
+        };
         for (tried, address) in addresses.iter().enumerate() {
             // The last one may take all the time that is left, the others their share of it.
             let share = limit.duration_since(Instant::now()) / (addresses.len() - tried) as u32;
@@ -233,7 +231,7 @@ impl Connector {
 }
 
 /// Any connection, encrypted or not.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
@@ -255,10 +253,19 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    fn new(io: Box<dyn Io>, host: &str, tls: TlsConnector, session: Session) -> Self {
+    pub(crate) fn new(io: Box<dyn Io>, host: &str, tls: TlsConnector, session: Session) -> Self {
         let bounded = Bounded { io, deadline: Box::pin(sleep_until(session.deadline)), bytes: session.bytes };
         let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(bounded) as Box<dyn Io>);
         Self { io, host: host.to_owned(), tls, encrypted: false, plain: false }
+    }
+
+    /// As it is to begin.
+    pub(crate) async fn secured(self, security: Security) -> Result<Self, Error> {
+        match security {
+            Security::Tls => self.start_tls().await,
+            Security::StartTls => Ok(self),
+            Security::Plain => Ok(Self { plain: true, ..self }),
+        }
     }
 
     /// Whether what is written can be read by the host alone.
@@ -288,8 +295,11 @@ impl Stream {
         if !io.buffer().is_empty() {
             return Err(Error::new(Code::Tls, format!("{} bytes ahead of the TLS handshake", io.buffer().len())));
         }
-        let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
-            .map_err(|error| Error::new(Code::Tls, format!("{host}: {error}")))?;
+        let name = match host.parse::<IpAddr>() {
+            Ok(address) => Ok(ServerName::from(address)),
+            Err(_) => ServerName::try_from(ascii_name(&host).unwrap_or_default()),
+        };
+        let name = name.map_err(|error| Error::new(Code::Tls, format!("{host}: {error}")))?;
         let encrypted = match timeout(ANSWER_TIMEOUT, tls.connect(name, io.into_inner())).await {
             Ok(Ok(encrypted)) => encrypted,
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(failed(&error)),
@@ -443,3 +453,6 @@ impl AsyncWrite for Bounded {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,13 +78,19 @@ impl Error {
     }
 }
 
-/// The most characters of a server's words that are kept.
-const MAX_WORDS: usize = 200;
-
-/// A server's words, fit for a log and a page: one line without control characters, cut.
+/// A server's words on one line, without control characters. A line has its bounds; [`cut`] has the final ones.
 pub(crate) fn clean(words: &str) -> String {
     let spaced = words.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
-    spaced.collect::<Vec<_>>().join(" ").chars().take(MAX_WORDS).collect()
+    spaced.collect::<Vec<_>>().join(" ")
+}
+
+/// The most of a server's words that are kept.
+pub(crate) fn cut(mut words: String) -> String {
+    const MAX_CHARS: usize = 200;
+    if let Some((end, _)) = words.char_indices().nth(MAX_CHARS) {
+        words.truncate(end);
+    }
+    words
 }
 
 /// Whether a refusal without a code of its own asks to come later. A good password is not to be given up because of a

@@ -17,7 +17,7 @@ use crate::sasl::{Exchange, Mechanism};
 /// One response with its literals. Capabilities are the longest that is needed here, some 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// A connection that was greeted, and is encrypted where that was asked for.
+/// A connection on which somebody has signed in.
 #[derive(Debug)]
 pub struct Imap {
     stream: Stream,
@@ -28,19 +28,29 @@ pub struct Imap {
 }
 
 impl Imap {
-    /// Reads the greeting and encrypts.
+    /// Reads the greeting, encrypts where that was asked for, and signs in by the best way that the server offers.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] for a server that says goodbye, [`Code::Protocol`] for what is no IMAP server,
-    /// [`Code::Tls`] where STARTTLS is missing or fails.
-    pub async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
+    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it says goodbye or asks
+    /// to come later; [`Code::Tls`] where STARTTLS is missing or fails, or the server wants encryption first;
+    /// [`Code::Protocol`] for what is no IMAP server.
+    pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, Error> {
+        let work = async {
+            let mut imap = Self::open(stream, security).await?;
+            imap.log_in(login).await?;
+            Ok(imap)
+        };
+        work.await.map_err(|error| login.redact(error))
+    }
+
+    async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
         let mut imap = Self { stream, capabilities: None, commands: 0 };
         match imap.response().await? {
             Response::Untagged(Status { condition: Condition::Ok, .. }) => {}
             Response::Untagged(Status { condition: Condition::Bye, text, .. }) => {
                 return Err(Error::new(Code::Unavailable, format!("greeted with BYE: {}", clean(&text))));
             }
-            // Somebody is signed in already, so that nothing can be proved and, by RFC 9051 section 11.1, nothing encrypted.
+            // Somebody is signed in: nothing can be proved any more, nor encrypted (RFC 9051 section 11.1).
             Response::Untagged(Status { condition: Condition::PreAuth, .. }) => {
                 return Err(Error::new(Code::Protocol, "greeted with PREAUTH"));
             }
@@ -65,12 +75,7 @@ impl Imap {
         Ok(Self { stream: self.stream.start_tls().await?, capabilities: None, commands: self.commands })
     }
 
-    /// Signs in, by the best way that the server offers.
-    ///
-    /// # Errors
-    /// [`Code::Authentication`] where the server refuses the login, [`Code::Unavailable`] where it asks to come later,
-    /// [`Code::Tls`] where it wants encryption first.
-    pub async fn sign_in(&mut self, login: &Login) -> Result<(), Error> {
+    async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
         self.stream.check_secrecy()?;
         let capabilities = self.capabilities().await?;
         let offers = |name: &str| capabilities.iter().any(|offer| offer == name);
@@ -79,12 +84,12 @@ impl Imap {
         let answer = match (mechanism, &login.secret) {
             // The command of the protocol itself rather than the mechanism that nobody has written down.
             (None | Some(Mechanism::Login), Secret::Password(password)) if !offers("LOGINDISABLED") => {
-                self.log_in(&login.username, password).await?
+                self.login_command(&login.username, password).await?
             }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
         };
-        verdict(login, &answer)
+        verdict(&answer)
     }
 
     /// Says goodbye, for as long as that takes no time.
@@ -122,7 +127,7 @@ impl Imap {
         }
     }
 
-    async fn log_in(&mut self, username: &str, password: &str) -> Result<Status, Error> {
+    async fn login_command(&mut self, username: &str, password: &str) -> Result<Status, Error> {
         // What a quoted string cannot hold is sent as a literal, once the server asks for it.
         let mut command = Zeroizing::new("LOGIN ".to_owned());
         let mut literals = Vec::new();
@@ -324,7 +329,7 @@ fn quoted(text: &str) -> Option<Zeroizing<String>> {
 }
 
 /// What the end of a sign-in means (RFC 5530 for the codes).
-fn verdict(login: &Login, status: &Status) -> Result<(), Error> {
+fn verdict(status: &Status) -> Result<(), Error> {
     let code = status.code.as_deref().and_then(|code| code.split(' ').next()).unwrap_or_default();
     let code = match (status.condition, code.to_ascii_uppercase().as_str()) {
         (Condition::Ok, _) => return Ok(()),
@@ -336,5 +341,5 @@ fn verdict(login: &Login, status: &Status) -> Result<(), Error> {
         (Condition::Bye, _) => Code::Unavailable,
         (Condition::Bad | Condition::PreAuth, _) => Code::Protocol,
     };
-    Err(login.refused(code, &status.text))
+    Err(Login::refused(code, &status.text))
 }

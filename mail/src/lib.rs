@@ -11,5 +11,7 @@ pub mod login;
 pub mod pop3;
 mod sasl;
 pub mod smtp;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::{Code, Error};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::connect::{Connector, Security, Session, Stream};
-use crate::error::{Code, Error, clean};
+use crate::error::{Code, Error, clean, cut};
 use crate::imap::Imap;
 use crate::pop3::Pop3;
 use crate::sasl;
@@ -81,11 +81,16 @@ impl Secret {
     }
 }
 
+/// What may be read in a try: a chain of certificates has some 5 KiB, all answers together less.
+pub const TRY_BYTES: u64 = 256 * 1024;
+
 /// For a goodbye. It is polite, and unlocks a POP3 mailbox at once, but nobody waits for it any longer.
 pub(crate) const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(2);
 
+const REDACTED: &str = "what the server says repeats the secret, or words that are in it";
+
 /// The shortest piece of what we said that counts as repeated when a server says it. Shorter ones are in any sentence.
-const MIN_ECHO_CHARS: usize = 8;
+const MIN_ECHO_BYTES: usize = 8;
 
 impl Login {
     /// Refuses what no protocol can carry: a line break would be a command of its own, NUL and 0x01 end a field of
@@ -109,13 +114,24 @@ impl Login {
         })
     }
 
-    /// A login that the server did not accept, in its own words, unless they repeat what we said.
-    pub(crate) fn refused(&self, code: Code, words: &str) -> Error {
+    /// A login that the server did not accept, in its own words where it has any.
+    pub(crate) fn refused(code: Code, words: &str) -> Error {
         let words = clean(words);
-        if words.is_empty() || self.is_echoed_in(&words) {
+        if words.is_empty() {
             return Error::new(code, "signing in was refused");
         }
         Error { code, detail: format!("signing in was refused: {words}"), message: words }
+    }
+
+    /// Cuts what a server says, and leaves it out as a whole where it repeats the secret. It may have been told it on
+    /// another day, so this goes for all that it says.
+    pub(crate) fn redact(&self, error: Error) -> Error {
+        let Error { code, message, detail } = error;
+        // Before they are cut: a piece of the secret at the end would not be known for one.
+        if self.is_echoed_in(&message) || self.is_echoed_in(&detail) {
+            return Error::new(code, REDACTED);
+        }
+        Error { code, message: cut(message), detail: cut(detail) }
     }
 
     /// A server that offers nothing that fits this secret. Without encryption it may have more to offer with it.
@@ -130,15 +146,18 @@ impl Login {
         Error { code, message: message.into(), detail: "no way to sign in is offered that fits".into() }
     }
 
-    /// Whether a server's words have the secret in them, or a piece of the line that had it.
+    /// Whether a server's cleaned words have the secret in them, or a piece of what was said with it.
     fn is_echoed_in(&self, words: &str) -> bool {
         let words = words.to_ascii_lowercase();
-        let secret = Zeroizing::new(self.secret.reveal().to_ascii_lowercase());
-        let spoken = sasl::spoken(self).into_iter().map(|text| Zeroizing::new(text.to_ascii_lowercase()));
-        let spoken: Vec<_> = spoken.chain([secret]).collect();
+        let secret = Zeroizing::new(self.secret.reveal().to_owned());
+        let said: Vec<_> = sasl::said_with_secret(self)
+            .into_iter()
+            .chain([secret])
+            .map(|text| Zeroizing::new(clean(&text).to_ascii_lowercase()))
+            .collect();
         let mut pieces = words.split(|c: char| c.is_whitespace() || "\"'`<>()[]:".contains(c));
-        spoken.iter().any(|text| words.contains(text.as_str()))
-            || pieces.any(|piece| piece.len() >= MIN_ECHO_CHARS && spoken.iter().any(|text| text.contains(piece)))
+        said.iter().any(|text| words.contains(text.as_str()))
+            || pieces.any(|piece| piece.len() >= MIN_ECHO_BYTES && said.iter().any(|text| text.contains(piece)))
     }
 }
 
@@ -160,21 +179,12 @@ pub(crate) async fn converse(
     login: &Login,
 ) -> Result<(), Error> {
     match protocol {
-        Protocol::Imap => {
-            let mut imap = Imap::open(stream, security).await?;
-            imap.sign_in(login).await?;
-            imap.sign_out().await;
-        }
-        Protocol::Pop3 => {
-            let mut pop3 = Pop3::open(stream, security).await?;
-            pop3.sign_in(login).await?;
-            pop3.sign_out().await;
-        }
-        Protocol::Smtp => {
-            let mut smtp = Smtp::open(stream, security).await?;
-            smtp.sign_in(login).await?;
-            smtp.sign_out().await;
-        }
+        Protocol::Imap => Imap::sign_in(stream, security, login).await?.sign_out().await,
+        Protocol::Pop3 => Pop3::sign_in(stream, security, login).await?.sign_out().await,
+        Protocol::Smtp => Smtp::sign_in(stream, security, login).await?.sign_out().await,
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

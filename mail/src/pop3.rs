@@ -17,7 +17,7 @@ const MAX_COMMAND_BYTES: usize = 255;
 /// Lines of a CAPA answer. There are some twenty capabilities in all.
 const MAX_CAPABILITIES: usize = 100;
 
-/// A connection that was greeted, and is encrypted where that was asked for.
+/// A connection on which somebody has signed in.
 #[derive(Debug)]
 pub struct Pop3 {
     stream: Stream,
@@ -26,12 +26,22 @@ pub struct Pop3 {
 }
 
 impl Pop3 {
-    /// Reads the greeting, encrypts, and asks what the server can do.
+    /// Reads the greeting, encrypts where that was asked for, and signs in by the best way that the server offers.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] for a server that refuses to talk, [`Code::Protocol`] for what is no POP3 server,
-    /// [`Code::Tls`] where STLS is missing or fails.
-    pub async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
+    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome or asks to
+    /// come later; [`Code::Tls`] where STLS is missing or fails, or the server wants encryption first;
+    /// [`Code::Protocol`] for what is no POP3 server.
+    pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, Error> {
+        let work = async {
+            let mut pop3 = Self::open(stream, security).await?;
+            pop3.log_in(login).await?;
+            Ok(pop3)
+        };
+        work.await.map_err(|error| login.redact(error))
+    }
+
+    async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
         let mut pop3 = Self { stream, capabilities: Vec::new() };
         match pop3.answer().await? {
             Answer::Ok => {}
@@ -58,12 +68,7 @@ impl Pop3 {
         Ok(pop3)
     }
 
-    /// Signs in, by the best way that the server offers.
-    ///
-    /// # Errors
-    /// [`Code::Authentication`] where the server refuses the login, [`Code::Unavailable`] where it asks to come later,
-    /// [`Code::Tls`] where it wants encryption first.
-    pub async fn sign_in(&mut self, login: &Login) -> Result<(), Error> {
+    async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
         self.stream.check_secrecy()?;
         let mut mechanisms = self.capabilities.iter().filter_map(|line| line.strip_prefix("SASL "));
         let offered = mechanisms.next().unwrap_or_default().to_owned();
@@ -72,12 +77,12 @@ impl Pop3 {
         let answer = match (mechanism, &login.secret) {
             // The commands of the protocol itself rather than the mechanism that nobody has written down.
             (None | Some(Mechanism::Login), Secret::Password(password)) if has_user => {
-                self.log_in(&login.username, password).await?
+                self.user_and_pass(&login.username, password).await?
             }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
         };
-        verdict(login, answer)
+        verdict(answer)
     }
 
     /// Says goodbye, so that the server unlocks the mailbox, for as long as that takes no time.
@@ -90,7 +95,7 @@ impl Pop3 {
         let _ = timeout(SIGN_OUT_TIMEOUT, goodbye).await;
     }
 
-    async fn log_in(&mut self, username: &str, password: &str) -> Result<Answer, Error> {
+    async fn user_and_pass(&mut self, username: &str, password: &str) -> Result<Answer, Error> {
         self.send(&format!("USER {username}")).await?;
         match self.answer().await? {
             Answer::Ok => {}
@@ -165,7 +170,7 @@ fn parse(line: &str) -> Option<Answer> {
 }
 
 /// What the end of a sign-in means (RFC 2449 and RFC 3206 for the codes).
-fn verdict(login: &Login, answer: Answer) -> Result<(), Error> {
+fn verdict(answer: Answer) -> Result<(), Error> {
     let text = match answer {
         Answer::Ok => return Ok(()),
         Answer::Err(text) => text,
@@ -181,5 +186,5 @@ fn verdict(login: &Login, answer: Answer) -> Result<(), Error> {
         _ if asks_to_wait(words) => Code::Unavailable,
         _ => Code::Authentication,
     };
-    Err(login.refused(code, words))
+    Err(Login::refused(code, words))
 }

@@ -97,8 +97,8 @@ impl Exchange {
     }
 }
 
-/// All that a client may have said that has the secret in it, as it went over the wire.
-pub(crate) fn spoken(login: &Login) -> Vec<Zeroizing<String>> {
+/// Each sentence with the secret in it that a client may have said, as it went over the wire.
+pub(crate) fn said_with_secret(login: &Login) -> Vec<Zeroizing<String>> {
     let mechanisms = Mechanism::fitting(&login.secret).into_iter();
     mechanisms
         .filter_map(|mechanism| match (mechanism, Exchange::new(mechanism, login).responses) {

@@ -22,7 +22,7 @@ const MAX_COMMAND_BYTES: usize = 512;
 /// care for privacy say this one too.
 const EHLO: &str = "EHLO [127.0.0.1]";
 
-/// A connection that was greeted, and is encrypted where that was asked for.
+/// A connection on which somebody has signed in.
 #[derive(Debug)]
 pub struct Smtp {
     stream: Stream,
@@ -31,12 +31,22 @@ pub struct Smtp {
 }
 
 impl Smtp {
-    /// Reads the greeting, encrypts, and learns what the server can do.
+    /// Reads the greeting, encrypts where that was asked for, and signs in by the best way that the server offers.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] for a server that refuses to talk, [`Code::Protocol`] for what is no SMTP server,
-    /// [`Code::Tls`] where STARTTLS is missing or fails.
-    pub async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
+    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome or asks to
+    /// come later; [`Code::Tls`] where STARTTLS is missing or fails, or the server wants encryption first;
+    /// [`Code::Protocol`] for what is no SMTP server.
+    pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, Error> {
+        let work = async {
+            let mut smtp = Self::open(stream, security).await?;
+            smtp.log_in(login).await?;
+            Ok(smtp)
+        };
+        work.await.map_err(|error| login.redact(error))
+    }
+
+    async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
         let mut smtp = Self { stream, extensions: Vec::new() };
         let greeting = smtp.reply().await?;
         match greeting.code {
@@ -66,12 +76,7 @@ impl Smtp {
         Ok(smtp)
     }
 
-    /// Signs in, by the best way that the server offers.
-    ///
-    /// # Errors
-    /// [`Code::Authentication`] where the server refuses the login, [`Code::Unavailable`] where it asks to come later,
-    /// [`Code::Tls`] where it wants encryption first.
-    pub async fn sign_in(&mut self, login: &Login) -> Result<(), Error> {
+    async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
         self.stream.check_secrecy()?;
         // With "=" in the place of the first space as well: a draft had it, and old clients still want to see it.
         let lists = self.extensions.iter().filter_map(|line| line.strip_prefix("AUTH")?.strip_prefix([' ', '=']));
@@ -79,7 +84,7 @@ impl Smtp {
         let mechanism = Mechanism::choose(&login.secret, |name| offered.split(' ').any(|offer| offer == name));
         let Some(mechanism) = mechanism else { return Err(login.not_offered(self.stream.is_encrypted())) };
         let reply = self.authenticate(Exchange::new(mechanism, login), mechanism).await?;
-        verdict(login, &reply, self.stream.is_encrypted())
+        verdict(&reply, self.stream.is_encrypted())
     }
 
     /// Says goodbye, for as long as that takes no time.
@@ -178,7 +183,7 @@ fn parse(line: &str) -> Option<(u16, bool, String)> {
 }
 
 /// What the end of a sign-in means (RFC 4954 section 6 for the codes).
-fn verdict(login: &Login, reply: &Reply, encrypted: bool) -> Result<(), Error> {
+fn verdict(reply: &Reply, encrypted: bool) -> Result<(), Error> {
     let code = match reply.code {
         235 => return Ok(()),
         // A password that must be changed first will not be better later.
@@ -190,5 +195,5 @@ fn verdict(login: &Login, reply: &Reply, encrypted: bool) -> Result<(), Error> {
         505..=599 => Code::Authentication,
         _ => Code::Protocol,
     };
-    Err(login.refused(code, &reply.text))
+    Err(Login::refused(code, &reply.text))
 }
