@@ -550,16 +550,21 @@ async fn another_protocol_on_the_port_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_at_once_is_a_request_to_come_later() {
-    for (protocol, greeting) in [
-        (Imap, "* BYE Too many connections\r\n"),
-        (Pop3, "-ERR [SYS/TEMP] busy\r\n"),
-        (Pop3, "-ERR not you\r\n"),
-        (Smtp, "421 4.3.2 Service not available\r\n"),
-        (Smtp, "554 5.7.1 You are on a list\r\n"),
+async fn a_goodbye_before_signing_in_is_a_request_to_come_later() {
+    let say = |greeting: &str| Script::new().say(greeting);
+    for (protocol, script) in [
+        (Imap, say("* BYE Too many connections\r\n")),
+        (Imap, say("* OK\r\n").hear("a1 CAPABILITY").say("* BYE Too many connections\r\n")),
+        (Imap, imap("STARTTLS").hear("a1 STARTTLS").say("* BYE Too many connections\r\n")),
+        (Pop3, say("-ERR [SYS/TEMP] busy\r\n")),
+        (Pop3, say("-ERR not you\r\n")),
+        (Smtp, say("421 4.3.2 Service not available\r\n")),
+        (Smtp, say("554 5.7.1 You are on a list\r\n")),
+        (Smtp, say("220 x\r\n").hear("EHLO [127.0.0.1]").say("421 4.3.2 Service not available\r\n")),
+        (Smtp, smtp("STARTTLS").hear("STARTTLS").say("454 4.3.0 TLS not available for now\r\n")),
     ] {
-        let left = outcome(protocol, Security::Plain, &password(), Script::new().say(greeting)).await.unwrap_err();
-        assert_eq!(left.code, Code::Unavailable, "{greeting:?}");
+        let left = outcome(protocol, Security::StartTls, &password(), script.clone()).await.unwrap_err();
+        assert_eq!(left.code, Code::Unavailable, "{script:?}");
         // Its words are for the log: nobody has signed in yet.
         assert_eq!(left.message, Error::new(Code::Unavailable, "").message);
     }
