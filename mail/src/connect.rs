@@ -207,8 +207,6 @@ impl Connector {
         // A name may have other addresses beside public ones, be it by a resolver that translates (DNS64). They are
         // left out and harm nobody, since the connection goes to an address that was checked.
         let mut addresses: Vec<IpAddr> = found.iter().copied().filter(|address| self.policy.allows(*address)).collect();
-        // Networks without IPv6 are common, mail hosts without IPv4 are not.
-        addresses.sort_by_key(IpAddr::is_ipv6);
         addresses.truncate(MAX_ADDRESSES);
         let mut failure = match found.first() {
             Some(refused) => format!("{refused} is refused: {}", network::purpose(*refused)),

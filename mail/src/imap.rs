@@ -75,12 +75,12 @@ impl Imap {
         self.stream.check_secrecy()?;
         let capabilities = self.capabilities().await?;
         let offers = |name: &str| capabilities.iter().any(|offer| offer == name);
-        let mechanism = Mechanism::choose(&login.secret, |name| offers(&format!("AUTH={name}")));
+        let mechanism = Mechanism::choose(login.secret(), |name| offers(&format!("AUTH={name}")));
         let initial = offers("SASL-IR");
-        let answer = match (mechanism, &login.secret) {
+        let answer = match (mechanism, login.secret()) {
             // The command of the protocol itself rather than the mechanism that nobody has written down.
             (None | Some(Mechanism::Login), Secret::Password(password)) if !offers("LOGINDISABLED") => {
-                self.login_command(&login.username, password).await?
+                self.login_command(login.username(), password).await?
             }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),

@@ -47,13 +47,11 @@ pub struct Server {
     pub security: Security,
 }
 
-/// Who signs in.
+/// Who signs in, and by what.
 #[derive(Debug)]
 pub struct Login {
-    /// As the server knows it.
-    pub username: String,
-    /// What proves it.
-    pub secret: Secret,
+    username: String,
+    secret: Secret,
 }
 
 /// What proves who one is. Wiped when dropped; `Debug` prints nothing of it.
@@ -98,20 +96,29 @@ impl Login {
     ///
     /// # Errors
     /// [`Code::Authentication`]: no server lets such a login in.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let fits = !self.username.chars().any(|c| c.is_ascii_control())
-            && match &self.secret {
+    pub fn new(username: impl Into<String>, secret: Secret) -> Result<Self, Error> {
+        let username = username.into();
+        let fits = !username.chars().any(|c| c.is_ascii_control())
+            && match &secret {
                 Secret::Password(text) => !text.contains(['\0', '\r', '\n']),
                 Secret::AccessToken(text) => text.bytes().all(|byte| byte.is_ascii_graphic()),
             };
         if fits {
-            return Ok(());
+            return Ok(Self { username, secret });
         }
         Err(Error {
             code: Code::Authentication,
             message: "User name and password may have no line breaks or other control characters.".into(),
             detail: "control characters in the user name or its secret".into(),
         })
+    }
+
+    pub(crate) fn username(&self) -> &str {
+        &self.username
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// A login that the server did not accept, in its own words where it has any.
@@ -166,7 +173,6 @@ impl Login {
 /// # Errors
 /// The first thing that goes wrong; signing out is a courtesy and does not count.
 pub async fn try_login(connector: &Connector, server: &Server, login: &Login, session: Session) -> Result<(), Error> {
-    login.check()?;
     let stream = connector.connect(&server.host, server.port, server.security, session).await?;
     converse(stream, server.protocol, server.security, login).await
 }

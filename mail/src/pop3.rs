@@ -72,12 +72,12 @@ impl Pop3 {
         self.stream.check_secrecy()?;
         let mut mechanisms = self.capabilities.iter().filter_map(|line| line.strip_prefix("SASL "));
         let offered = mechanisms.next().unwrap_or_default().to_owned();
-        let mechanism = Mechanism::choose(&login.secret, |name| offered.split(' ').any(|offer| offer == name));
+        let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
         let has_user = self.capabilities.is_empty() || self.capabilities.iter().any(|line| line == "USER");
-        let answer = match (mechanism, &login.secret) {
+        let answer = match (mechanism, login.secret()) {
             // The commands of the protocol itself rather than the mechanism that nobody has written down.
             (None | Some(Mechanism::Login), Secret::Password(password)) if has_user => {
-                self.user_and_pass(&login.username, password).await?
+                self.user_and_pass(login.username(), password).await?
             }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),

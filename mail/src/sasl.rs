@@ -59,7 +59,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(mechanism: Mechanism, login: &Login) -> Self {
-        let (user, secret) = (login.username.as_str(), login.secret.reveal());
+        let (user, secret) = (login.username(), login.secret().reveal());
         let responses = match mechanism {
             Mechanism::Plain => [encoded(&["\0", user, "\0", secret])].into(),
             Mechanism::Login => [encoded(&[user]), encoded(&[secret])].into(),
@@ -99,7 +99,7 @@ impl Exchange {
 
 /// Each sentence with the secret in it that a client may have said, as it went over the wire.
 pub(crate) fn said_with_secret(login: &Login) -> Vec<Zeroizing<String>> {
-    let mechanisms = Mechanism::fitting(&login.secret).into_iter();
+    let mechanisms = Mechanism::fitting(login.secret()).into_iter();
     mechanisms
         .filter_map(|mechanism| match (mechanism, Exchange::new(mechanism, login).responses) {
             (Mechanism::Login, mut responses) => responses.pop_back(),
@@ -127,7 +127,7 @@ mod tests {
 
     /// All that is said until the exchange is cancelled, decoded.
     fn said(mechanism: Mechanism, username: &str, secret: Secret) -> Vec<String> {
-        let mut exchange = Exchange::new(mechanism, &Login { username: username.into(), secret });
+        let mut exchange = Exchange::new(mechanism, &Login::new(username, secret).unwrap());
         let mut said: Vec<_> = exchange.initial(|_| true).into_iter().collect();
         loop {
             match exchange.answer().unwrap() {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_and_the_first_sentence_of_login_wait_for_their_cue() {
-        let login = Login { username: "tim".into(), secret: password("secret") };
+        let login = Login::new("tim", password("secret")).unwrap();
         assert!(Exchange::new(Mechanism::Login, &login).initial(|_| true).is_none());
         assert!(Exchange::new(Mechanism::Plain, &login).initial(|_| false).is_none());
         assert!(Exchange::new(Mechanism::Plain, &login).initial(|_| true).is_some());

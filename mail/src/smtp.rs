@@ -81,7 +81,7 @@ impl Smtp {
         // With "=" in the place of the first space as well: a draft had it, and old clients still want to see it.
         let lists = self.extensions.iter().filter_map(|line| line.strip_prefix("AUTH")?.strip_prefix([' ', '=']));
         let offered = lists.collect::<Vec<_>>().join(" ");
-        let mechanism = Mechanism::choose(&login.secret, |name| offered.split(' ').any(|offer| offer == name));
+        let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
         let Some(mechanism) = mechanism else { return Err(login.not_offered(self.stream.is_encrypted())) };
         let reply = self.authenticate(Exchange::new(mechanism, login), mechanism).await?;
         verdict(&reply, self.stream.is_encrypted())

@@ -31,7 +31,7 @@ async fn no_server_makes_us_hold_much() {
         (Protocol::Imap, imap().say("* LIST (").endless("{1}\r\nx")),
         (Protocol::Imap, imap().say(&nested)),
     ] {
-        let login = Login { username: "alice".into(), secret: Secret::Password("hunter22".to_owned().into()) };
+        let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).unwrap();
         let session = Session::new(Duration::from_secs(10), TRY_BYTES);
         let tls = (authority.client(), authority.server(HOST));
         let profiler = Profiler::builder().testing().build();
