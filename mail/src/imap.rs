@@ -9,10 +9,9 @@
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::connect::{Security, Stream};
+use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean};
-use crate::login::{Login, SIGN_OUT_TIMEOUT, Secret};
-use crate::sasl::{Exchange, Mechanism};
+use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
 /// One response with its literals. Capabilities are the longest that is needed here, some 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;

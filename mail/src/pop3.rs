@@ -3,10 +3,9 @@
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::connect::{Security, Stream};
+use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean};
-use crate::login::{Login, SIGN_OUT_TIMEOUT, Secret};
-use crate::sasl::{Exchange, Mechanism};
+use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
 /// A line of an answer. RFC 2449 section 4 allows 512 bytes, servers write longer refusals with links in them.
 const MAX_LINE_BYTES: usize = 4 * 1024;

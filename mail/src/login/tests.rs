@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use super::Protocol::{Imap, Pop3, Smtp};
 use super::*;
+use crate::connect::{ANSWER_TIMEOUT, SIGN_OUT_TIMEOUT};
+use crate::error::Code;
+use crate::sasl::REDACTED;
 use crate::testing::{Authority, HOST, Script, sign_in_to_bytes, sign_in_to_script};
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
@@ -384,7 +387,7 @@ async fn words_that_repeat_the_secret_are_not_repeated() {
 fn nothing_secret_is_printed() {
     for login in [password(), token()] {
         let printed = format!("{login:?}");
-        assert!(printed.contains("alice") && !printed.contains(login.secret.reveal()), "{printed}");
+        assert!(printed.contains("alice") && !printed.contains(login.secret().reveal()), "{printed}");
     }
 }
 
@@ -617,7 +620,7 @@ async fn who_is_silent_or_slow_ends_with_the_session_and_looks_unreachable() {
             let session = Session::new(Duration::from_secs(900), 10_000);
             let (outcome, _) = sign_in_to_script((protocol, security), &password(), script, tls, session).await;
             assert_eq!(outcome.unwrap_err().code, Code::Unreachable);
-            assert!(started.elapsed() < crate::connect::ANSWER_TIMEOUT + 2 * second, "{:?}", started.elapsed());
+            assert!(started.elapsed() < ANSWER_TIMEOUT + 2 * second, "{:?}", started.elapsed());
         }
     }
 }
