@@ -32,6 +32,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One answer, or one TLS handshake, from its first wait to its last byte: a byte a second buys no time.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// For a goodbye. It is polite, and unlocks a POP3 mailbox at once, but nobody waits for it any longer.
+pub(crate) const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Failures to connect are reported on the full second only. A refusal of ours costs nothing and a closed port a
 /// round trip; without this the clock would tell them apart.
 const FAILURE_PACE: Duration = Duration::from_secs(1);
@@ -207,8 +210,6 @@ impl Connector {
         // A name may have other addresses beside public ones, be it by a resolver that translates (DNS64). They are
         // left out and harm nobody, since the connection goes to an address that was checked.
         let mut addresses: Vec<IpAddr> = found.iter().copied().filter(|address| self.policy.allows(*address)).collect();
-        // Networks without IPv6 are common, mail hosts without IPv4 are not.
-        addresses.sort_by_key(IpAddr::is_ipv6);
         addresses.truncate(MAX_ADDRESSES);
         let mut failure = match found.first() {
             Some(refused) => format!("{refused} is refused: {}", network::purpose(*refused)),

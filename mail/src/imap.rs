@@ -9,10 +9,9 @@
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::connect::{Security, Stream};
+use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean};
-use crate::login::{Login, SIGN_OUT_TIMEOUT, Secret};
-use crate::sasl::{Exchange, Mechanism};
+use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
 /// One response with its literals. Capabilities are the longest that is needed here, some 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
@@ -48,7 +47,7 @@ impl Imap {
         match imap.response().await? {
             Response::Untagged(Status { condition: Condition::Ok, .. }) => {}
             Response::Untagged(Status { condition: Condition::Bye, text, .. }) => {
-                return Err(Error::new(Code::Unavailable, format!("greeted with BYE: {}", clean(&text))));
+                return Err(farewell(&text));
             }
             // Somebody is signed in: nothing can be proved any more, nor encrypted (RFC 9051 section 11.1).
             Response::Untagged(Status { condition: Condition::PreAuth, .. }) => {
@@ -63,13 +62,9 @@ impl Imap {
         if !self.offers("STARTTLS").await? {
             return Err(Error::new(Code::Tls, "STARTTLS is not offered"));
         }
-        self.send("STARTTLS").await?;
-        match self.answer().await? {
-            Answer::Done(Status { condition: Condition::Ok, .. }) => {}
-            Answer::Done(status) => {
-                return Err(Error::new(Code::Tls, format!("STARTTLS was refused: {}", clean(&status.text))));
-            }
-            Answer::Continue => return Err(Error::new(Code::Protocol, "STARTTLS was answered with a question")),
+        let status = self.complete("STARTTLS").await?;
+        if status.condition != Condition::Ok {
+            return Err(Error::new(Code::Tls, format!("STARTTLS was refused: {}", clean(&status.text))));
         }
         // What was listed in clear may be anybody's.
         Ok(Self { stream: self.stream.start_tls().await?, capabilities: None, commands: self.commands })
@@ -79,12 +74,12 @@ impl Imap {
         self.stream.check_secrecy()?;
         let capabilities = self.capabilities().await?;
         let offers = |name: &str| capabilities.iter().any(|offer| offer == name);
-        let mechanism = Mechanism::choose(&login.secret, |name| offers(&format!("AUTH={name}")));
+        let mechanism = Mechanism::choose(login.secret(), |name| offers(&format!("AUTH={name}")));
         let initial = offers("SASL-IR");
-        let answer = match (mechanism, &login.secret) {
+        let answer = match (mechanism, login.secret()) {
             // The command of the protocol itself rather than the mechanism that nobody has written down.
             (None | Some(Mechanism::Login), Secret::Password(password)) if !offers("LOGINDISABLED") => {
-                self.login_command(&login.username, password).await?
+                self.login_command(login.username(), password).await?
             }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
@@ -94,12 +89,8 @@ impl Imap {
 
     /// Says goodbye, for as long as that takes no time.
     pub async fn sign_out(mut self) {
-        let goodbye = async {
-            self.send("LOGOUT").await?;
-            self.answer().await
-        };
         // Whoever has signed in has what he came for.
-        let _ = timeout(SIGN_OUT_TIMEOUT, goodbye).await;
+        let _ = timeout(SIGN_OUT_TIMEOUT, self.complete("LOGOUT")).await;
     }
 
     async fn authenticate(
@@ -164,10 +155,19 @@ impl Imap {
     /// What the server can do; asked for unless it said so by itself.
     async fn capabilities(&mut self) -> Result<Vec<String>, Error> {
         if self.capabilities.is_none() {
-            self.send("CAPABILITY").await?;
-            self.answer().await?;
+            self.complete("CAPABILITY").await?;
         }
         self.capabilities.clone().ok_or_else(|| Error::new(Code::Protocol, "the server does not say what it can do"))
+    }
+
+    /// Sends a command that is one line, and reads up to its end.
+    async fn complete(&mut self, command: &str) -> Result<Status, Error> {
+        self.send(command).await?;
+        match self.answer().await? {
+            Answer::Done(Status { condition: Condition::Bye, text, .. }) => Err(farewell(&text)),
+            Answer::Done(status) => Ok(status),
+            Answer::Continue => Err(Error::new(Code::Protocol, "a question where an answer was due")),
+        }
     }
 
     async fn send(&mut self, command: &str) -> Result<(), Error> {
@@ -326,6 +326,11 @@ fn quoted(text: &str) -> Option<Zeroizing<String>> {
     }
     quoted.push('"');
     Some(quoted)
+}
+
+/// A server that leaves before anybody has tried to sign in.
+fn farewell(words: &str) -> Error {
+    Error::new(Code::Unavailable, format!("BYE: {}", clean(words)))
 }
 
 /// What the end of a sign-in means (RFC 5530 for the codes).

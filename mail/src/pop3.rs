@@ -3,10 +3,9 @@
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::connect::{Security, Stream};
+use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean};
-use crate::login::{Login, SIGN_OUT_TIMEOUT, Secret};
-use crate::sasl::{Exchange, Mechanism};
+use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
 /// A line of an answer. RFC 2449 section 4 allows 512 bytes, servers write longer refusals with links in them.
 const MAX_LINE_BYTES: usize = 4 * 1024;
@@ -72,12 +71,12 @@ impl Pop3 {
         self.stream.check_secrecy()?;
         let mut mechanisms = self.capabilities.iter().filter_map(|line| line.strip_prefix("SASL "));
         let offered = mechanisms.next().unwrap_or_default().to_owned();
-        let mechanism = Mechanism::choose(&login.secret, |name| offered.split(' ').any(|offer| offer == name));
+        let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
         let has_user = self.capabilities.is_empty() || self.capabilities.iter().any(|line| line == "USER");
-        let answer = match (mechanism, &login.secret) {
+        let answer = match (mechanism, login.secret()) {
             // The commands of the protocol itself rather than the mechanism that nobody has written down.
             (None | Some(Mechanism::Login), Secret::Password(password)) if has_user => {
-                self.user_and_pass(&login.username, password).await?
+                self.user_and_pass(login.username(), password).await?
             }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),

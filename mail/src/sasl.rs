@@ -1,13 +1,128 @@
-//! SASL (RFC 4422): the same three sentences for IMAP, POP3 and SMTP.
+//! Who signs in, and what he says (SASL, RFC 4422): the same sentences for IMAP, POP3 and SMTP.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::error::{Code, Error};
-use crate::login::{Login, Secret};
+use crate::error::{Code, Error, clean, cut};
+
+/// Who signs in, and by what.
+#[derive(Debug)]
+pub struct Login {
+    username: String,
+    secret: Secret,
+}
+
+/// What proves who one is. Wiped when dropped; `Debug` prints nothing of it.
+pub enum Secret {
+    /// As its owner typed it.
+    Password(Zeroizing<String>),
+    /// OAuth 2.0 (RFC 6750), fresh.
+    AccessToken(Zeroizing<String>),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "[password]",
+            Self::AccessToken(_) => "[access token]",
+        })
+    }
+}
+
+impl Secret {
+    pub(crate) fn reveal(&self) -> &str {
+        match self {
+            Self::Password(text) | Self::AccessToken(text) => text,
+        }
+    }
+}
+
+pub(crate) const REDACTED: &str = "what the server says repeats the secret, or words that are in it";
+
+/// The shortest piece of what we said that counts as repeated when a server says it. Shorter ones are in any sentence.
+const MIN_ECHO_BYTES: usize = 8;
+
+impl Login {
+    /// Refuses what no protocol can carry: a line break would be a command of its own, NUL and 0x01 end a field of
+    /// SASL. A token is what a header of HTTP may have (RFC 6750 section 2.1).
+    ///
+    /// # Errors
+    /// [`Code::Authentication`]: no server lets such a login in.
+    pub fn new(username: impl Into<String>, secret: Secret) -> Result<Self, Error> {
+        let username = username.into();
+        let fits = !username.chars().any(|c| c.is_ascii_control())
+            && match &secret {
+                Secret::Password(text) => !text.contains(['\0', '\r', '\n']),
+                Secret::AccessToken(text) => text.bytes().all(|byte| byte.is_ascii_graphic()),
+            };
+        if fits {
+            return Ok(Self { username, secret });
+        }
+        Err(Error {
+            code: Code::Authentication,
+            message: "User name and password may have no line breaks or other control characters.".into(),
+            detail: "control characters in the user name or its secret".into(),
+        })
+    }
+
+    pub(crate) fn username(&self) -> &str {
+        &self.username
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// A login that the server did not accept, in its own words where it has any.
+    pub(crate) fn refused(code: Code, words: &str) -> Error {
+        let words = clean(words);
+        if words.is_empty() {
+            return Error::new(code, "signing in was refused");
+        }
+        Error { code, detail: format!("signing in was refused: {words}"), message: words }
+    }
+
+    /// Cuts what a server says, and leaves it out as a whole where it repeats the secret. It may have been told it on
+    /// another day, so this goes for all that it says.
+    pub(crate) fn redact(&self, error: Error) -> Error {
+        let Error { code, message, detail } = error;
+        // Before they are cut: a piece of the secret at the end would not be known for one.
+        if self.is_echoed_in(&message) || self.is_echoed_in(&detail) {
+            return Error::new(code, REDACTED);
+        }
+        Error { code, message: cut(message), detail: cut(detail) }
+    }
+
+    /// A server that offers nothing that fits this secret. Without encryption it may have more to offer with it.
+    pub(crate) fn not_offered(&self, encrypted: bool) -> Error {
+        let (code, message) = match (encrypted, &self.secret) {
+            (false, _) => {
+                (Code::Tls, "The mail server lets nobody sign in without encryption. Choose tls or starttls.")
+            }
+            (true, Secret::Password(_)) => (Code::Authentication, "The mail server does not accept passwords."),
+            (true, Secret::AccessToken(_)) => (Code::Authentication, "The mail server does not accept access tokens."),
+        };
+        Error { code, message: message.into(), detail: "no way to sign in is offered that fits".into() }
+    }
+
+    /// Whether a server's cleaned words have the secret in them, or a piece of what was said with it.
+    fn is_echoed_in(&self, words: &str) -> bool {
+        let words = words.to_ascii_lowercase();
+        let secret = Zeroizing::new(self.secret.reveal().to_owned());
+        let said: Vec<_> = said_with_secret(self)
+            .into_iter()
+            .chain([secret])
+            .map(|text| Zeroizing::new(clean(&text).to_ascii_lowercase()))
+            .collect();
+        let mut pieces = words.split(|c: char| c.is_whitespace() || "\"'`<>()[]:".contains(c));
+        said.iter().any(|text| words.contains(text.as_str()))
+            || pieces.any(|piece| piece.len() >= MIN_ECHO_BYTES && said.iter().any(|text| text.contains(piece)))
+    }
+}
 
 /// A way to prove who one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +174,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn new(mechanism: Mechanism, login: &Login) -> Self {
-        let (user, secret) = (login.username.as_str(), login.secret.reveal());
+        let (user, secret) = (login.username(), login.secret().reveal());
         let responses = match mechanism {
             Mechanism::Plain => [encoded(&["\0", user, "\0", secret])].into(),
             Mechanism::Login => [encoded(&[user]), encoded(&[secret])].into(),
@@ -99,7 +214,7 @@ impl Exchange {
 
 /// Each sentence with the secret in it that a client may have said, as it went over the wire.
 pub(crate) fn said_with_secret(login: &Login) -> Vec<Zeroizing<String>> {
-    let mechanisms = Mechanism::fitting(&login.secret).into_iter();
+    let mechanisms = Mechanism::fitting(login.secret()).into_iter();
     mechanisms
         .filter_map(|mechanism| match (mechanism, Exchange::new(mechanism, login).responses) {
             (Mechanism::Login, mut responses) => responses.pop_back(),
@@ -127,7 +242,7 @@ mod tests {
 
     /// All that is said until the exchange is cancelled, decoded.
     fn said(mechanism: Mechanism, username: &str, secret: Secret) -> Vec<String> {
-        let mut exchange = Exchange::new(mechanism, &Login { username: username.into(), secret });
+        let mut exchange = Exchange::new(mechanism, &Login::new(username, secret).unwrap());
         let mut said: Vec<_> = exchange.initial(|_| true).into_iter().collect();
         loop {
             match exchange.answer().unwrap() {
@@ -159,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_and_the_first_sentence_of_login_wait_for_their_cue() {
-        let login = Login { username: "tim".into(), secret: password("secret") };
+        let login = Login::new("tim", password("secret")).unwrap();
         assert!(Exchange::new(Mechanism::Login, &login).initial(|_| true).is_none());
         assert!(Exchange::new(Mechanism::Plain, &login).initial(|_| false).is_none());
         assert!(Exchange::new(Mechanism::Plain, &login).initial(|_| true).is_some());

@@ -3,10 +3,9 @@
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::connect::{Security, Stream};
+use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, clean};
-use crate::login::{Login, SIGN_OUT_TIMEOUT};
-use crate::sasl::{Exchange, Mechanism};
+use crate::sasl::{Exchange, Login, Mechanism};
 
 /// A line of a reply. RFC 5321 section 4.5.3.1.5 allows 512 bytes, servers write longer refusals with links in them.
 const MAX_LINE_BYTES: usize = 4 * 1024;
@@ -81,7 +80,7 @@ impl Smtp {
         // With "=" in the place of the first space as well: a draft had it, and old clients still want to see it.
         let lists = self.extensions.iter().filter_map(|line| line.strip_prefix("AUTH")?.strip_prefix([' ', '=']));
         let offered = lists.collect::<Vec<_>>().join(" ");
-        let mechanism = Mechanism::choose(&login.secret, |name| offered.split(' ').any(|offer| offer == name));
+        let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
         let Some(mechanism) = mechanism else { return Err(login.not_offered(self.stream.is_encrypted())) };
         let reply = self.authenticate(Exchange::new(mechanism, login), mechanism).await?;
         verdict(&reply, self.stream.is_encrypted())

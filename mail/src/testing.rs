@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::connect::{Io, Security, Session, Stream};
 use crate::error::Error;
-use crate::login::{Login, Protocol, converse};
+use crate::login::{Login, Protocol, Secret, converse};
 
 /// The name that the certificates of these tests are for, unless they are for another.
 pub const HOST: &str = "mail.example.com";
@@ -298,18 +298,36 @@ pub async fn sign_in_to_script(
     (outcome, server.await.expect("a script does not panic"))
 }
 
-/// Signs in and out where the server says just these bytes, whatever it is told, and hangs up. For fuzzing.
+/// Signs in and out where the server says just these bytes, whatever it is told, and hangs up: by password and by token,
+/// plain and by STARTTLS. For property tests and fuzzing.
 ///
-/// # Errors
-/// What [`crate::login::try_login`] makes of it.
-pub fn sign_in_to_bytes(protocol: Protocol, security: Security, login: &Login, bytes: &[u8]) -> Result<(), Error> {
+/// # Panics
+/// An outcome is not short, clean, and without the secret.
+pub fn sign_in_to_bytes(protocol: Protocol, bytes: &[u8]) {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without threads")
     });
     static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
-    let session = Session::new(Duration::from_secs(60), 1024 * 1024);
-    let server = tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink());
-    RUNTIME.block_on(sign_in(server, (protocol, security), login, AUTHORITY.client(), session))
+    let secrets = [Secret::Password("hunter22".to_owned().into()), Secret::AccessToken("ya29.token".to_owned().into())];
+    for secret in secrets {
+        let login = Login::new("alice", secret).expect("no control characters");
+        for security in [Security::Plain, Security::StartTls] {
+            let server = tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink());
+            let outcome = RUNTIME.block_on(async {
+                let session = Session::new(Duration::from_secs(60), 1024 * 1024);
+                sign_in(server, (protocol, security), &login, AUTHORITY.client(), session).await
+            });
+            match outcome {
+                Ok(()) => assert_eq!(security, Security::Plain, "nobody has shown a certificate"),
+                Err(error) => {
+                    for words in [&error.message, &error.detail] {
+                        assert!(words.chars().count() <= 200 && !words.chars().any(char::is_control), "{error:?}");
+                        assert!(!words.to_lowercase().contains(login.secret().reveal()), "{error:?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What [`crate::login::try_login`] does, over anything and without the guard, as if it were [`HOST`].
@@ -320,7 +338,6 @@ async fn sign_in(
     tls: Arc<ClientConfig>,
     session: Session,
 ) -> Result<(), Error> {
-    login.check()?;
     let stream = Stream::new(Box::new(io), HOST, TlsConnector::from(tls), session).secured(security).await?;
     converse(stream, protocol, security, login).await
 }

@@ -266,7 +266,7 @@ fn every_test_that_the_security_page_names_exists() {
 #[test]
 fn every_crate_forbids_unsafe_code() {
     assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
-    let others = ["benches", "benches/floor", "fuzz", "openapi", "shared", "tests", "xtask", "local"];
+    let others = ["benches", "benches/floor", "fuzz", "local", "mail", "openapi", "shared", "tests", "xtask"];
     let others = others.map(|name| local::workspace_root().join(name));
     for folder in folders().into_values().chain(others) {
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();

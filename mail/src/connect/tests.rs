@@ -65,6 +65,26 @@ async fn blocked_closed_and_not_allowed_look_alike_and_take_as_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_that_took_longer_is_told_on_the_second_too() {
+    let zone = Zone::new().silent("slow.example", "A").silent("slow.example", "AAAA");
+    let (first, second) = (NameServer::start(zone.clone()).await, NameServer::start(zone).await);
+    let connector = connector(&[first.address(), second.address()], local());
+    let started = Instant::now();
+    connector.connect("slow.example", 993, Security::Tls, session()).await.unwrap_err();
+    let elapsed = started.elapsed();
+    assert!(elapsed > FAILURE_PACE && elapsed <= CONNECT_TIMEOUT && elapsed.subsec_nanos() == 0, "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_not_allowed_is_not_tried() {
+    let server = ScriptedServer::start(Script::new().say("* OK ready\r\n"), AUTHORITY.server(HOST)).await;
+    let connector = connector(&[], Policy { ports: Ports::default(), ..local() });
+    let session = Session::new(Duration::from_millis(200), 1024);
+    let refused = connector.connect("127.0.0.1", server.address().port(), Security::Plain, session).await;
+    assert_eq!((refused.unwrap_err().code, server.connections()), (Code::Unreachable, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_ends_sooner_is_not_kept_waiting() {
     let connector = connector(&[], Policy::default());
     let session = Session::new(Duration::from_millis(300), 1);
@@ -136,6 +156,38 @@ async fn an_address_that_fails_gives_way_to_the_next() {
     let mut line = Vec::new();
     stream.read_line(&mut line, 100).await.unwrap();
     assert_eq!(line, b"* OK ready\r\n");
+}
+
+#[tokio::test]
+async fn of_many_addresses_only_the_first_few_are_tried() {
+    let server = ScriptedServer::start(Script::new().say("* OK ready\r\n"), AUTHORITY.server(HOST)).await;
+    let zone = (0..MAX_ADDRESSES).fold(Zone::new(), |zone, _| zone.a("many.example", "255.255.255.255"));
+    let names = NameServer::start(zone.a("many.example", "127.0.0.1")).await;
+    let private_networks = vec!["255.255.255.255".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
+    let connector = connector(&[names.address()], Policy { private_networks, ..local() });
+    let session = Session::new(Duration::from_millis(200), 1024);
+    connector.connect("many.example", server.address().port(), Security::Plain, session).await.unwrap_err();
+    assert_eq!(server.connections(), 0);
+}
+
+/// Linux drops who knocks at a full listener, and has more than one address of loopback.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_is_silent_leaves_time_for_the_next() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let full = socket.listen(0).unwrap();
+    let port = full.local_addr().unwrap().port();
+    let mut waiting = Vec::new();
+    while let Ok(Ok(guest)) = timeout(Duration::from_millis(50), TcpStream::connect(("127.0.0.1", port))).await {
+        waiting.push(guest);
+    }
+    let open = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let names = NameServer::start(Zone::new().a("half.example", "127.0.0.1").a("half.example", "127.0.0.2")).await;
+    let connector = connector(&[names.address()], local());
+    let session = Session::new(Duration::from_millis(500), 1024);
+    connector.connect("half.example", port, Security::Plain, session).await.unwrap();
+    open.accept().await.unwrap();
 }
 
 #[tokio::test]
