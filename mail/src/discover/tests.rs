@@ -1,4 +1,4 @@
-//! All sources on loopback: a name server, and one web server that has every host's certificate.
+//! All sources on loopback: a name server, and one web server that is every host.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::ClientConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use super::{ADDRESS, AppPassword, Config, KEEP_DOUBTFUL, KEEP_FOUND, LOCAL_PART, MAX_KEPT, Offer, Settings, Sources};
 use super::{Address, Found, discover, exchange_domains, expand};
@@ -22,17 +22,19 @@ use crate::connect::{Connector, Policy, Ports, Security};
 use crate::dns::Resolver;
 use crate::dns::testing::{NameServer, Zone};
 use crate::login::{Protocol, Server};
+use crate::testing::Authority;
 
 const AUTOCONFIG: &str = "autoconfig.example.com/mail/config-v1.1.xml";
 const WELL_KNOWN: &str = "example.com/.well-known/autoconfig/mail/config-v1.1.xml";
 const ISP_DATABASE: &str = "ispdb.example.net/v1.1/example.com";
-const NAMES: [&str; 6] = [
+/// Who has an address and a certificate.
+const HOSTS: [&str; 6] = [
     "example.com",
-    "*.example.com",
+    "autoconfig.example.com",
+    "www.example.com",
     "ispdb.example.net",
-    "mx.example.net",
     "xn--bcher-kva.example",
-    "*.xn--bcher-kva.example",
+    "autoconfig.xn--bcher-kva.example",
 ];
 
 /// Enough for a loaded machine, too little to wait for long.
@@ -54,38 +56,30 @@ enum Reply {
 struct Web {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
-    client: ClientConfig,
+    client: Arc<ClientConfig>,
     _server: JoinSet<()>,
 }
 
 impl Web {
     async fn start(pages: HashMap<String, Reply>) -> Self {
-        let key = rcgen::generate_simple_self_signed(NAMES.map(str::to_owned)).unwrap();
-        let certificate: CertificateDer = key.cert.der().clone();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone()).unwrap();
-        let client =
-            ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
-        let client = client.with_root_certificates(roots).with_no_client_auth();
-        let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let private = PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
-        let server = server.with_no_client_auth().with_single_cert(vec![certificate], private).unwrap();
-
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (answered, _) = watch::channel(Vec::<String>::new());
         let shared = Arc::new((pages, requests.clone(), answered));
-        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let authority = Arc::new(Authority::new());
+        let client = authority.client();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
-                let (acceptor, shared) = (acceptor.clone(), shared.clone());
+                let (authority, shared) = (authority.clone(), shared.clone());
                 connections.spawn(async move {
-                    let (pages, requests, answered) = &*shared;
-                    if let Ok(stream) = acceptor.accept(tcp).await {
+                    let Ok(start) = LazyConfigAcceptor::new(Acceptor::default(), tcp).await else { return };
+                    let asked = start.client_hello().server_name().unwrap_or_default().to_owned();
+                    let own = HOSTS.into_iter().find(|host| *host == asked).unwrap_or(HOSTS[0]);
+                    if let Ok(stream) = start.into_stream(authority.server(own)).await {
+                        let (pages, requests, answered) = &*shared;
                         serve(stream, pages, requests, answered).await;
                     }
                 });
@@ -157,13 +151,11 @@ impl World {
     /// `policy` for all but the network and the port of the test.
     async fn with_policy(zone: Zone, pages: &[(&str, Reply)], policy: Policy) -> Self {
         let web = Web::start(pages.iter().map(|(page, reply)| ((*page).to_owned(), reply.clone())).collect()).await;
-        let hosts = ["example.com", "autoconfig.example.com", "www.example.com", "ispdb.example.net"];
-        let hosts = hosts.into_iter().chain(["xn--bcher-kva.example", "autoconfig.xn--bcher-kva.example"]);
-        let names = NameServer::start(hosts.fold(zone, |zone, host| zone.a(host, "127.0.0.1"))).await;
+        let names = NameServer::start(HOSTS.into_iter().fold(zone, |zone, host| zone.a(host, "127.0.0.1"))).await;
         let resolver = Resolver::new(&[names.address()]);
         let private_networks = vec!["127.0.0.1/32".parse().unwrap()];
         let policy = Policy { private_networks, ports: Ports::Any, https_port: web.port, ..policy };
-        let connector = Connector::new(resolver.clone(), policy, Arc::new(web.client.clone()));
+        let connector = Connector::new(resolver.clone(), policy, web.client.clone());
         let sources = Sources { isp_database: Some("ispdb.example.net".into()), ..Sources::default() };
         Self { web, names, connector, resolver, sources }
     }
@@ -544,7 +536,7 @@ async fn what_is_no_autoconfig_is_passed_over() {
 
 #[tokio::test]
 async fn a_certificate_for_another_name_is_no_answer() {
-    // example.org is answered by the same server, which has no certificate for it.
+    // example.org is answered by the same server, which shows another's certificate.
     let zone = Zone::new().a("autoconfig.example.org", "127.0.0.1").a("example.org", "127.0.0.1");
     let pages = [("autoconfig.example.org/mail/config-v1.1.xml", file("imap.example.org"))];
     let world = World::new(zone, &pages).await;
@@ -591,7 +583,9 @@ async fn what_is_no_address_has_no_settings() {
 
 #[tokio::test]
 async fn a_domain_is_asked_once_for_all_its_users() {
-    let world = World::new(Zone::new(), &[(WELL_KNOWN, file("imap.example.com"))]).await;
+    // The last source has it: none is still on the way once it was found.
+    let zone = Zone::new().mx("example.com", 10, "mx.hoster.example");
+    let world = World::new(zone, &[("ispdb.example.net/v1.1/hoster.example", file("imap.example.com"))]).await;
     let first = world.discover("ann@example.com").await.unwrap();
     let (requests, questions) = (world.web.requests(), world.names.questions());
     let second = world.discover("bob@Example.com").await.unwrap();
