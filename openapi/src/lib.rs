@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::auth::NOBODY;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
-use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS};
-use shared::validation::Field;
+use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
+use shared::validation::{Field, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -89,16 +89,21 @@ fn operations() -> Vec<Operation> {
     };
     let with = |more: Vec<(&'static str, Error)>| more.into_iter().chain(limited()).collect::<Vec<_>>();
     let unreadable = || {
-        let fault = |field, message: &str| Fault { field, message: message.to_owned() };
+        let faults = vec![
+            Fault::new("protocol", Protocol::RULE, Protocol::fault("protocol")),
+            Fault::new("port", Port::RULE, Port::fault("port")),
+        ];
         vec![
             ("no JSON", Error::Malformed(NO_OBJECT.into())),
-            ("faults", Error::Invalid(vec![fault("protocol", Protocol::RULE), fault("port", Port::RULE)])),
+            ("faults", Error::Invalid(faults)),
             ("too large", Error::PayloadTooLarge { limit: MAX_BODY_BYTES }),
         ]
     };
     let one =
         || vec![("not yours", Error::Forbidden(NOT_YOURS)), ("no such account", Error::NotFound(NO_SUCH_ACCOUNT))];
-    let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN));
+    let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
+    let too_many = || ("too many accounts", Error::Conflict(too_many_accounts(1000).into()));
+    let busy = || ("busy", Error::Unavailable(anyhow::anyhow!("an example")));
     let id = || {
         json!({
             "name": "id", "in": "path", "required": true, "description": "The account's id.",
@@ -112,6 +117,7 @@ fn operations() -> Vec<Operation> {
         })
     };
     let account = || example_account();
+    let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
     vec![
         Operation {
             method: "get",
@@ -139,10 +145,7 @@ fn operations() -> Vec<Operation> {
                     json!({"accounts": [account()], "pagination": {"total": 1, "limit": 100, "offset": 0}}),
                 ),
             )],
-            refusals: with(vec![(
-                "bad limit",
-                Error::Invalid(vec![Fault { field: "limit", message: "must be a whole number from 1 to 1000".into() }]),
-            )]),
+            refusals: with(vec![("bad limit", Error::Invalid(bad_limit.err().into_iter().collect()))]),
         },
         Operation {
             method: "post",
@@ -161,7 +164,7 @@ fn operations() -> Vec<Operation> {
                 }),
             )),
             answers: vec![(201, created())],
-            refusals: with(unreadable().into_iter().chain([taken()]).collect()),
+            refusals: with(unreadable().into_iter().chain([taken(), too_many(), busy()]).collect()),
         },
         Operation {
             method: "get",
@@ -185,7 +188,7 @@ fn operations() -> Vec<Operation> {
             parameters: vec![id()],
             body: Some(json_body("AccountChange", json!({"syncInterval": 600}))),
             answers: vec![(200, json_answer("The account after the change.", "Account", account()))],
-            refusals: with(one().into_iter().chain(unreadable()).chain([taken()]).collect()),
+            refusals: with(one().into_iter().chain(unreadable()).chain([taken(), busy()]).collect()),
         },
         Operation {
             method: "delete",
@@ -200,7 +203,7 @@ fn operations() -> Vec<Operation> {
                 200,
                 json_answer("It is deleted.", "Deleted", json!({"message": "Account deleted successfully", "id": ID})),
             )],
-            refusals: with(one()),
+            refusals: with(one().into_iter().chain([busy()]).collect()),
         },
         public(
             "/health",

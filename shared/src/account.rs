@@ -2,14 +2,15 @@
 
 pub mod state;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use email_address::{EmailAddress as Rfc5321, Options};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::address::{address_key, ascii_domain, is_address};
 use crate::credential::Password;
 use crate::identity::{TenantId, UserId, id};
 use crate::validation::Field;
@@ -190,19 +191,27 @@ impl Field for AccountName {
     }
 }
 
-/// A mailbox address after RFC 5321, of at most 254 characters (its section 4.5.3.1.3, less the brackets), at a
-/// domain with a dot. Unicode is allowed in both parts (RFC 6531) and kept as sent.
+/// A mailbox address of at most 254 characters (RFC 5321, 4.5.3.1.3, less the brackets), as its owner wrote it.
+/// See [`is_address`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailAddress(pub String);
+
+impl EmailAddress {
+    /// What it has in common with every other spelling of the same address.
+    pub fn key(&self) -> String {
+        address_key(&self.0)
+    }
+}
 
 impl Field for EmailAddress {
     const RULE: &'static str = "must be a valid email address of at most 254 characters, such as jane@example.com";
 
+    fn fault(_: &str) -> String {
+        "Invalid email address".into()
+    }
+
     fn read(value: Value) -> Option<Self> {
-        let address = text(value, MAX_ADDRESS)?;
-        let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
-        Rfc5321::parse_with_options(&address, options).ok()?;
-        Some(Self(address))
+        text(value, MAX_ADDRESS).filter(|address| is_address(address)).map(Self)
     }
 }
 
@@ -236,29 +245,24 @@ impl Field for Encryption {
     }
 }
 
-/// A DNS host name (RFC 1123, 2.1: labels of letters, digits and inner hyphens) or an IP address.
+/// A DNS host name (RFC 1123, 2.1, of letters of any script by IDNA) or an IP address, as its owner wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hostname(pub String);
+
+impl Hostname {
+    /// What to look up or to connect to: the name's A-label, or the IP address.
+    pub fn ascii(&self) -> Cow<'_, str> {
+        ascii_domain(&self.0).unwrap_or(Cow::Borrowed(&self.0))
+    }
+}
 
 impl Field for Hostname {
     const RULE: &'static str =
         "must be a host name or an IP address of at most 253 characters, such as imap.example.com";
 
     fn read(value: Value) -> Option<Self> {
-        let host = text(value, MAX_HOSTNAME)?;
-        let is_label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        // Four numbers that are no address are no name either: top-level domains are not numeric (RFC 3696, 2).
-        let is_name = |name: &str| {
-            let last = name.rsplit('.').next().unwrap_or_default();
-            name.split('.').all(is_label) && !last.bytes().all(|b| b.is_ascii_digit())
-        };
-        let fits = host.parse::<IpAddr>().is_ok() || is_name(host.strip_suffix('.').unwrap_or(&host));
-        fits.then_some(Self(host))
+        let is_host = |host: &str| host.parse::<IpAddr>().is_ok() || ascii_domain(host).is_some();
+        text(value, MAX_HOSTNAME).filter(|host| is_host(host)).map(Self)
     }
 }
 
@@ -268,6 +272,10 @@ pub struct Port(pub i32);
 
 impl Field for Port {
     const RULE: &'static str = "must be a whole number from 1 to 65535";
+
+    fn fault(_: &str) -> String {
+        "Port must be between 1 and 65535".into()
+    }
 
     fn read(value: Value) -> Option<Self> {
         whole(&value, PORTS).map(Self)
@@ -298,6 +306,10 @@ impl Default for SyncInterval {
 
 impl Field for SyncInterval {
     const RULE: &'static str = "must be a whole number of seconds from 60 to 3600";
+
+    fn fault(_: &str) -> String {
+        "Sync interval must be between 60 and 3600 seconds".into()
+    }
 
     fn read(value: Value) -> Option<Self> {
         whole(&value, SYNC_INTERVALS).map(Self)
@@ -390,6 +402,19 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_of_a_host_is_ascii() {
+        for (host, ascii) in [
+            ("imap.bücher.example", "imap.xn--bcher-kva.example"),
+            ("IMAP.Example.COM.", "imap.example.com."),
+            ("почта。рф", "xn--80a1acny.xn--p1ai"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:DB8::1"),
+        ] {
+            assert_eq!(Hostname::read(json!(host)).unwrap().ascii(), ascii);
+        }
+    }
+
+    #[test]
     fn enumerations_in_any_letter_case() {
         assert_eq!(Protocol::read(json!("IMAP")), Some(Protocol("imap")));
         assert_eq!(Protocol::read(json!("Pop3")), Some(Protocol("pop3")));
@@ -408,6 +433,9 @@ mod tests {
             json!("xn--bcher-kva.example"),
             json!("192.0.2.1"),
             json!("2001:db8::1"),
+            json!("imap.bücher.example"),
+            json!("बिंदु.डाटा.example"),
+            json!("почта.рф."),
             json!(longest),
         ]);
         refuses::<Hostname>(&[
@@ -424,7 +452,11 @@ mod tests {
             json!("999.1.1.1"),
             json!("1.2.3"),
             json!("a".repeat(64)),
-            json!("bücher.example"),
+            json!("büro_1.example"),
+            json!("exam!ple.com"),
+            json!("１２７.0.0.1"),
+            json!("a\u{3000}b.com"),
+            json!("ü".repeat(63)),
             json!("a\0.com"),
         ]);
     }

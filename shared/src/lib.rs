@@ -23,6 +23,7 @@ pub mod identity;
 pub mod rate_limit;
 
 pub mod account;
+pub mod address;
 pub mod credential;
 pub mod sealing;
 pub mod validation;

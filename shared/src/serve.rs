@@ -166,7 +166,9 @@ where
         (Err(error), _) => Err(error),
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
-            Ok(()) => unwinding(handler(Call { identity, request, db })).await,
+            Ok(()) => {
+                unwinding(handler(Call { identity, request, db })).await
+            }
         },
     };
     exchange.end(outcome)
@@ -301,10 +303,7 @@ impl Exchange {
             cold_start: self.cold_start,
             rate_limit_fallback: fallback,
             error_kind,
-            error: match error {
-                Some(Error::Internal(cause)) => Some(format!("{cause:#}")),
-                _ => None,
-            },
+            error: error.and_then(Error::cause).map(|cause| format!("{cause:#}")),
             metrics,
         };
         line.write();

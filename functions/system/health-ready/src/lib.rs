@@ -51,7 +51,7 @@ fn postgresql(schema_version: Result<i32, Error>) -> &'static str {
             "schema outdated"
         }
         Err(error) => {
-            if let Error::Internal(cause) = error {
+            if let Some(cause) = error.cause() {
                 tracing::error!(error = format!("{cause:#}"), "PostgreSQL is not ready");
             }
             "unavailable"
