@@ -26,6 +26,8 @@ pub struct Call {
     pub request: Request,
     /// The way to the caller's rows.
     pub db: Db,
+    /// How many enabled accounts a user can have.
+    pub accounts_per_user: i32,
 }
 
 /// A request of anybody: no scope, and no way to a tenant's rows.

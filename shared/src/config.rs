@@ -33,6 +33,8 @@ pub struct Config {
     pub concurrency: usize,
     /// `RATE_LIMIT_PER_MINUTE`: requests per user in any 60 seconds; `None` (written `0`) means no limit.
     pub rate_limit: Option<NonZeroU32>,
+    /// `ACCOUNTS_PER_USER`: how many enabled accounts a user can have.
+    pub accounts_per_user: i32,
     /// How callers prove who they are.
     pub auth: AuthConfig,
 }
@@ -57,6 +59,8 @@ pub struct MigrationConfig {
     pub owner_database_url: SecretText,
     /// `OWNER_SECRET_ARN`: the secret with `username` and `password` for a URL that has none.
     pub owner_secret_arn: Option<String>,
+    /// `RETENTION_DAYS`: how long a purge keeps disabled accounts; `None` (written `0`) means for ever.
+    pub retention_days: Option<NonZeroU32>,
     /// What the functions log in with; the password in it becomes that of their role.
     pub secrets: SecretSource,
 }
@@ -84,6 +88,9 @@ impl MigrationConfig {
         let config = Self {
             owner_database_url: vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database"),
             owner_secret_arn: vars.get("OWNER_SECRET_ARN"),
+            retention_days: vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
+                v.parse().ok().map(NonZeroU32::new)
+            }),
             secrets: secrets(&mut vars),
         };
         vars.finish()?;
@@ -121,6 +128,9 @@ impl Config {
                 NonZeroU32::new(50),
                 |v| v.parse().ok().map(NonZeroU32::new),
             ),
+            accounts_per_user: vars.parsed("ACCOUNTS_PER_USER", "a whole number of 1 or more", 1000, |v| {
+                v.parse().ok().filter(|n| *n >= 1)
+            }),
             auth: AuthConfig {
                 algorithm: vars.parsed("JWT_ALGORITHM", "HS256, HS384 or HS512", Algorithm::HS256, |v| match v {
                     "HS256" => Some(Algorithm::HS256),
@@ -281,6 +291,7 @@ mod tests {
         assert_eq!(config.rate_limit, NonZeroU32::new(50));
         assert_eq!(config.auth.algorithm, Algorithm::HS256);
         assert_eq!(config.concurrency, 1);
+        assert_eq!(config.accounts_per_user, 1000);
         assert!(!config.auth.allow_headers);
     }
 
@@ -292,6 +303,7 @@ mod tests {
             ("JWT_SECRET_KEY", "secret-value-too-short"),
             ("JWT_ALGORITHM", "none"),
             ("RATE_LIMIT_PER_MINUTE", "-1"),
+            ("ACCOUNTS_PER_USER", "0"),
             ("CORS_ORIGINS", "*"),
             ("LOG_LEVEL", "loud"),
             ("ALLOW_HEADER_AUTH", "perhaps"),
@@ -304,6 +316,7 @@ mod tests {
             "JWT_SECRET_KEY",
             "JWT_ALGORITHM",
             "RATE_LIMIT_PER_MINUTE",
+            "ACCOUNTS_PER_USER",
             "CORS_ORIGINS",
             "LOG_LEVEL",
             "ALLOW_HEADER_AUTH",

@@ -90,6 +90,7 @@ struct App {
     limiter: Option<RateLimiter>,
     db: Db,
     redis: RedisLink,
+    accounts_per_user: i32,
 }
 
 /// Reads the configuration and opens PostgreSQL and Redis, both at once.
@@ -107,6 +108,7 @@ async fn start() -> anyhow::Result<(Config, App)> {
         limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
         db,
         redis,
+        accounts_per_user: config.accounts_per_user,
     };
     Ok((config, app))
 }
@@ -167,7 +169,7 @@ where
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
             Ok(()) => {
-                unwinding(handler(Call { identity, request, db })).await
+                unwinding(handler(Call { identity, request, db, accounts_per_user: app.accounts_per_user })).await
             }
         },
     };

@@ -1,5 +1,5 @@
 //! Queries on the accounts and their credentials. Each is one statement; the SQL of the functions that they call
-//! is in `migrations/V3__account_functions.sql`.
+//! is in `migrations/V3__account_functions.sql` and `V5__address_keys.sql`.
 
 use anyhow::anyhow;
 use tokio_postgres::Row;
@@ -7,9 +7,9 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::Db;
-use crate::account::{Account, AccountChange, AccountId, CredentialId, NewAccount};
+use crate::account::{Account, AccountChange, AccountId, CredentialId, EmailAddress, NewAccount};
 use crate::credential::{ALGORITHM, Credential};
-use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS};
+use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
 use crate::identity::{Scope, TenantId, UserId};
 
 /// A page of a user's accounts.
@@ -94,24 +94,26 @@ impl Db {
     /// See [`Db::list_accounts`].
     pub async fn find_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
         let rows = self.query(scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
-        found(&rows)
+        found(scope, &rows)
     }
 
     /// Stores a new account and its credential, both or neither.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the caller has an enabled account with that address.
-    pub async fn insert_account(&self, scope: &Scope, new: &NewAccount) -> Result<Account, Error> {
+    /// [`Error::Conflict`] when the caller has an enabled account with that address, or `most` enabled accounts.
+    pub async fn insert_account(&self, scope: &Scope, new: &NewAccount, most: i32) -> Result<Account, Error> {
         let credential = Credential::new(&new.password)?;
+        let key = new.email_address.key();
         let (hash, salt) = (credential.hash_hex(), credential.salt_hex());
         let rows = self
             .query(
                 scope,
-                "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
                 &[
                     (&Uuid::now_v7(), Type::UUID),
                     (&new.account_name.0, Type::TEXT),
                     (&new.email_address.0, Type::TEXT),
+                    (&key, Type::TEXT),
                     (&new.protocol.0, Type::TEXT),
                     (&new.hostname.0, Type::TEXT),
                     (&new.port.0, Type::INT4),
@@ -123,11 +125,12 @@ impl Db {
                     (&ALGORITHM, Type::TEXT),
                     (&hash, Type::TEXT),
                     (&salt, Type::TEXT),
+                    (&most, Type::INT4),
                 ],
             )
             .await?;
         let account = rows.first().map(account).transpose()?.flatten();
-        account.ok_or_else(|| Error::internal(anyhow!("insert_account gave no account")))
+        account.ok_or_else(|| Error::Conflict(too_many_accounts(most).into()))
     }
 
     /// Changes an account; a change that changes nothing writes nothing.
@@ -139,16 +142,18 @@ impl Db {
         let algorithm = credential.as_ref().map(|_| ALGORITHM);
         let (hash, salt) =
             (credential.as_ref().map(Credential::hash_hex), credential.as_ref().map(Credential::salt_hex));
+        let key = change.email_address.as_ref().map(EmailAddress::key);
         let rows = self
             .query(
                 scope,
                 own_or_foreign!(
-                    "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+                    "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
                 ),
                 &[
                     (&id.0, Type::UUID),
                     (&change.account_name.as_ref().map(|v| &v.0), Type::TEXT),
                     (&change.email_address.as_ref().map(|v| &v.0), Type::TEXT),
+                    (&key, Type::TEXT),
                     (&change.protocol.map(|v| v.0), Type::TEXT),
                     (&change.hostname.as_ref().map(|v| &v.0), Type::TEXT),
                     (&change.port.map(|v| v.0), Type::INT4),
@@ -163,7 +168,7 @@ impl Db {
                 ],
             )
             .await?;
-        found(&rows)
+        found(scope, &rows)
     }
 
     /// Deletes an account softly: the row stays, disabled.
@@ -172,19 +177,20 @@ impl Db {
     /// See [`Db::list_accounts`].
     pub async fn disable_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
         let rows = self.query(scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
-        found(&rows)
+        found(scope, &rows)
     }
 }
 
-fn found(rows: &[Row]) -> Result<Found, Error> {
+/// What a row of [`own_or_foreign`] says. An account whose owner is the caller was the caller's a moment ago, and
+/// is gone: nobody is a stranger to himself.
+fn found(caller: &Scope, rows: &[Row]) -> Result<Found, Error> {
     let row = rows.first().ok_or_else(|| Error::internal(anyhow!("a search gave no row")))?;
     if let Some(account) = account(row)? {
         return Ok(Found::Own(Box::new(account)));
     }
-    match (row.try_get::<_, Option<Uuid>>("owner_tenant_id")?, row.try_get::<_, Option<Uuid>>("owner_user_id")?) {
-        (Some(tenant), Some(user)) => Ok(Found::Foreign(Scope { tenant_id: TenantId(tenant), user_id: UserId(user) })),
-        _ => Ok(Found::Nothing),
-    }
+    let owner = row.try_get::<_, Option<Uuid>>("owner_tenant_id")?.zip(row.try_get("owner_user_id")?);
+    let owner = owner.map(|(tenant, user)| Scope { tenant_id: TenantId(tenant), user_id: UserId(user) });
+    Ok(owner.filter(|owner| owner != caller).map_or(Found::Nothing, Found::Foreign))
 }
 
 /// The row's account; `None` in a row that an outer join filled with nulls.

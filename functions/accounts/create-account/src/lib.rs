@@ -51,10 +51,10 @@ pub fn read(mut fields: Fields) -> Result<NewAccount, Error> {
 ///
 /// # Errors
 /// [`Error::Invalid`] with every fault of the body, [`Error::Conflict`] when the caller has an account with that
-/// address.
+/// address, or as many accounts as a user can have.
 pub async fn handler(call: Call) -> Result<Reply, Error> {
     let new = read(call.body()?)?;
-    let account = call.db.insert_account(&call.identity.scope, &new).await?;
+    let account = call.db.insert_account(&call.identity.scope, &new, call.accounts_per_user).await?;
     Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("/api/accounts/{}", account.id))
 }
 

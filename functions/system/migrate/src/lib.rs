@@ -1,6 +1,8 @@
 //! Brings a database's schema up to date with `migrations/`: as a custom resource of the stack, so that a deployment
 //! migrates before traffic shifts and stops where that fails; by hand with any other event; and, through [`apply`], in
-//! development and in tests.
+//! development and in tests. With the event `{"purge": true}` it forgets accounts that were deleted `RETENTION_DAYS` ago.
+
+pub mod online;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -36,6 +38,8 @@ const APP_ROLE: &str = "email_service_app";
 const LOCK: i64 = 0x656d_6169_6c5f_7376;
 /// How long to wait for a database that was made a moment ago.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8 * 60);
+/// How long to wait between two looks at whether another migration is through.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// How long all may take: below the function's own limit (template.yaml, 900 s), for CloudFormation must get an answer.
 const PATIENCE: Duration = Duration::from_secs(840);
 
@@ -51,14 +55,22 @@ struct Event {
     request_id: String,
     logical_resource_id: String,
     physical_resource_id: Option<String>,
+    /// By hand, or from a schedule: purge, do not migrate.
+    #[serde(rename = "purge")]
+    is_purge: bool,
 }
 
 /// Answers one event.
 ///
 /// # Errors
-/// The migration failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
+/// The migration or the purge failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
 pub async fn handler(event: LambdaEvent<Value>) -> anyhow::Result<Value> {
     let event: Event = serde_json::from_value(event.payload).unwrap_or_default();
+    if event.is_purge {
+        let purged = timeout(PATIENCE, purge()).await.context("the purge took too long; call it again")??;
+        tracing::info!(purged, "deleted accounts are forgotten");
+        return Ok(json!({"purged": purged}));
+    }
     let outcome = match event.request_type.as_str() {
         // The database outlives the resource, and may be gone already.
         "Delete" => Ok(Vec::new()),
@@ -117,6 +129,15 @@ async fn migrate() -> anyhow::Result<Vec<String>> {
     apply_over(&mut client, app.password()).await
 }
 
+/// Nothing is forgotten unless the configuration says after how long.
+async fn purge() -> anyhow::Result<i64> {
+    let config = MigrationConfig::from_env()?;
+    match config.retention_days {
+        Some(days) => online::purge(&connect_patiently(&config).await?, days.get()).await,
+        None => Ok(0),
+    }
+}
+
 /// A database and its proxy answer some minutes after they are made. The login is read anew each time: it may be
 /// rotated just then.
 async fn connect_patiently(config: &MigrationConfig) -> anyhow::Result<Client> {
@@ -163,20 +184,30 @@ pub async fn apply(owner_url: &str, app_url: Option<&str>) -> anyhow::Result<Vec
 }
 
 async fn apply_over(client: &mut Client, app_password: Option<&[u8]>) -> anyhow::Result<Vec<String>> {
-    // Held until the connection closes, which it does on every way out of here.
-    client
-        .query_typed("select pg_advisory_lock($1)", &[(&LOCK, Type::INT8)])
-        .await
-        .context("cannot wait for other migrations")?;
+    // Held until the connection closes, which it does on every way out of here. Asked for again and again: an index that
+    // is built concurrently waits for all statements, so also for one that waits for the lock.
+    while !try_lock(client).await.context("cannot wait for other migrations")? {
+        sleep(LOCK_PAUSE).await;
+    }
     let mut applied = Vec::new();
     loop {
         match apply_once(client, app_password, &mut applied).await {
             // That lock is this database's. Roles are the whole server's, and another of its databases may be migrated at
             // the same moment; PostgreSQL has no code of its own for that.
             Err(error) if format!("{error:#}").contains("tuple concurrently updated") => {}
-            outcome => return outcome.map(|()| applied),
+            outcome => {
+                outcome?;
+                break;
+            }
         }
     }
+    online::finish(client).await?;
+    Ok(applied)
+}
+
+async fn try_lock(client: &Client) -> anyhow::Result<bool> {
+    let rows = client.query_typed("select pg_try_advisory_lock($1)", &[(&LOCK, Type::INT8)]).await?;
+    Ok(rows.first().ok_or_else(|| anyhow!("pg_try_advisory_lock gave no row"))?.try_get(0)?)
 }
 
 async fn apply_once(client: &mut Client, app_password: Option<&[u8]>, applied: &mut Vec<String>) -> anyhow::Result<()> {
