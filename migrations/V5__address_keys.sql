@@ -22,7 +22,8 @@ grant usage on schema public to email_service_janitor;
 set local role email_service_owner;
 
 -- Null only in rows older than this migration, until `migrate` has filled them. A later release makes it `not null`.
-alter table email_accounts add column address_key text;
+-- Compared byte by byte, so that a new version of the system's locales cannot spoil the index.
+alter table email_accounts add column address_key text collate "C";
 comment on column email_accounts.address_key is
     'What decides whether two addresses are one: NFC and case folding of the local part, A-label of the domain. Of accounts that became one address only with this rule, one has the key, the others the key, a space and their id.';
 

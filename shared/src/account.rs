@@ -602,6 +602,19 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_of_a_host_is_ascii() {
+        for (host, ascii) in [
+            ("imap.bücher.example", "imap.xn--bcher-kva.example"),
+            ("IMAP.Example.COM.", "imap.example.com."),
+            ("почта。рф", "xn--80a1acny.xn--p1ai"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:DB8::1"),
+        ] {
+            assert_eq!(Hostname::read(json!(host)).unwrap().ascii(), ascii);
+        }
+    }
+
+    #[test]
     fn enumerations_in_any_letter_case() {
         assert_eq!(Protocol::read(json!("IMAP")), Some(Protocol("imap")));
         assert_eq!(Protocol::read(json!("Pop3")), Some(Protocol("pop3")));
@@ -639,7 +652,11 @@ mod tests {
             json!("999.1.1.1"),
             json!("1.2.3"),
             json!("a".repeat(64)),
-            json!("bücher.example"),
+            json!("büro_1.example"),
+            json!("exam!ple.com"),
+            json!("１２７.0.0.1"),
+            json!("a\u{3000}b.com"),
+            json!("ü".repeat(63)),
             json!("a\0.com"),
         ]);
     }

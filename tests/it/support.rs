@@ -414,6 +414,7 @@ impl Answer {
             413 => "Payload too large",
             429 => "Rate limit exceeded",
             500 => "Internal server error",
+            503 => "Service unavailable",
             other => panic!("no kind for {other}"),
         };
         assert_eq!(self.body["error"], kind);

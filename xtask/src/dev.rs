@@ -30,8 +30,15 @@ use crate::{
 pub(crate) const DATABASE: &str = "email_service";
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 6] =
-    ["CORS_ORIGINS", "JWT_ALGORITHM", "JWT_AUDIENCE", "JWT_ISSUER", "LOG_LEVEL", "RATE_LIMIT_PER_MINUTE"];
+const PASSED_ON: [&str; 7] = [
+    "ACCOUNTS_PER_USER",
+    "CORS_ORIGINS",
+    "JWT_ALGORITHM",
+    "JWT_AUDIENCE",
+    "JWT_ISSUER",
+    "LOG_LEVEL",
+    "RATE_LIMIT_PER_MINUTE",
+];
 
 /// The command line.
 pub(crate) struct Options {

@@ -28,8 +28,8 @@ cargo dev [--release] [--demo] [--concurrency N]
       --demo           create a few accounts
       --concurrency N  the most processes per function (default 2)
     PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
-    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS and LOG_LEVEL, from the environment or a file
-    .env, replace each part.
+    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, ACCOUNTS_PER_USER, CORS_ORIGINS and LOG_LEVEL, from the environment or
+    a file .env, replace each part.
 cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)

@@ -120,6 +120,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         ("REDIS_URL", redis.url()),
         ("JWT_SECRET_KEY", key.clone()),
         ("RATE_LIMIT_PER_MINUTE", "1000000".to_owned()),
+        ("ACCOUNTS_PER_USER", "1000000".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();

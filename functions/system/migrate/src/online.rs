@@ -14,9 +14,10 @@ const ADDRESS_INDEX: &str = "email_accounts_address_key";
 /// The same while the one of the release before is in its place.
 const NEXT_ADDRESS_INDEX: &str = "email_accounts_address_key_next";
 /// One enabled account per address and user. Tenant and user are part of it, so that a refusal tells nothing about
-/// others.
+/// others. The key comes first: else the planner, which takes a user's accounts for one at the most where an index has a
+/// condition, would search them all by this one for an id.
 const ADDRESS_INDEX_IS: &str =
-    "unique index concurrently {} on email_accounts (tenant_id, user_id, address_key) where is_enabled";
+    "unique index concurrently {} on email_accounts (address_key, tenant_id, user_id) where is_enabled";
 /// For the purge.
 const DISABLED_INDEX: &str = "email_accounts_disabled_idx";
 const DISABLED_INDEX_IS: &str = "index concurrently {} on email_accounts (updated_at) where not is_enabled";
@@ -49,10 +50,11 @@ pub async fn finish(client: &mut Client) -> Result<()> {
     Ok(())
 }
 
+/// The one of before was over an expression, `lower(email_address)`.
 async fn address_index_is_of_v5(client: &Client) -> Result<bool> {
-    let sql = "select pg_get_indexdef(to_regclass($1)) like '%address_key)%'";
+    let sql = "select indexprs is null from pg_index where indexrelid = to_regclass($1)";
     let rows = client.query_typed(sql, &[(&ADDRESS_INDEX, Type::TEXT)]).await?;
-    Ok(rows.first().and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or_default())
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
 }
 
 /// Builds an index beside those who write, unless it is there. One that was interrupted stays behind, invalid.
