@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod url;
 
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -40,8 +40,7 @@ pub const SCHEMA_VERSION: i32 = 4;
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Opens the pool's connections with the secrets as they are; after a refused password, with the secrets as
-/// they have become.
+/// Opens the pool's connections with the secrets as they are by then.
 struct Connector {
     secrets: Arc<SecretStore>,
     tls: Option<MakeRustlsConnect>,
@@ -54,49 +53,41 @@ impl Connect for Connector {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>> {
         let configured = configured.clone();
         Box::pin(async move {
-            // The cached secrets, not the ones of the start: they may have been rotated since.
+            // Not the ones of the start: they may have been rotated since.
             let current = self.secrets.get().await.map_or(configured, |secrets| secrets.database.0);
-            let refused = match open(&current, self.tls.clone()).await {
-                Err(error) if error.code() == Some(&SqlState::INVALID_PASSWORD) => error,
-                other => return other,
-            };
-            match self.secrets.refresh().await {
-                Ok(Some(secrets)) => {
-                    tracing::warn!("PostgreSQL refused the password; read the secret again");
-                    open(&secrets.database.0, self.tls.clone()).await
-                }
-                Ok(None) => Err(refused),
-                Err(error) => {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "PostgreSQL refused the password, and the secret cannot be read again"
-                    );
-                    Err(refused)
-                }
-            }
+            open(&current, self.tls.clone()).await
         })
     }
+}
+
+/// What a statement does to the database: whether it may be sent a second time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
 }
 
 /// The way to PostgreSQL.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    secrets: Arc<SecretStore>,
     /// Microseconds that requests have waited here.
     waited: Arc<AtomicU64>,
 }
 
 impl Db {
-    /// A pool of at most `size` connections, none open yet.
+    /// A pool of at most `size` connections, none open yet. One that was unused for `max_idle` (see
+    /// [`crate::MAX_IDLE`]) is not lent any more but replaced.
     ///
     /// # Errors
     /// TLS is wanted and cannot be set up.
-    pub async fn new(secrets: Arc<SecretStore>, size: usize) -> anyhow::Result<Self> {
+    pub async fn new(secrets: Arc<SecretStore>, size: usize, max_idle: Duration) -> anyhow::Result<Self> {
         let config = secrets.get().await?.database.0;
         let tls = tls_of(&config)?;
         let manager = Manager::from_connect(
             config,
-            Connector { secrets, tls },
+            Connector { secrets: secrets.clone(), tls },
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let pool = Pool::builder(manager)
@@ -105,14 +96,17 @@ impl Db {
             .wait_timeout(Some(REQUEST_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
             .post_create(Hook::async_fn(|client, _| Box::pin(refuse_powerful_role(client))))
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.last_used() < max_idle { Ok(()) } else { Err(HookError::message("unused for too long")) }
+            }))
             .build()
             .context("the connection pool cannot be built")?;
-        Ok(Self { pool, waited: Arc::default() })
+        Ok(Self { pool, secrets, waited: Arc::default() })
     }
 
     /// The same pool with a stopwatch of its own, for one request.
     pub fn for_request(&self) -> Self {
-        Self { pool: self.pool.clone(), waited: Arc::default() }
+        Self { waited: Arc::default(), ..self.clone() }
     }
 
     /// How long statements have taken, connecting included.
@@ -126,7 +120,7 @@ impl Db {
     /// # Errors
     /// The role is one that row-level security does not hold.
     pub async fn warm_up(&self) -> anyhow::Result<()> {
-        match timeout(REQUEST_TIMEOUT, self.pool.get()).await {
+        match timeout(REQUEST_TIMEOUT, self.connection()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error @ PoolError::PostCreateHook(HookError::Message(_)))) => bail!(error),
             Err(_) => {
@@ -141,35 +135,75 @@ impl Db {
     }
 
     /// Runs one statement in one round trip. `$1` and `$2` are always the caller's tenant and user.
-    async fn query(&self, scope: &Scope, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+    async fn query(
+        &self,
+        access: Access,
+        scope: &Scope,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Error> {
         let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(params.len() + 2);
         all.push((&scope.tenant_id.0, Type::UUID));
         all.push((&scope.user_id.0, Type::UUID));
         all.extend(params.iter().cloned());
-        self.run(sql, &all).await
+        self.run(access, sql, &all).await
     }
 
-    async fn run(&self, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+    /// A connection that turns out to be lost was so before this request, mostly: a network forgets those that are
+    /// quiet. So a read is sent once more, over another one. Of a write nobody knows whether it was done.
+    async fn run(&self, access: Access, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
         let started = Instant::now();
         let mut lent = None;
         let answer = timeout(REQUEST_TIMEOUT, async {
-            let client = lent.insert(
-                self.pool
-                    .get()
-                    .await
-                    .map_err(|e| Error::internal(anyhow!(describe(&e)).context("no connection to PostgreSQL")))?,
-            );
-            client.query_typed(sql, params).await.map_err(Error::from)
+            if access == Access::Write {
+                // A function that thaws learns of the request and of what became of its connections at once. Their
+                // tasks come first, so that the pool knows of those that were closed.
+                tokio::task::yield_now().await;
+            }
+            let client = lent.insert(self.lend().await?);
+            match client.query_typed(sql, params).await {
+                Err(error) if access == Access::Read && is_lost(&error) => {
+                    lent.take().map(Object::take);
+                    let client = lent.insert(self.lend().await?);
+                    client.query_typed(sql, params).await
+                }
+                other => other,
+            }
+            .map_err(Error::from)
         })
         .await;
         self.waited.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or_default(), Ordering::Relaxed);
         answer.unwrap_or_else(|_| {
             // Its answer may still come: nobody else may get this connection.
-            if let Some(client) = lent {
-                drop(Object::take(client));
-            }
+            lent.take().map(Object::take);
             Err(Error::internal(anyhow!("PostgreSQL did not answer within {REQUEST_TIMEOUT:?}")))
         })
+    }
+
+    async fn lend(&self) -> Result<Object, Error> {
+        let lent = self.connection().await;
+        lent.map_err(|error| Error::internal(anyhow!(describe(&error)).context("no connection to PostgreSQL")))
+    }
+
+    /// A connection of the pool. Where PostgreSQL refuses the login, be it on connecting or with the first statement
+    /// as RDS Proxy does, the secret was probably rotated: it is read again, and then tried once more.
+    async fn connection(&self) -> Result<Object, PoolError> {
+        let tried_at = Instant::now();
+        let refused = match self.pool.get().await {
+            Err(error) if is_refused_login(&error) => error,
+            other => return other,
+        };
+        match self.secrets.refresh(tried_at).await {
+            Ok(true) => self.pool.get().await,
+            Ok(false) => Err(refused),
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "PostgreSQL refused the login, and the secret cannot be read again"
+                );
+                Err(refused)
+            }
+        }
     }
 
     /// The newest migration that the database has.
@@ -177,7 +211,7 @@ impl Db {
     /// # Errors
     /// PostgreSQL does not answer, or was never migrated.
     pub async fn schema_version(&self) -> Result<i32, Error> {
-        let rows = self.run("select max(version) from schema_migrations", &[]).await?;
+        let rows = self.run(Access::Read, "select max(version) from schema_migrations", &[]).await?;
         let version = rows.first().and_then(|row| row.try_get(0).ok());
         version.ok_or_else(|| Error::internal(anyhow!("the database has no schema: run the migrations")))
     }
@@ -205,6 +239,23 @@ async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
         }
     }
     Ok(())
+}
+
+/// Whether the connection is gone with the statement: cut, or its server's process told to end (class 57P).
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => code.code().starts_with("57P"),
+        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
+    }
+}
+
+/// Whether PostgreSQL does not accept who we say we are: class 28 as a whole, for RDS Proxy says 28000 where
+/// PostgreSQL says 28P01.
+fn is_refused_login(error: &PoolError) -> bool {
+    let (PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) = error else {
+        return false;
+    };
+    error.code().is_some_and(|code| code.code().starts_with("28"))
 }
 
 /// The driver's `Display` leaves the cause out.

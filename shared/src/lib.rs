@@ -44,6 +44,10 @@ pub use error::Error;
 pub use event::Request;
 pub use serve::{serve, serve_public, serve_readiness};
 
+/// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's
+/// network forgets those that idle for some 350 s and tells nobody, load balancers and firewalls sooner.
+pub const MAX_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The service's name, as health checks and Redis keys show it.
 pub const SERVICE: &str = "email_service";
 /// The service's version, as health checks show it.

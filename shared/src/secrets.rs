@@ -1,11 +1,12 @@
 //! The three secret values, and the Secrets Manager secret that holds them in production.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use aws_config::BehaviorVersion;
 use serde::Deserialize;
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::{Mutex, OnceCell, RwLock};
 use zeroize::Zeroizing;
 
 use crate::db::url::DatabaseUrl;
@@ -13,6 +14,10 @@ use crate::db::url::DatabaseUrl;
 /// The shortest signing key that is accepted, in bytes: RFC 7518, 3.2 asks of an HMAC key at least the size of
 /// the hash, which is 32 bytes for HS256.
 pub const MIN_SIGNING_KEY_BYTES: usize = 32;
+
+/// How long after a refused password was looked into it is not looked into again: with a password that nobody knows,
+/// each request would ask Secrets Manager, which charges for it and throttles us.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 
 /// A text that must not be printed; wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -98,13 +103,15 @@ impl Secrets {
 pub struct SecretStore {
     source: SecretSource,
     cached: RwLock<Option<Secrets>>,
+    /// When that was last done, well or not; locked meanwhile, so that of many requests at once one asks.
+    refreshed_at: Mutex<Option<Instant>>,
     manager: SecretsManager,
 }
 
 impl SecretStore {
     /// A store over where the configuration says the secrets are.
     pub fn new(source: SecretSource) -> Self {
-        Self { source, cached: RwLock::new(None), manager: SecretsManager::default() }
+        Self { source, cached: RwLock::default(), refreshed_at: Mutex::default(), manager: SecretsManager::default() }
     }
 
     /// The secrets; the first call may ask Secrets Manager.
@@ -123,18 +130,23 @@ impl SecretStore {
         }
     }
 
-    /// The secrets as they are now, after PostgreSQL refused the ones in hand: they were probably rotated.
-    /// `None` where they cannot change (environment variables).
+    /// Reads the secrets again, after PostgreSQL refused those of `tried_at`: they were probably rotated. Whether there
+    /// are others to try now: not where they cannot change (environment variables), nor where it was done shortly before.
     ///
     /// # Errors
     /// As [`SecretStore::get`].
-    pub async fn refresh(&self) -> anyhow::Result<Option<Secrets>> {
-        match &self.source {
-            SecretSource::Environment(_) => Ok(None),
-            SecretSource::SecretsManager { arn, database_url } => {
-                self.fetch(arn, database_url.as_ref()).await.map(Some)
-            }
+    pub async fn refresh(&self, tried_at: Instant) -> anyhow::Result<bool> {
+        let SecretSource::SecretsManager { arn, database_url } = &self.source else { return Ok(false) };
+        let mut refreshed_at = self.refreshed_at.lock().await;
+        if let Some(last) = *refreshed_at
+            && last.elapsed() < REFRESH_INTERVAL
+        {
+            return Ok(tried_at < last);
         }
+        tracing::warn!("PostgreSQL refused the login; reading the secret again");
+        let fetched = self.fetch(arn, database_url.as_ref()).await;
+        *refreshed_at = Some(Instant::now());
+        fetched.map(|_| true)
     }
 
     async fn fetch(&self, arn: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {

@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use lambda_http::http::{HeaderName, HeaderValue, header};
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 
+use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
 use crate::config::{Config, PublicConfig};
@@ -98,7 +99,7 @@ async fn start() -> anyhow::Result<(Config, App)> {
     log::start(config.public.log_level);
     let store = Arc::new(SecretStore::new(config.secrets.clone()));
     let secrets = store.get().await?;
-    let db = Db::new(store, config.concurrency).await?;
+    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;

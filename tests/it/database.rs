@@ -93,13 +93,7 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
     let servers = servers().await;
     let (postgres, redis) = (Proxy::to_port(servers.postgres.port()).await, Proxy::to_port(servers.redis.port()).await);
     let mut env = servers.env();
-    env.insert(
-        "DATABASE_URL",
-        servers
-            .postgres
-            .app_url("app")
-            .replace(&servers.postgres.port().to_string(), &postgres.address.port().to_string()),
-    );
+    env.insert("DATABASE_URL", postgres.url(&servers.postgres.app_url("app"), servers.postgres.port()));
     env.insert("REDIS_URL", format!("redis://{}", redis.address));
     let api = Api::start_as(env, PayloadVersion::V2, 1).await;
     let user = User::new();

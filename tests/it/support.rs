@@ -186,6 +186,12 @@ impl Api {
         accounts.iter().map(|account| account["emailAddress"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Sends a function's only process a signal by its name, such as `STOP`.
+    pub fn signal(&self, function: &str, signal: &str) {
+        let pid = self.gateway.pids(function).unwrap()[0].to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+
     /// All that the functions have written so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().unwrap().join("\n")

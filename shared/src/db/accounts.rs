@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::Db;
+use super::{Access, Db};
 use crate::account::{Account, AccountChange, AccountId, CredentialId, NewAccount};
 use crate::credential::{ALGORITHM, Credential};
 use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS};
@@ -76,6 +76,7 @@ impl Db {
     pub async fn list_accounts(&self, scope: &Scope, limit: i64, offset: i64) -> Result<Page, Error> {
         let rows = self
             .query(
+                Access::Read,
                 scope,
                 "select total, (account).* from list_accounts($1, $2, $3, $4)",
                 &[(&limit, Type::INT8), (&offset, Type::INT8)],
@@ -93,7 +94,9 @@ impl Db {
     /// # Errors
     /// See [`Db::list_accounts`].
     pub async fn find_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
-        let rows = self.query(scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
+        let rows = self
+            .query(Access::Read, scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
         found(&rows)
     }
 
@@ -106,6 +109,7 @@ impl Db {
         let (hash, salt) = (credential.hash_hex(), credential.salt_hex());
         let rows = self
             .query(
+                Access::Write,
                 scope,
                 "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
                 &[
@@ -141,6 +145,7 @@ impl Db {
             (credential.as_ref().map(Credential::hash_hex), credential.as_ref().map(Credential::salt_hex));
         let rows = self
             .query(
+                Access::Write,
                 scope,
                 own_or_foreign!(
                     "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
@@ -171,7 +176,9 @@ impl Db {
     /// # Errors
     /// See [`Db::list_accounts`].
     pub async fn disable_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
-        let rows = self.query(scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
+        let rows = self
+            .query(Access::Write, scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
         found(&rows)
     }
 }
