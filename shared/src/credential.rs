@@ -82,8 +82,13 @@ impl Credential {
     }
 
     fn with_salt(password: &Password, salt: Salt) -> Self {
-        let hash = Sha512::new().chain_update(password.0.as_bytes()).chain_update(salt.0).finalize();
-        Self { hash: hash.into(), salt }
+        let mut hash = [0; 64];
+        // In place, for the hasher holds the password's last bytes: it wipes itself, but not where it was moved from.
+        let mut hasher = Sha512::new();
+        hasher.update(password.0.as_bytes());
+        hasher.update(salt.0);
+        hasher.finalize_into_reset((&mut hash).into());
+        Self { hash, salt }
     }
 
     /// What a row holds, read back; `None` when it is not the two lower-case hex texts that were stored.
