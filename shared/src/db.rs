@@ -241,10 +241,11 @@ async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
     Ok(())
 }
 
-/// Whether the connection is gone with the statement: cut, or its server's process told to end (class 57P).
+/// Whether the connection is gone with the statement: cut, given up by a proxy (class 08), or its server's process
+/// told to end (class 57P).
 fn is_lost(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        Some(code) => code.code().starts_with("57P"),
+        Some(code) => code.code().starts_with("08") || code.code().starts_with("57P"),
         None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
     }
 }
