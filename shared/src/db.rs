@@ -165,16 +165,16 @@ impl Db {
                 // tasks come first, so that the pool knows of those that were closed.
                 tokio::task::yield_now().await;
             }
-            let client = lent.insert(self.lend().await?);
-            match client.query_typed(sql, params).await {
-                Err(error) if access == Access::Read && is_lost(&error) => {
-                    lent.take().map(Object::take);
-                    let client = lent.insert(self.lend().await?);
-                    client.query_typed(sql, params).await
+            let mut answer = lent.insert(self.lend().await?).query_typed(sql, params).await;
+            if answer.as_ref().is_err_and(is_lost) {
+                // The pool's others were quiet for as long.
+                lent.take().map(Object::take);
+                self.pool.retain(|_, _| false);
+                if access == Access::Read {
+                    answer = lent.insert(self.lend().await?).query_typed(sql, params).await;
                 }
-                other => other,
             }
-            .map_err(Error::from)
+            answer.map_err(Error::from)
         })
         .await;
         self.waited.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or_default(), Ordering::Relaxed);
@@ -255,10 +255,11 @@ async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
     Ok(())
 }
 
-/// Whether the connection is gone with the statement: cut, or its server's process told to end (class 57P).
+/// Whether the connection is gone with the statement: cut, given up by a proxy (class 08), or its server's process
+/// told to end (class 57P).
 fn is_lost(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        Some(code) => code.code().starts_with("57P"),
+        Some(code) => code.code().starts_with("08") || code.code().starts_with("57P"),
         None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
     }
 }

@@ -277,11 +277,13 @@ impl Exchange {
                 (Vec::from_iter(error.header()), body)
             }
         };
-        let mut headers = vec![
+        // Room for all of them.
+        let mut headers = Vec::with_capacity(24);
+        headers.extend([
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains")),
-        ];
+        ]);
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             headers.push((HeaderName::from_static("x-request-id"), id));
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use shared::db::Db;
@@ -311,12 +312,28 @@ async fn a_connection_that_was_closed_while_the_function_was_frozen_fails_no_wri
     }
 }
 
+/// The secrets of an environment.
+fn store(env: &BTreeMap<&str, String>) -> Arc<SecretStore> {
+    let text = |name| SecretText::new(env[name].clone());
+    let secrets = Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), text("JWT_SECRET_KEY")).unwrap();
+    Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))))
+}
+
+#[tokio::test]
+async fn connections_are_forgotten_together() {
+    let (proxy, env) = behind_a_proxy(servers().await).await;
+    let db = Db::new(store(&env), 4, shared::MAX_IDLE).await.unwrap();
+    let at_once = || join_all((0..4).map(|_| db.schema_version()));
+    assert!(at_once().await.iter().all(Result::is_ok));
+    proxy.strike(Fate::ResetOnUse).await;
+    assert_eq!(db.schema_version().await.unwrap(), shared::db::SCHEMA_VERSION);
+    assert!(at_once().await.iter().all(Result::is_ok));
+}
+
 #[tokio::test]
 async fn a_connection_that_was_unused_for_long_is_replaced_before_it_is_lent() {
     let (proxy, env) = behind_a_proxy(servers().await).await;
-    let text = |name| SecretText::new(env[name].clone());
-    let secrets = Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), text("JWT_SECRET_KEY")).unwrap();
-    let store = Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))));
+    let store = store(&env);
     let used = Db::new(store.clone(), 1, shared::MAX_IDLE).await.unwrap();
     let unused = Db::new(store, 1, Duration::ZERO).await.unwrap();
     for db in [&used, &unused] {

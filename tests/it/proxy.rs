@@ -53,12 +53,10 @@ impl Proxy {
         self.trips.swap(0, Ordering::SeqCst)
     }
 
-    /// Does this to the connections that there are; a reset is done on return.
+    /// Does this to the connections that there are, and returns when it is done. None may be made meanwhile.
     pub async fn strike(&self, fate: Fate) {
         self.fate.send_replace(fate);
-        if fate == Fate::Reset {
-            self.fate.closed().await;
-        }
+        self.fate.closed().await;
     }
 
     /// That URL of a server, but through here.
@@ -89,16 +87,20 @@ async fn connect(
             struck = fates.changed() => struck.unwrap(),
         }
     }
-    let fate = *fates.borrow();
-    match fate {
-        Fate::Silence => std::future::pending().await,
-        Fate::Reset => {}
-        Fate::ResetOnUse => client.readable().await.unwrap(),
-    }
     client.set_zero_linger().unwrap();
-    drop(client);
-    // Who waits for the reset waits for this.
-    drop(fates);
+    let fate = *fates.borrow();
+    // Who strikes waits until the last of these is dropped.
+    match fate {
+        Fate::Silence => {
+            drop(fates);
+            std::future::pending().await
+        }
+        Fate::Reset => drop((client, fates)),
+        Fate::ResetOnUse => {
+            drop(fates);
+            client.peek(&mut [0]).await.unwrap();
+        }
+    }
 }
 
 /// A round trip begins when the client sends something after the server has: however many packets that takes.

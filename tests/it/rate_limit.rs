@@ -198,22 +198,23 @@ async fn back_in_redis(api: &Api) {
 }
 
 #[tokio::test]
-async fn a_hung_redis_holds_up_one_request_and_no_more_than_100_ms() {
+async fn a_hung_redis_holds_up_one_request_a_second_and_no_more_than_100_ms() {
     let mut servers = Servers::start().await;
     let api = Api::start_as(limited(&servers), local::gateway::PayloadVersion::V2, 1).await;
     assert_eq!(list(&api, &User::new()).await.status, 200);
 
     servers.redis.pause().unwrap();
-    let mut waited = 0;
+    let (mut waited, started) = (0, Instant::now());
     for _ in 0..20 {
         let answer = list(&api, &User::new()).await;
         assert_eq!(answer.status, 200);
         let line = api.log_of(&answer).await;
         assert_eq!(line["rateLimitFallback"], json!(true));
         // The 100 ms are the service's own figure in its log; the rest is room for a busy machine.
-        waited += u32::from(line["durationMs"].as_f64().unwrap() >= 100.0);
+        waited += u64::from(line["durationMs"].as_f64().unwrap() >= 100.0);
     }
-    assert!(waited <= 2, "{waited} of 20 requests waited for a Redis that was known to be dead");
+    let most = 2 + started.elapsed().as_secs();
+    assert!(waited <= most, "{waited} of 20 requests waited for a Redis that was known to be dead");
 
     servers.redis.resume().unwrap();
     back_in_redis(&api).await;
