@@ -151,6 +151,12 @@ async fn issuer_audience_and_algorithm_are_as_configured() {
 async fn a_bad_configuration_stops_the_start_and_says_why() {
     for (name, value, reason) in [
         ("JWT_SECRET_KEY", "too short", "JWT_SECRET_KEY must be at least 32 bytes long"),
+        ("JWT_SECRET_KEY", "a signing key, long enough, and a line break\n", "JWT_SECRET_KEY must be without white"),
+        ("JWT_SECRET_KEY", "{{resolve:secretsmanager:key:SecretString}}", "JWT_SECRET_KEY must be the value itself"),
+        ("CORS_ORIGINS", ",", "CORS_ORIGINS must be origins such as https://app.example.com"),
+        ("CORS_ORIGINS", "http://localhost:99999", "CORS_ORIGINS must be origins such as https://app.example.com"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "DATABASE_URL must be an address with sslmode=verify-full"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "REDIS_URL must be an address with rediss://"),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "ALLOW_HEADER_AUTH must be unset or false in a deployed stack"),
         ("DATABASE_URL", "", "DATABASE_URL must be postgres://"),
         ("RATE_LIMIT_PER_MINUTE", "many", "RATE_LIMIT_PER_MINUTE must be a whole number"),

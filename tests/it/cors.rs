@@ -86,9 +86,15 @@ async fn other_origins_get_nothing() {
 #[tokio::test]
 async fn origins_are_as_configured() {
     let mut env = servers().await.env();
-    env.insert("CORS_ORIGINS", "https://app.example.com,https://admin.example.com".to_owned());
+    env.insert("CORS_ORIGINS", "https://app.example.com,https://Admin.example.com:443".to_owned());
     let api = Api::start(env).await;
-    for (origin, allowed) in [("https://app.example.com", true), ("https://admin.example.com", true), (ORIGIN, false)] {
+    for (origin, allowed) in [
+        ("https://app.example.com", true),
+        // As a browser writes it, however it was configured.
+        ("https://admin.example.com", true),
+        ("https://Admin.example.com:443", false),
+        (ORIGIN, false),
+    ] {
         let answer = api.get("/health").header("origin", origin).send().await;
         assert_eq!(allowed_origin(&answer), allowed.then_some(origin));
     }

@@ -46,6 +46,11 @@ impl DatabaseUrl {
         }
     }
 
+    /// Whether connections are over TLS, verified.
+    pub fn is_tls(&self) -> bool {
+        self.0.get_ssl_mode() == SslMode::Require
+    }
+
     /// The password in it, where there is one.
     pub fn password(&self) -> Option<&[u8]> {
         self.0.get_password()
