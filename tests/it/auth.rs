@@ -94,7 +94,11 @@ async fn forged_tokens_are_refused() {
     let with = |algorithm, key: &[u8]| {
         jsonwebtoken::encode(&Header::new(algorithm), &user.claims(), &EncodingKey::from_secret(key)).unwrap()
     };
+    let mut critical = Header::new(Algorithm::HS256);
+    critical.crit = Some(vec!["exp".to_owned()]);
+    let critical = jsonwebtoken::encode(&critical, &user.claims(), &EncodingKey::from_secret(JWT_KEY.as_bytes()));
     let mut forged = vec![
+        critical.unwrap(),
         format!("{head}.{payload}."),
         format!("{head}.{payload}"),
         format!("{head}.{victims_payload}.{signature}"),
@@ -110,9 +114,11 @@ async fn forged_tokens_are_refused() {
         user.token_with(json!({"exp": true})),
         user.token_with(json!({"nbf": now_seconds() + 60})),
         user.token_with(json!({"tenant_id": "1"})),
+        user.token_with(json!({"tenant_id": user.tenant.simple().to_string()})),
+        user.token_with(json!({"exp": now_seconds() as f64 - 0.4})),
         user.token_with(json!({"user_id": null})),
         user.token_with(json!({"role": "root"})),
-        "x".repeat(5000),
+        "x".repeat(8193),
     ];
     forged.extend(
         unsigned.iter().flat_map(|head| [format!("{head}.{payload}."), format!("{head}.{payload}.{signature}")]),
