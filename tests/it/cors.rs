@@ -24,7 +24,7 @@ async fn a_preflight_says_what_is_allowed_and_for_how_long() {
         assert_eq!(answer.header("access-control-allow-methods"), Some("GET, POST, PUT, DELETE, OPTIONS"));
         assert_eq!(
             answer.header("access-control-allow-headers"),
-            Some("Content-Type, Authorization, X-Tenant-ID, X-User-ID, X-User-Role")
+            Some("Content-Type, Authorization, X-Tenant-ID, X-User-ID, X-User-Role, Idempotency-Key")
         );
         assert!(answer.header("access-control-max-age").unwrap().parse::<u32>().unwrap() > 0);
         assert_eq!(answer.header("x-ratelimit-limit"), None, "preflights are not counted");
@@ -57,6 +57,7 @@ async fn answers_good_and_bad_are_readable_and_so_are_their_headers() {
             "Retry-After",
             "Location",
             "X-Request-Id",
+            "Idempotency-Replayed",
         ] {
             assert!(exposed.split(", ").any(|exposed| exposed == name), "{name}");
         }

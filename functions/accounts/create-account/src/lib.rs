@@ -5,6 +5,9 @@ use shared::http::StatusCode;
 use shared::validation::Fields;
 use shared::{Call, Error, Reply};
 
+/// The path of this endpoint.
+const COLLECTION: &str = "/api/accounts";
+
 /// Reads the body's fields.
 ///
 /// # Errors
@@ -55,7 +58,9 @@ pub fn read(mut fields: Fields) -> Result<NewAccount, Error> {
 pub async fn handler(call: Call) -> Result<Reply, Error> {
     let new = read(call.body()?)?;
     let account = call.db.insert_account(&call.identity.scope, &new).await?;
-    Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("/api/accounts/{}", account.id))
+    // Clients resolve it against the host alone, so a stage or a base path must stand in it, too.
+    let base = call.request.base_of(COLLECTION);
+    Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("{base}{COLLECTION}/{}", account.id))
 }
 
 #[cfg(test)]
