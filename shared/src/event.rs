@@ -35,7 +35,8 @@ impl<'de> Deserialize<'de> for Event {
 struct Parts {
     headers: Option<Pairs>,
     path_parameters: Option<Pairs>,
-    query_string_parameters: Option<Pairs>,
+    /// Read only where nothing else has the parameters: an HTTP API sends them twice.
+    query_string_parameters: Option<Box<RawValue>>,
     request_context: RequestContext,
     body: Option<Zeroizing<String>>,
     is_base64_encoded: bool,
@@ -195,14 +196,14 @@ fn headers(single: Pairs, multiple: Lists) -> Pairs {
 }
 
 /// Query parameters of an event without the raw text. The lists have every value, the pairs one or all joined.
-fn parameters(single: Option<Pairs>, multiple: Option<Lists>, are_encoded: bool) -> Vec<(String, String)> {
+fn parameters(single: Option<Box<RawValue>>, multiple: Option<Lists>, are_encoded: bool) -> Vec<(String, String)> {
     let multiple = multiple.unwrap_or_default();
     let mut pairs: Vec<_> = multiple
         .into_iter()
         .flat_map(|(name, values)| values.into_iter().flatten().flatten().map(move |value| (name.clone(), value)))
         .collect();
     if pairs.is_empty() {
-        pairs = single.unwrap_or_default().0;
+        pairs = single.and_then(|single| serde_json::from_str::<Pairs>(single.get()).ok()).unwrap_or_default().0;
     }
     if are_encoded {
         let raw: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
