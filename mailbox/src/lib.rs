@@ -183,8 +183,10 @@ impl Settings {
         let session = Session::new(TRY_TIME, TRY_BYTES);
         let try_one = async |server: &Server, username: &str, password: &Password| {
             let secret = Secret::Password(Zeroizing::new(password.reveal().to_owned()));
-            let login = Login { username: username.to_owned(), secret };
-            let outcome = try_login(connector, server, &login, session).await;
+            let outcome = match Login::new(username, secret) {
+                Ok(login) => try_login(connector, server, &login, session).await,
+                Err(error) => Err(error),
+            };
             if let Err(error) = &outcome {
                 let service = server.protocol.as_str();
                 tracing::info!(service, code = error.code.as_str(), detail = error.detail, "sign_in_failed");

@@ -2,6 +2,7 @@
 //! of operations below. A test compares its routes with `template.yaml`, another one `openapi.json` with it.
 
 use anyhow::{Context, Result};
+use health_ready::UNAVAILABLE;
 use serde_json::{Map, Value, json};
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::auth::NOBODY;
@@ -219,6 +220,12 @@ fn operations() -> Vec<Operation> {
                 ),
             )],
         ),
+        head(
+            "/health",
+            "healthHead",
+            "Is the process alive? Without a body",
+            vec![(200, json!({"description": "It is."}))],
+        ),
         public(
             "/health/ready",
             "healthReady",
@@ -226,15 +233,14 @@ fn operations() -> Vec<Operation> {
             "health",
             vec![
                 (200, json_answer("It can; `degraded` without Redis.", "Readiness", readiness("healthy", "healthy"))),
-                (
-                    503,
-                    json_answer(
-                        "PostgreSQL does not answer, or its schema is outdated.",
-                        "Readiness",
-                        readiness("unavailable", "unavailable"),
-                    ),
-                ),
+                (503, not_ready()),
             ],
+        ),
+        head(
+            "/health/ready",
+            "healthReadyHead",
+            "Can the service do its work? Without a body",
+            vec![(200, json!({"description": "It can."})), (503, json!({"description": "It cannot."}))],
         ),
         public(
             "/openapi.json",
@@ -251,16 +257,33 @@ fn operations() -> Vec<Operation> {
             "docs",
             "This document, for people",
             "reference",
-            vec![(
-                200,
-                json!({
-                    "description": "A page that loads nothing from elsewhere.",
-                    "content": {"text/html; charset=utf-8": {"schema": {"type": "string"}}},
-                    "headers": {"Content-Security-Policy": {"schema": {"type": "string"}}},
-                }),
-            )],
+            vec![
+                (
+                    200,
+                    json!({
+                        "description": "A page that loads nothing from elsewhere, compressed for who accepts gzip.",
+                        "content": {"text/html; charset=utf-8": {"schema": {"type": "string"}}},
+                        "headers": page_headers(),
+                    }),
+                ),
+                (
+                    304,
+                    json!({"description": "The page that `If-None-Match` names is current.", "headers": page_headers()}),
+                ),
+            ],
         ),
     ]
+}
+
+/// The one answer that may be cached.
+fn page_headers() -> Value {
+    let header = |example: &str| json!({"schema": {"type": "string"}, "example": example});
+    json!({
+        "Cache-Control": header("public, max-age=3600"),
+        "Content-Security-Policy": header("default-src 'none'"),
+        "ETag": header("\"jwX3gSvZ4Y\""),
+        "Vary": header("Origin, Accept-Encoding"),
+    })
 }
 
 fn public(
@@ -283,6 +306,12 @@ fn public(
         answers,
         refusals,
     }
+}
+
+/// As a monitor asks for it. Even a failure has no body.
+fn head(path: &'static str, id: &'static str, summary: &'static str, mut answers: Vec<(u16, Value)>) -> Operation {
+    answers.push((500, json!({"description": "Internal server error"})));
+    Operation { method: "head", refusals: Vec::new(), ..public(path, id, summary, "health", answers) }
 }
 
 impl Operation {
@@ -344,9 +373,12 @@ const COMMON_HEADERS_AND_LIMITS: [&str; 10] = [
     "RateLimit-Policy",
 ];
 
+/// Adds these headers, but for those that the answer describes itself.
 fn refer_to(answer: &mut Value, headers: &[&str]) {
     for name in headers {
-        answer["headers"][*name] = json!({"$ref": format!("#/components/headers/{name}")});
+        if answer["headers"][*name].is_null() {
+            answer["headers"][*name] = json!({"$ref": format!("#/components/headers/{name}")});
+        }
     }
 }
 
@@ -395,6 +427,19 @@ fn created() -> Value {
     answer
 }
 
+/// What every refusal has, and the state beside it.
+fn not_ready() -> Value {
+    let mut example = readiness("unavailable", "unavailable");
+    example["error"] = UNAVAILABLE.into();
+    example["message"] = health_ready::NOT_READY.into();
+    example["requestId"] = REQUEST_ID.into();
+    let schema = json!({"allOf": [{"$ref": "#/components/schemas/Error"}, {"$ref": "#/components/schemas/Readiness"}]});
+    json!({
+        "description": "PostgreSQL does not answer, or its schema is outdated.",
+        "content": {"application/json": {"schema": schema, "example": example}},
+    })
+}
+
 fn readiness(status: &str, postgresql: &str) -> Value {
     json!({
         "status": status, "service": "email_service", "version": VERSION,
@@ -438,7 +483,7 @@ fn schemas() -> Result<Value> {
         .iter()
         .flat_map(|o| o.refusals.iter().map(|(_, error)| error.status().1).collect::<Vec<_>>())
         .collect();
-    kinds.push(Error::MethodNotAllowed { allow: String::new() }.status().1);
+    kinds.extend([Error::MethodNotAllowed { allow: String::new() }.status().1, UNAVAILABLE]);
     kinds.sort_unstable();
     kinds.dedup();
     error["properties"]["error"]["enum"] = json!(kinds);

@@ -94,6 +94,8 @@ pub struct PublicCall {
 
 /// A request of anybody for the state of what we depend on.
 pub struct ReadinessCall {
+    /// The request's id, for the answer.
+    pub request_id: String,
     /// PostgreSQL; without a scope it shows no row.
     pub db: Db,
     /// Redis.
@@ -162,10 +164,12 @@ fn is_json(content_type: &str) -> bool {
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Headers beside those that every answer has. A `Content-Type` here takes the place of JSON's.
+    /// Headers beside those that every answer has. One of the same name takes the other's place.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON unless the headers say otherwise, or empty.
     pub body: String,
+    /// Whether the body is in base64: what is no text, such as something compressed, must be.
+    pub is_base64_encoded: bool,
 }
 
 impl Reply {
@@ -175,7 +179,12 @@ impl Reply {
     /// The value has no JSON form, which no type of ours lacks.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Error> {
         let body = serde_json::to_string(body).map_err(Error::internal)?;
-        Ok(Self { status, headers: Vec::new(), body })
+        Ok(Self::text(status, Vec::new(), body))
+    }
+
+    /// Answers with text, of the type that the headers say.
+    pub fn text(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: String) -> Self {
+        Self { status, headers, body, is_base64_encoded: false }
     }
 
     /// Says where the thing that was made is.

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use jsonwebtoken::Algorithm;
-use lambda_http::http::{HeaderValue, Uri};
+use lambda_http::http::HeaderValue;
 use tracing::level_filters::LevelFilter;
+use url::Url;
 
+use crate::db::url::DatabaseUrl;
 use crate::sealing::{PrivateKeys, PublicKey};
-use crate::secrets::{SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets};
+use crate::secrets::{RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets, Transport};
 
 /// What a function needs that knows no caller (health, the default route).
 #[derive(Debug, Clone)]
@@ -141,9 +143,12 @@ impl MigrationConfig {
     /// # Errors
     /// Names every missing or bad variable and what it must be.
     pub fn from_env() -> anyhow::Result<Self> {
-        let mut vars = Variables::of_process();
+        Self::read(Variables::of_process())
+    }
+
+    fn read(mut vars: Variables) -> anyhow::Result<Self> {
         let config = Self {
-            owner_database_url: vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database"),
+            owner_database_url: owner_database_url(&mut vars),
             owner_secret_arn: vars.get("OWNER_SECRET_ARN"),
             retention_days: vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
                 v.parse().ok().map(NonZeroU32::new)
@@ -218,7 +223,10 @@ fn public(vars: &mut Variables) -> PublicConfig {
             "CORS_ORIGINS",
             "origins such as https://app.example.com, comma-separated, without path or wildcard",
             vec![HeaderValue::from_static("http://localhost:3000")],
-            |v| v.split(',').map(str::trim).filter(|o| !o.is_empty()).map(origin).collect(),
+            |v| {
+                let origins = v.split(',').map(str::trim).filter(|o| !o.is_empty()).map(origin);
+                origins.collect::<Option<Vec<_>>>().filter(|origins| !origins.is_empty())
+            },
         ),
         log_level: vars.parsed("LOG_LEVEL", "error, warn, info, debug, trace or off", LevelFilter::INFO, |v| {
             match v.to_ascii_lowercase().as_str() {
@@ -230,29 +238,33 @@ fn public(vars: &mut Variables) -> PublicConfig {
     }
 }
 
-/// An origin is scheme, host and port and nothing else: what a browser sends in `Origin`.
+/// An origin is scheme, host and port and nothing else. Kept as a browser writes it in `Origin` (the WHATWG's URL
+/// standard): in lower case, letters of other scripts as A-labels, without the scheme's own port.
 fn origin(text: &str) -> Option<HeaderValue> {
-    let uri: Uri = text.parse().ok()?;
-    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-    let exact = format!("{scheme}://{authority}");
-    (exact == text && matches!(scheme, "http" | "https") && !text.contains(['@', '*']))
-        .then(|| HeaderValue::from_str(text).ok())
-        .flatten()
+    let (_, host_and_port) = text.split_once("://")?;
+    if host_and_port.contains(['/', '\\', '?', '#', '@', '*']) || text.contains(char::is_whitespace) {
+        return None;
+    }
+    let url = Url::parse(text).ok()?;
+    let origin = url.origin().ascii_serialization();
+    matches!(url.scheme(), "http" | "https").then(|| HeaderValue::try_from(origin).ok()).flatten()
 }
 
 fn secrets(vars: &mut Variables) -> SecretSource {
+    let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
     if let Some(arn) = vars.get("SECRET_ARN") {
         return SecretSource::SecretsManager(SecretPlace {
             arn,
             mail_arn: vars.get("MAIL_SECRET_ARN"),
             database_url: vars.get("DATABASE_URL").map(SecretText::new),
+            transport,
         });
     }
     let database_url = vars.required("DATABASE_URL", "postgres://user:password@host:port/database (or set SECRET_ARN)");
     let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
     let jwt_secret_key =
-        vars.required("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
-    match Secrets::new(&database_url, redis_url, jwt_secret_key) {
+        vars.required_whole("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
+    match Secrets::new(&database_url, redis_url, jwt_secret_key, transport) {
         Ok(mut secrets) => {
             secrets.sealing_private_keys = vars
                 .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
@@ -268,11 +280,20 @@ fn secrets(vars: &mut Variables) -> SecretSource {
     }
 }
 
-/// Header authentication proves nothing, so a deployed stack refuses it. `sam local` imitates Lambda and says so.
+fn owner_database_url(vars: &mut Variables) -> SecretText {
+    let url = vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database");
+    if url.is_unresolved() {
+        vars.fault("OWNER_DATABASE_URL", RESOLVED);
+    } else if vars.is_deployed() && DatabaseUrl::parse(url.reveal()).is_some_and(|url| !url.is_tls()) {
+        vars.fault("OWNER_DATABASE_URL", "an address with sslmode=verify-full (or require) in a deployed stack");
+    }
+    url
+}
+
+/// Header authentication proves nothing, so a deployed stack refuses it.
 fn allow_headers(vars: &mut Variables) -> bool {
     let allowed = vars.parsed("ALLOW_HEADER_AUTH", "true or false", false, |v| v.to_ascii_lowercase().parse().ok());
-    let sam_local = vars.get("AWS_SAM_LOCAL").is_some_and(|v| v == "true");
-    if allowed && vars.is_on_lambda() && !sam_local {
+    if allowed && vars.is_deployed() {
         vars.fault("ALLOW_HEADER_AUTH", "unset or false in a deployed stack: anybody could claim to be anybody");
     }
     allowed
@@ -305,8 +326,18 @@ impl Variables {
         ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"].iter().any(|name| self.get(name).is_some())
     }
 
+    /// On Lambda itself: `sam local` imitates Lambda and says so.
+    fn is_deployed(&self) -> bool {
+        self.is_on_lambda() && self.get("AWS_SAM_LOCAL").as_deref() != Some("true")
+    }
+
     fn required(&mut self, name: &'static str, meaning: &str) -> SecretText {
-        let value = self.get(name);
+        SecretText::new(self.required_whole(name, meaning).reveal().trim().to_owned())
+    }
+
+    /// With the white space around it.
+    fn required_whole(&mut self, name: &'static str, meaning: &str) -> SecretText {
+        let value = (self.lookup)(name).filter(|value| !value.trim().is_empty());
         if value.is_none() {
             self.fault(name, meaning);
         }
@@ -418,7 +449,7 @@ mod tests {
         for reserved in ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"] {
             assert!(read(&[allowed, (reserved, "x")]).unwrap_err().contains("ALLOW_HEADER_AUTH"));
             assert!(read(&[allowed, (reserved, "x"), ("AWS_SAM_LOCAL", "true")]).unwrap().auth.allow_headers);
-            assert!(!read(&[(reserved, "x")]).unwrap().auth.allow_headers);
+            assert!(!read(&[(reserved, "x")]).unwrap_err().contains("ALLOW_HEADER_AUTH"));
         }
     }
 
@@ -426,8 +457,81 @@ mod tests {
     fn origins_are_exact() {
         let config = read(&[("CORS_ORIGINS", "https://a.example.com, http://localhost:5173")]).unwrap();
         assert_eq!(config.public.cors_origins, ["https://a.example.com", "http://localhost:5173"]);
-        for bad in ["https://a.example.com/", "a.example.com", "https://*.example.com", "ftp://a.example.com", "null"] {
+        for bad in [
+            "https://a.example.com/",
+            "https://a.example.com?",
+            "https://user@a.example.com",
+            "https:a.example.com",
+            "a.example.com",
+            "https://*.example.com",
+            "https://a.exa\tmple.com",
+            "ftp://a.example.com",
+            "http://localhost:99999",
+            "http://",
+            "null",
+            "*",
+            ",",
+            " , ,",
+            "https://a.example.com,http://localhost:99999",
+        ] {
             assert!(read(&[("CORS_ORIGINS", bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_kept_as_browsers_write_them() {
+        for (given, sent) in [
+            ("HTTPS://App.Example.COM", "https://app.example.com"),
+            ("https://app.example.com:443", "https://app.example.com"),
+            ("http://app.example.com:80", "http://app.example.com"),
+            ("http://app.example.com:443", "http://app.example.com:443"),
+            ("https://bücher.example", "https://xn--bcher-kva.example"),
+            ("http://[0:0::1]:3000", "http://[::1]:3000"),
+        ] {
+            assert_eq!(read(&[("CORS_ORIGINS", given)]).unwrap().public.cors_origins, [sent], "{given}");
+        }
+    }
+
+    #[test]
+    fn a_signing_key_is_taken_whole_or_refused() {
+        for key in ["0123456789abcdef0123456789abcdef\n", " 0123456789abcdef0123456789abcdef"] {
+            let error = read(&[("JWT_SECRET_KEY", key)]).unwrap_err();
+            assert!(error.contains("JWT_SECRET_KEY must be without white space"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_reference_that_nobody_resolved_stops_the_start() {
+        let reference = "{{resolve:secretsmanager:service:SecretString:JWT_SECRET_KEY}}";
+        let error = read(&[("JWT_SECRET_KEY", reference)]).unwrap_err();
+        assert!(error.contains("JWT_SECRET_KEY must be the value itself"), "{error}");
+    }
+
+    #[test]
+    fn a_deployed_stack_reaches_both_servers_over_tls_alone() {
+        let tls = [("DATABASE_URL", "postgres://app:pw@h/db?sslmode=require"), ("REDIS_URL", "rediss://h")];
+        for reserved in ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"] {
+            let error = read(&[(reserved, "x")]).unwrap_err();
+            assert!(error.contains("DATABASE_URL must be") && error.contains("REDIS_URL must be"), "{error}");
+            assert!(read(&[tls[0], tls[1], (reserved, "x")]).is_ok());
+            assert!(read(&[(reserved, "x"), ("AWS_SAM_LOCAL", "true")]).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_migration_knows_its_address_and_reaches_it_over_tls_alone() {
+        let read = |overrides: &[(&str, &str)]| {
+            let vars: std::collections::HashMap<String, String> =
+                GOOD.iter().chain(overrides).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            MigrationConfig::read(Variables::new(move |name| vars.get(name).cloned())).map_err(|e| e.to_string())
+        };
+        let plain = ("OWNER_DATABASE_URL", "postgres://owner@h/db");
+        assert!(read(&[plain]).is_ok());
+        for bad in [
+            vec![("OWNER_DATABASE_URL", "postgres://owner:{{resolve:ssm:x}}@h/db")],
+            vec![plain, ("AWS_LAMBDA_LOG_GROUP_NAME", "x")],
+        ] {
+            assert!(read(&bad).unwrap_err().contains("OWNER_DATABASE_URL must be"), "{bad:?}");
         }
     }
 

@@ -81,7 +81,7 @@ pub struct RequestLine<'a> {
 }
 
 impl RequestLine<'_> {
-    /// Writes the line, as the log's level allows.
+    /// Writes the line, as the log's level allows. Metrics do not depend on it: without the line they stand alone.
     pub fn write(&self) {
         // `tracing` has no nested values, which metrics need; otherwise the line is like its own.
         #[derive(Serialize)]
@@ -97,17 +97,24 @@ impl RequestLine<'_> {
             _ => ("INFO", tracing::enabled!(Level::INFO)),
         };
         if !enabled {
+            if let Some(metrics) = &self.metrics {
+                write_line(metrics);
+            }
             return;
         }
         let mut timestamp = String::new();
         // Neither writing to a string nor to our standard output can fail in a way that we could report.
         let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-        // Room for a usual line, which otherwise moves four times as it grows.
-        let mut line = Vec::with_capacity(2048);
-        if serde_json::to_writer(&mut line, &Line { timestamp, level, message: "request", request: self }).is_ok() {
-            line.push(b'\n');
-            let _ = std::io::stdout().lock().write_all(&line);
-        }
+        write_line(&Line { timestamp, level, message: "request", request: self });
+    }
+}
+
+fn write_line(value: &impl Serialize) {
+    // Room for a usual line, which otherwise moves four times as it grows.
+    let mut line = Vec::with_capacity(2048);
+    if serde_json::to_writer(&mut line, value).is_ok() {
+        line.push(b'\n');
+        let _ = std::io::stdout().lock().write_all(&line);
     }
 }
 

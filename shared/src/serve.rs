@@ -85,7 +85,8 @@ where
 {
     let (config, app) = start().await?;
     run(config.public, move |front, event| {
-        let call = ReadinessCall { db: app.db.clone(), redis: app.redis.clone() };
+        let request_id = event.context.request_id.clone();
+        let call = ReadinessCall { request_id, db: app.db.clone(), redis: app.redis.clone() };
         let handler = handler.clone();
         async move { respond_public(&front, |_| handler(call), event).await }
     })
@@ -269,14 +270,18 @@ impl Exchange {
             Err(error) => (error.status().0, Some(error)),
         };
         self.log(status.as_u16(), error);
-        let (own_headers, body) = match outcome {
-            Ok(reply) => (reply.headers, reply.body),
+        let (own_headers, mut body, is_base64_encoded) = match outcome {
+            Ok(reply) => (reply.headers, reply.body, reply.is_base64_encoded),
             Err(error) => {
                 // The envelope is strings and numbers: it always has a JSON form.
                 let body = serde_json::to_string(&error.envelope(&self.request_id)).unwrap_or_default();
-                (Vec::from_iter(error.header()), body)
+                (Vec::from_iter(error.header()), body, false)
             }
         };
+        // Whatever the answer is, this method asks for its head alone (RFC 9110, 9.3.2).
+        if self.method == "HEAD" {
+            body.clear();
+        }
         // Room for all of them.
         let mut headers = Vec::with_capacity(24);
         headers.extend([
@@ -289,16 +294,15 @@ impl Exchange {
         }
         headers.extend(self.decision.iter().flat_map(Decision::headers));
         headers.extend(self.cors_headers);
-        // The one page that we serve names its own.
-        if !own_headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
-            headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        }
+        headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        // The one page that we serve has a type, and a time to be cached, of its own.
+        headers.retain(|(general, _)| own_headers.iter().all(|(own, _)| own != general));
         headers.extend(own_headers);
         Response {
             status_code: status.as_u16(),
             headers,
             body,
-            is_base64_encoded: false,
+            is_base64_encoded,
             cookies: self.is_format_2.then_some([]),
         }
     }
@@ -392,6 +396,25 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count, "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn a_head_has_no_body_whatever_the_answer() {
+        for outcome in [Reply::json(StatusCode::OK, &"x"), Err(Error::NotFound("nothing here"))] {
+            let mut head = event();
+            head.payload = serde_json::from_str(r#"{"requestContext":{"http":{"method":"HEAD"}}}"#).unwrap();
+            let response = respond_public(&front(), |_| std::future::ready(outcome), head).await;
+            assert_eq!((response.body.as_str(), header(&response, "content-type")), ("", Some("application/json")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_of_its_own_takes_the_place_of_the_general_one() {
+        let own = vec![(header::CACHE_CONTROL, HeaderValue::from_static("public"))];
+        let reply = Ok(Reply::text(StatusCode::OK, own, String::new()));
+        let response = respond_public(&front(), |_| std::future::ready(reply), event()).await;
+        let values: Vec<_> = response.headers.iter().filter(|(name, _)| name == header::CACHE_CONTROL).collect();
+        assert!(values.len() == 1 && values[0].1 == "public", "{values:?}");
     }
 
     #[tokio::test]

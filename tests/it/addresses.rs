@@ -35,7 +35,7 @@ async fn api_of(database: &str, more: &[(&'static str, &str)]) -> Api {
 async fn two_spellings_of_one_address_are_one_whatever_the_locale_of_the_database() {
     let database = database_of_character_type_c("character_type_c").await;
     let postgres = &servers().await.postgres;
-    migrate::apply(&postgres.owner_url(&database), Some(&postgres.app_url(&database))).await.unwrap();
+    migrate::apply(&postgres.owner_url(&database), &postgres.role_urls(&database)).await.unwrap();
     let (other_locale, api) = (api_of(&database, &[]).await, api().await);
     for api in [api, &other_locale] {
         let user = User::new();
@@ -115,7 +115,7 @@ async fn older_accounts_get_their_keys_while_the_functions_of_the_release_before
         .await
         .unwrap();
 
-    assert!(!migrate::apply(&owner_url, Some(&app_url)).await.unwrap().is_empty());
+    assert!(!migrate::apply(&owner_url, &[app_url.clone()]).await.unwrap().is_empty());
     let keys = |user: User| {
         let owner = &owner;
         async move {
@@ -157,7 +157,7 @@ async fn older_accounts_get_their_keys_while_the_functions_of_the_release_before
     api.put(&third, json!({"emailAddress": "jürgen@example.com"})).by(&user).send().await.is_refused(409);
     // The next run gives what SQL could not know, and what is free by then.
     assert_eq!(api.delete(&format!("/api/accounts/{}", of_user[1].2)).by(&user).send().await.status, 200);
-    assert!(migrate::apply(&owner_url, None).await.unwrap().is_empty());
+    assert!(migrate::apply(&owner_url, &[]).await.unwrap().is_empty());
     let keys: BTreeMap<_, _> = keys(user).await.into_iter().map(|(_, key, id)| (id, key)).collect();
     assert_eq!(keys[&of_user[2].2], "jürgen@example.com");
     assert_eq!(keys[&of_user[3].2], own(3));
@@ -178,7 +178,7 @@ async fn an_interrupted_migration_is_ended_by_the_next_run() {
         )
         .await
         .unwrap();
-    assert!(migrate::apply(&owner_url, None).await.unwrap().is_empty());
+    assert!(migrate::apply(&owner_url, &[]).await.unwrap().is_empty());
     let indexes = "select indexrelid::regclass::text, indisvalid, indexprs is null from pg_index
                    where indexrelid::regclass::text ~ 'address_key|disabled' order by 1";
     let found = owner.query(indexes, &[]).await.unwrap();

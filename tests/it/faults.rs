@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use shared::db::Db;
-use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets};
+use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -315,7 +315,8 @@ async fn a_connection_that_was_closed_while_the_function_was_frozen_fails_no_wri
 /// The secrets of an environment.
 fn store(env: &BTreeMap<&str, String>) -> Arc<SecretStore> {
     let text = |name| SecretText::new(env[name].clone());
-    let secrets = Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), text("JWT_SECRET_KEY")).unwrap();
+    let secrets =
+        Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), text("JWT_SECRET_KEY"), Transport::Any).unwrap();
     Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))))
 }
 

@@ -170,6 +170,10 @@ async fn a_password_that_nobody_knows_does_not_flood_secrets_manager() {
 async fn an_unusable_secret_stops_the_start_and_says_why() {
     let moto = Moto::start().await;
     let arn = moto.create("service", &json!({"DATABASE_URL": "postgres://secret-value@h/d"})).await;
+    let secret = json!({
+        "DATABASE_URL": "postgres://secret-value@h/d", "REDIS_URL": "rediss://:{{resolve:secret-value}}@h", "JWT_SECRET_KEY": JWT_KEY
+    });
+    let unresolved = moto.create("unresolved", &secret).await;
     let env = |arn: String| {
         let mut env = aws(&moto);
         env.insert("SECRET_ARN", arn);
@@ -177,6 +181,7 @@ async fn an_unusable_secret_stops_the_start_and_says_why() {
     };
     for (arn, reason) in [
         (arn.clone(), "must be a JSON object with the strings DATABASE_URL"),
+        (unresolved, "REDIS_URL must be the value itself"),
         (format!("{arn}-unknown"), "cannot read the secret"),
     ] {
         let api = Api::start(env(arn)).await;

@@ -29,7 +29,8 @@ fn every_function_has_one_resource_a_route_an_event_file_and_a_row_in_the_readme
     for function in functions() {
         assert!(readme.contains(&format!("| `{}` |", function.binary)), "{} has no row in README.md", function.binary);
         if function.binary != "migrate" {
-            assert_eq!(function.routes.len(), if function.binary == "docs" { 2 } else { 1 }, "{}", function.binary);
+            let two = ["docs", "health", "health-ready"].contains(&function.binary.as_str());
+            assert_eq!(function.routes.len(), if two { 2 } else { 1 }, "{}", function.binary);
             assert!(
                 Path::new(&local::workspace_root().join(format!("tests/events/{}.json", function.binary))).exists()
             );
@@ -71,8 +72,13 @@ fn cargo_lambda_watch_has_the_routes_of_the_template() {
                 .nth(1)
                 .unwrap_or_else(|| panic!("{} is missing", route.path));
             let entry = entry.split("\n\"").next().unwrap();
-            let listed = entry.contains(&format!("method = \"{}\", function = \"{}\"", route.method, function.binary));
-            assert!(listed || entry.trim() == format!("\"{}\"", function.binary), "{route:?}: {entry}");
+            let listed = format!("method = \"{}\", function = \"{}\"", route.method, function.binary);
+            assert!(entry.contains(&listed), "{route:?}: {entry}");
+            assert!(
+                entry.contains(r#"method = "OPTIONS", function = "default-route""#),
+                "{}: no preflight",
+                route.path
+            );
         }
     }
 }
@@ -198,7 +204,8 @@ fn only_the_configuration_reads_the_environment() {
         .iter()
         .chain(&sources(&local::workspace_root().join("functions")))
     {
-        if !source.ends_with("shared/src/config.rs") {
+        // A build script runs where it is built, and Cargo speaks to it in this way alone.
+        if !source.ends_with("shared/src/config.rs") && !source.ends_with("/build.rs") {
             let text = fs::read_to_string(source).unwrap();
             assert!(!text.contains("env::var"), "{source}");
         }
@@ -232,6 +239,18 @@ fn every_migration_is_recorded_under_its_file_name_in_order() {
         (1..=files.len().try_into().unwrap()).collect::<Vec<_>>()
     );
     assert_eq!(embedded.into_iter().map(|(_, name)| name).collect::<BTreeSet<_>>(), files.into_iter().collect());
+}
+
+#[test]
+fn the_reference_has_a_throttle_of_its_own() {
+    let settings = template("template.yaml")["Resources"]["HttpApi"]["Properties"]["RouteSettings"].clone();
+    let docs = functions().into_iter().find(|function| function.binary == "docs").unwrap();
+    assert_eq!(settings.as_object().unwrap().len(), docs.routes.len());
+    for route in docs.routes {
+        let settings = &settings[format!("{} {}", route.method, route.path)];
+        let limits = [&settings["ThrottlingRateLimit"], &settings["ThrottlingBurstLimit"]];
+        assert!(limits.iter().all(|limit| limit.as_u64().is_some_and(|n| n > 0)), "{route:?}: {settings}");
+    }
 }
 
 #[test]

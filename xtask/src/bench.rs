@@ -159,6 +159,8 @@ impl Bench {
             ("RATE_LIMIT_PER_MINUTE", u32::MAX.to_string()),
             // As on Lambda: the log lines carry metrics.
             ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+            // Otherwise they would insist on TLS, as they do there.
+            ("AWS_SAM_LOCAL", "true".to_owned()),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }

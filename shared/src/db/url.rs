@@ -59,6 +59,11 @@ impl DatabaseUrl {
         self.0.get_user()
     }
 
+    /// Whether connections are over TLS, verified.
+    pub fn is_tls(&self) -> bool {
+        self.0.get_ssl_mode() == SslMode::Require
+    }
+
     /// The password in it, where there is one.
     pub fn password(&self) -> Option<&[u8]> {
         self.0.get_password()

@@ -7,6 +7,9 @@ use shared::http::StatusCode;
 use shared::sealing::PublicKey;
 use shared::{Call, Error, Reply};
 
+/// The path of this endpoint.
+const COLLECTION: &str = "/api/accounts";
+
 /// Answers one request.
 ///
 /// # Errors
@@ -15,5 +18,7 @@ use shared::{Call, Error, Reply};
 pub async fn handler(call: Call, key: Arc<PublicKey>) -> Result<Reply, Error> {
     let new = NewAccount::read(call.body()?)?;
     let account = call.db.insert_account(&call.identity.scope, &new, &key, call.accounts_per_user).await?;
-    Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("/api/accounts/{}", account.id))
+    // Clients resolve it against the host alone, so a stage or a base path must stand in it, too.
+    let base = call.request.base_of(COLLECTION);
+    Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("{base}{COLLECTION}/{}", account.id))
 }
