@@ -18,7 +18,7 @@ pub const MIN_SIGNING_KEY_BYTES: usize = 32;
 /// knows.
 const REFERENCE: &str = "{{resolve:";
 
-/// What a value with a [`REFERENCE`] in it must be instead.
+/// What a value that is such a reference must be instead.
 pub const RESOLVED: &str = "the value itself: this is a {{resolve:…}} reference that nobody resolved";
 
 /// A text that must not be printed; wiped when dropped.
