@@ -24,7 +24,7 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 /// knows.
 const REFERENCE: &str = "{{resolve:";
 
-/// What a value with a [`REFERENCE`] in it must be instead.
+/// What a value that is such a reference must be instead.
 pub const RESOLVED: &str = "the value itself: this is a {{resolve:…}} reference that nobody resolved";
 
 /// A text that must not be printed; wiped when dropped.
