@@ -79,11 +79,10 @@ impl Imap {
         // Signing in may change what the server can do (RFC 3501 section 6.2); many say so in the same answer.
         self.capabilities = None;
         let answer = match (mechanism, login.secret()) {
-            // The command of the protocol itself rather than the mechanism that nobody has written down.
-            (None | Some(Mechanism::Login), Secret::Password(password)) if !offers("LOGINDISABLED") => {
+            (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
+            (None, Secret::Password(password)) if !offers("LOGINDISABLED") => {
                 self.login_command(login.username(), password).await?
             }
-            (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
         };
         verdict(&answer)

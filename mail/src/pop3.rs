@@ -74,11 +74,8 @@ impl Pop3 {
         let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
         let has_user = self.capabilities.is_empty() || self.capabilities.iter().any(|line| line == "USER");
         let answer = match (mechanism, login.secret()) {
-            // The commands of the protocol itself rather than the mechanism that nobody has written down.
-            (None | Some(Mechanism::Login), Secret::Password(password)) if has_user => {
-                self.user_and_pass(login.username(), password).await?
-            }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism).await?,
+            (None, Secret::Password(password)) if has_user => self.user_and_pass(login.username(), password).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
         };
         verdict(answer)
