@@ -381,6 +381,15 @@ async fn words_that_repeat_the_secret_are_not_repeated() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn nor_are_words_that_repeat_it_in_quotes() {
+    let login = with_password("alice", r#"h"u\n"#);
+    let line = r#"LOGIN "alice" "h\"u\\n""#;
+    let script = imap("").hear(format!("a1 {line}")).say(format!("a1 BAD unknown: {line}\r\n"));
+    let refused = outcome(Imap, Security::Plain, &login, script).await.unwrap_err();
+    assert_eq!(refused, Error::new(Code::Protocol, REDACTED));
+}
+
 #[test]
 fn nothing_secret_is_printed() {
     for login in [password(), token()] {
