@@ -78,10 +78,13 @@ impl Error {
     }
 }
 
-/// A server's words on one line, without control characters. A line has its bounds; [`cut`] has the final ones.
+/// A server's words on one line, without control characters and those that turn the direction of writing. A line has
+/// its bounds; [`cut`] has the final ones.
 pub(crate) fn clean(words: &str) -> String {
-    let spaced = words.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty());
-    spaced.collect::<Vec<_>>().join(" ")
+    let turns =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let words = words.split(|c: char| c.is_control() || c.is_whitespace() || turns(c));
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The most of a server's words that are kept.
@@ -108,3 +111,55 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_name_and_words_of_its_own() {
+        let codes = [
+            (Code::Authentication, "authentication"),
+            (Code::Unreachable, "unreachable"),
+            (Code::Tls, "tls"),
+            (Code::Protocol, "protocol"),
+            (Code::Unavailable, "unavailable"),
+            (Code::MailboxMissing, "mailboxMissing"),
+            (Code::ConsentRevoked, "consentRevoked"),
+        ];
+        let mut words: Vec<_> = codes.iter().map(|(code, _)| code.words()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), codes.len());
+        for (code, name) in codes {
+            assert_eq!(Error::new(code, "why").to_string(), format!("{name}: why"));
+        }
+    }
+
+    #[test]
+    fn words_become_one_clean_line_of_bounded_length() {
+        assert_eq!(clean("  a\r\n\tb\0c \u{9b}31m \u{2028}ü "), "a b c 31m ü");
+        assert_eq!(clean("\x07\n"), "");
+        assert_eq!(clean("no \u{202e}on\u{2069}"), "no on");
+        assert_eq!(cut("ü".repeat(200)), "ü".repeat(200));
+        assert_eq!(cut("ü".repeat(201)), "ü".repeat(200));
+    }
+
+    #[test]
+    fn who_asks_to_wait_is_not_taken_for_a_refusal() {
+        for words in [
+            "[ALERT] Too many simultaneous connections. (Failure)",
+            "Server busy, please try again later",
+            "Temporary authentication failure",
+            "maildrop already locked",
+            "LOGIN Rate limit hit.",
+        ] {
+            assert!(asks_to_wait(words), "{words}");
+        }
+        for words in
+            ["Invalid credentials (Failure)", "Authentication failed.", "LOGIN failed.", "Please try again.", ""]
+        {
+            assert!(!asks_to_wait(words), "{words}");
+        }
+    }
+}

@@ -76,12 +76,13 @@ impl Imap {
         let offers = |name: &str| capabilities.iter().any(|offer| offer == name);
         let mechanism = Mechanism::choose(login.secret(), |name| offers(&format!("AUTH={name}")));
         let initial = offers("SASL-IR");
+        // Signing in may change what the server can do (RFC 3501 section 6.2); many say so in the same answer.
+        self.capabilities = None;
         let answer = match (mechanism, login.secret()) {
-            // The command of the protocol itself rather than the mechanism that nobody has written down.
-            (None | Some(Mechanism::Login), Secret::Password(password)) if !offers("LOGINDISABLED") => {
+            (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
+            (None, Secret::Password(password)) if !offers("LOGINDISABLED") => {
                 self.login_command(login.username(), password).await?
             }
-            (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism, initial).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
         };
         verdict(&answer)
@@ -347,4 +348,107 @@ fn verdict(status: &Status) -> Result<(), Error> {
         (Condition::Bad | Condition::PreAuth, _) => Code::Protocol,
     };
     Err(Login::refused(code, &status.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::connect::{Connector, Policy, Ports, Session};
+    use crate::dns::Resolver;
+    use crate::testing::{Authority, HOST, Script, ScriptedServer};
+
+    #[tokio::test]
+    async fn after_signing_in_capabilities_are_those_of_the_answer_or_asked_anew() {
+        let greeted =
+            Script::new().say("* OK [CAPABILITY IMAP4rev1 SASL-IR] x\r\n").hear("a1 LOGIN \"alice\" \"secret\"");
+        for script in [
+            greeted.clone().say("a1 OK [CAPABILITY IMAP4rev1 Idle] in\r\n"),
+            greeted.clone().say("* CAPABILITY IMAP4rev1 IDLE\r\na1 OK in\r\n"),
+            greeted.say("a1 OK in\r\n").hear("a2 CAPABILITY").say("* CAPABILITY IMAP4rev1 IDLE\r\na2 OK done\r\n"),
+        ] {
+            let authority = Authority::new();
+            let server = ScriptedServer::start(script, authority.server(HOST)).await;
+            let policy = Policy {
+                private_networks: vec!["127.0.0.1".parse().unwrap()],
+                ports: Ports::Any,
+                allow_plaintext: true,
+                ..Policy::default()
+            };
+            let connector = Connector::new(Resolver::new(&[]), policy, authority.client());
+            let session = Session::new(Duration::from_secs(10), 10_000);
+            let port = server.address().port();
+            let stream = connector.connect("127.0.0.1", port, Security::Plain, session).await.unwrap();
+            let login = Login::new("alice", Secret::Password("secret".to_owned().into())).unwrap();
+            let mut imap = Imap::sign_in(stream, Security::Plain, &login).await.unwrap();
+            assert_eq!(imap.capabilities().await.unwrap(), ["IMAP4REV1", "IDLE"]);
+        }
+    }
+
+    #[test]
+    fn responses_are_read_as_servers_write_them() {
+        let status = |condition, code: Option<&str>, text: &str| Status {
+            condition,
+            code: code.map(str::to_owned),
+            text: text.to_owned(),
+        };
+        for (line, expected) in [
+            ("* OK [ALERT] hi\r\n", Some(Response::Untagged(status(Condition::Ok, Some("ALERT"), "hi")))),
+            ("* ok\n", Some(Response::Untagged(status(Condition::Ok, None, "")))),
+            ("* BYE x\r\n", Some(Response::Untagged(status(Condition::Bye, None, "x")))),
+            ("* NO [X\r\n", Some(Response::Untagged(status(Condition::No, None, "[X")))),
+            ("a1 NO [A B]no\r\n", Some(Response::Tagged("a1".into(), status(Condition::No, Some("A B"), "no")))),
+            ("a1 BYE x\r\n", None),
+            ("a1 PREAUTH x\r\n", None),
+            ("a1 FETCH\r\n", None),
+            ("* 1 FETCH (FLAGS ())\r\n", Some(Response::Data)),
+            ("+ b64=\r\n", Some(Response::Continue)),
+            ("+\r\n", Some(Response::Continue)),
+            ("+OK ready\r\n", None),
+            ("*\r\n", None),
+            ("\r\n", None),
+        ] {
+            assert_eq!(parse(line.as_bytes()), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn literals_are_announced_at_the_end_of_a_line() {
+        for (line, expected) in [
+            ("* LIST () {5}\r\n", Some(5)),
+            ("{0}\n", Some(0)),
+            ("~{5+}\r\n", Some(5)),
+            ("{4294967296}\r\n", Some(1 << 32)),
+            ("{99999999999999999999}\r\n", Some(u64::MAX)),
+            ("{5} \r\n", None),
+            ("{5}", None),
+            ("{}\r\n", None),
+            ("{+}\r\n", None),
+            ("{-5}\r\n", None),
+            ("{5\r\n", None),
+            ("5}\r\n", None),
+        ] {
+            assert_eq!(announced_literal(line.as_bytes()), expected, "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_string_is_one_line_and_says_what_it_was_made_of(text: String) {
+            let Some(quoted) = quoted(&text) else {
+                prop_assert!(!text.is_ascii() || text.chars().any(|c| c.is_ascii_control()));
+                return Ok(());
+            };
+            let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap();
+            let (mut said, mut characters) = (String::new(), inside.chars());
+            while let Some(c) = characters.next() {
+                prop_assert!(c != '"' && !c.is_control());
+                said.push(if c == '\\' { characters.next().unwrap() } else { c });
+            }
+            prop_assert_eq!(said, text);
+        }
+    }
 }

@@ -28,8 +28,8 @@ impl Pop3 {
     /// Reads the greeting, encrypts where that was asked for, and signs in by the best way that the server offers.
     ///
     /// # Errors
-    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome or asks to
-    /// come later; [`Code::Tls`] where STLS is missing or fails, or the server wants encryption first;
+    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome
+    /// or asks to come later; [`Code::Tls`] where STLS is missing or fails, or the server wants encryption first;
     /// [`Code::Protocol`] for what is no POP3 server.
     pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, Error> {
         let work = async {
@@ -74,11 +74,8 @@ impl Pop3 {
         let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
         let has_user = self.capabilities.is_empty() || self.capabilities.iter().any(|line| line == "USER");
         let answer = match (mechanism, login.secret()) {
-            // The commands of the protocol itself rather than the mechanism that nobody has written down.
-            (None | Some(Mechanism::Login), Secret::Password(password)) if has_user => {
-                self.user_and_pass(login.username(), password).await?
-            }
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism).await?,
+            (None, Secret::Password(password)) if has_user => self.user_and_pass(login.username(), password).await?,
             (None, _) => return Err(login.not_offered(self.stream.is_encrypted())),
         };
         verdict(answer)

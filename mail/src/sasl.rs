@@ -109,19 +109,24 @@ impl Login {
         Error { code, message: message.into(), detail: "no way to sign in is offered that fits".into() }
     }
 
-    /// Whether a server's cleaned words have the secret in them, or a piece of what was said with it.
+    /// Whether a server's words have the secret in them, or a piece of what was said with it.
     fn is_echoed_in(&self, words: &str) -> bool {
-        let words = words.to_ascii_lowercase();
-        let secret = Zeroizing::new(self.secret.reveal().to_owned());
-        let said: Vec<_> = said_with_secret(self)
-            .into_iter()
-            .chain([secret])
-            .map(|text| Zeroizing::new(clean(&text).to_ascii_lowercase()))
-            .collect();
-        let mut pieces = words.split(|c: char| c.is_whitespace() || "\"'`<>()[]:".contains(c));
+        let words = comparable(words);
+        let lines = said_with_secret(self);
+        let said = lines.iter().map(|line| line.as_str()).chain([self.secret.reveal()]);
+        let said: Vec<_> = said.map(comparable).collect();
+        let mut pieces = words.split([' ', '\'', '`', '<', '>', '(', ')', '[', ']', ':']);
         said.iter().any(|text| words.contains(text.as_str()))
             || pieces.any(|piece| piece.len() >= MIN_ECHO_BYTES && said.iter().any(|text| text.contains(piece)))
     }
+}
+
+/// In small letters, and without what a quoted string of IMAP adds: an echo may come in capitals or with its quotes.
+fn comparable(text: &str) -> Zeroizing<String> {
+    let text = Zeroizing::new(clean(text));
+    let mut comparable = Zeroizing::new(String::with_capacity(text.len()));
+    comparable.extend(text.chars().filter(|c| !matches!(c, '"' | '\\')).map(|c| c.to_ascii_lowercase()));
+    comparable
 }
 
 /// A way to prove who one is.

@@ -33,8 +33,8 @@ impl Smtp {
     /// Reads the greeting, encrypts where that was asked for, and signs in by the best way that the server offers.
     ///
     /// # Errors
-    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome or asks to
-    /// come later; [`Code::Tls`] where STARTTLS is missing or fails, or the server wants encryption first;
+    /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome
+    /// or asks to come later; [`Code::Tls`] where STARTTLS is missing or fails, or the server wants encryption first;
     /// [`Code::Protocol`] for what is no SMTP server.
     pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, Error> {
         let work = async {

@@ -298,8 +298,8 @@ pub async fn sign_in_to_script(
     (outcome, server.await.expect("a script does not panic"))
 }
 
-/// Signs in and out where the server says just these bytes, whatever it is told, and hangs up: by password and by token,
-/// plain and by STARTTLS. For property tests and fuzzing.
+/// Signs in and out where the server says just these bytes, whatever it is told, and hangs up: by password and by
+/// token, plain and by STARTTLS. For property tests and fuzzing.
 ///
 /// # Panics
 /// An outcome is not short, clean, and without the secret.
