@@ -161,6 +161,11 @@ impl Connector {
         Self { resolver, policy: Arc::new(policy), tls }
     }
 
+    /// Where it may connect to.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Connects to a mail host: a name in its ASCII form, or an IP address.
     ///
     /// # Errors

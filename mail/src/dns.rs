@@ -214,6 +214,12 @@ pub fn ascii_name(name: &str) -> Option<String> {
     ascii.ok().map(|name| name.into_owned())
 }
 
+/// As [`ascii_name`], for a host of the public internet: `None` also for an address, and for a name of one label, which
+/// would be a host of the reader's own network.
+pub fn host_name(name: &str) -> Option<String> {
+    ascii_name(name).filter(|name| name.contains('.') && name.parse::<IpAddr>().is_err())
+}
+
 fn options(limits: Limits) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.timeout = limits.attempt;
@@ -254,7 +260,7 @@ mod tests {
     use std::time::Duration;
 
     use super::testing::{NameServer, Zone};
-    use super::{DnsError, Exchange, Limits, Resolver, Service, ascii_name, parse_name_servers};
+    use super::{DnsError, Exchange, Limits, Resolver, Service, ascii_name, host_name, parse_name_servers};
 
     /// For servers that never answer. The lookup's limit is none here: the attempts are to end it.
     const IMPATIENT: Limits = Limits { attempt: Duration::from_millis(200), lookup: Duration::from_secs(60) };
@@ -427,6 +433,9 @@ mod tests {
         ];
         for (name, expected) in cases {
             assert_eq!(ascii_name(name).as_deref(), expected, "{name:?}");
+        }
+        for (name, expected) in [("Mail.example", Some("mail.example")), ("localhost", None), ("127.0.0.1", None)] {
+            assert_eq!(host_name(name).as_deref(), expected, "{name}");
         }
         assert_eq!(ascii_name(&format!("{}.example", "a".repeat(64))), None);
         assert_eq!(ascii_name(&vec!["a".repeat(63); 4].join(".")), None);
