@@ -30,25 +30,22 @@ use tokio::time::{Instant, timeout_at};
 use crate::connect::{Connector, Security};
 use crate::dns::{DnsError, Resolver, host_name};
 use crate::login::{Protocol, Server};
+use config::expand;
 
 pub mod autoconfig;
+mod config;
 mod https;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub use config::{ADDRESS, AppPassword, Config, LOCAL_PART, Offer};
 
 /// All sources together. Who has not answered by then has said nothing.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Mozilla's database of providers, <https://github.com/thunderbird/autoconfig>.
 pub const ISP_DATABASE: &str = "autoconfig.thunderbird.net";
-
-/// In a user name: the whole address.
-pub const ADDRESS: &str = "%EMAILADDRESS%";
-/// In a user name: what is before the `@`.
-pub const LOCAL_PART: &str = "%EMAILLOCALPART%";
-/// In names of files: what is after the `@`. Never left in an [`Offer`].
-const DOMAIN: &str = "%EMAILDOMAIN%";
 
 /// A move to other servers is seen after this time. What was found costs seconds to find again.
 const KEEP_FOUND: Duration = Duration::from_secs(60 * 60);
@@ -92,37 +89,6 @@ pub struct Settings {
     pub source: &'static str,
     /// What each source said, in plain words and by rank, down to the one that won.
     pub evidence: Vec<String>,
-}
-
-/// A server, and who one is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Where to sign in.
-    pub server: Server,
-    /// In [`Settings`] the user's name there; in a [`Config`] its form, with [`ADDRESS`] or [`LOCAL_PART`].
-    pub username: String,
-}
-
-/// A password for programs only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppPassword {
-    /// Whether the mailbox's own password is refused in any case, not just after a second factor was set up.
-    pub required: bool,
-    /// Where the user makes one.
-    pub url: String,
-}
-
-/// The settings of all addresses of a domain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Config {
-    /// As in [`Settings`].
-    pub incoming: Vec<Offer>,
-    /// As in [`Settings`].
-    pub smtp: Vec<Offer>,
-    /// As in [`Settings`].
-    pub oauth2: Option<String>,
-    /// As in [`Settings`].
-    pub app_password: Option<AppPassword>,
 }
 
 /// Who is asked, and what was found lately.
@@ -218,7 +184,7 @@ impl Search<'_> {
             evidence.extend(answer.said);
             keep = keep.min(answer.keep);
             if let Some(mut config) = answer.config {
-                config.complete();
+                complete(&mut config);
                 return (Some(Found { config, source: answer.source, evidence }), keep);
             }
         }
@@ -251,7 +217,7 @@ impl Search<'_> {
     /// The settings in a file of Mozilla's format.
     async fn file(&self, source: &'static str, host: &str, path: &str) -> Answer {
         let place = format!("{source}: https://{host}{}", path.split('?').next().unwrap_or_default());
-        let body = match https::get(self.connector, host, path, self.deadline + SLACK).await {
+        let body = match https::get(self.connector, host, path, autoconfig::MAX_BYTES, self.deadline + SLACK).await {
             Ok(body) => body,
             Err(failure) => {
                 let answer = Answer::nothing(source, format!("{place} {failure}"));
@@ -410,29 +376,6 @@ impl Found {
     }
 }
 
-impl Config {
-    /// Adds what a file cannot say: how one signs in at a provider that the table knows.
-    fn complete(&mut self) {
-        let Some(provider) = self.incoming.first().and_then(|offer| table::by_server(&offer.server.host)) else {
-            return;
-        };
-        self.oauth2 = self.oauth2.take().or_else(|| provider.oauth2());
-        self.app_password = self.app_password.take().or_else(|| provider.app_password());
-    }
-}
-
-impl Offer {
-    fn is_encrypted(&self) -> bool {
-        self.server.security != Security::Plain
-    }
-
-    /// Lower ones first: anything encrypted before what is not, IMAP before POP3, TLS before STARTTLS.
-    fn rank(&self) -> (bool, bool, bool) {
-        let Server { protocol, security, .. } = self.server;
-        (security == Security::Plain, protocol == Protocol::Pop3, security == Security::StartTls)
-    }
-}
-
 impl Default for Sources {
     fn default() -> Self {
         Self { isp_database: Some(ISP_DATABASE.to_owned()), known: HashMap::new(), kept: Mutex::default() }
@@ -512,25 +455,13 @@ impl Address {
     }
 }
 
-/// Replaces each placeholder once; what is put in is not looked at again.
-fn expand(text: &str, values: &[(&str, &str)]) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find('%') {
-        expanded.push_str(&rest[..start]);
-        rest = &rest[start..];
-        match values.iter().find(|(name, _)| rest.starts_with(name)) {
-            Some((name, value)) => {
-                expanded.push_str(value);
-                rest = &rest[name.len()..];
-            }
-            None => {
-                expanded.push('%');
-                rest = &rest[1..];
-            }
-        }
-    }
-    expanded + rest
+/// Adds what a file cannot say: how one signs in at a provider that the table knows.
+fn complete(config: &mut Config) {
+    let Some(provider) = config.incoming.first().and_then(|offer| table::by_server(&offer.server.host)) else {
+        return;
+    };
+    config.oauth2 = config.oauth2.take().or_else(|| provider.oauth2());
+    config.app_password = config.app_password.take().or_else(|| provider.app_password());
 }
 
 /// The names above an exchange, longest first, that may be a provider's in the ISP database: none of one label, nor

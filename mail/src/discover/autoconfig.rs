@@ -7,7 +7,7 @@ use std::fmt;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::{ADDRESS, Config, DOMAIN, LOCAL_PART, Offer, expand};
+use super::config::{ADDRESS, Config, DOMAIN, LOCAL_PART, Offer, expand};
 use crate::connect::Security;
 use crate::dns::host_name;
 use crate::login::{Protocol, Server};

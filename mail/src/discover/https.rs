@@ -10,7 +10,6 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::autoconfig::MAX_BYTES;
 use crate::connect::{Connector, Session};
 use crate::dns::ascii_name;
 
@@ -30,7 +29,7 @@ pub(super) enum Failure {
     Broken,
     /// Another status than 200.
     Status(u16),
-    /// The body is larger than [`MAX_BYTES`].
+    /// The body is larger than was asked for.
     TooLarge,
     /// One redirect leads to the next.
     TooManyRedirects,
@@ -71,15 +70,21 @@ enum Answer {
     Elsewhere(Place),
 }
 
-/// The body at `https://host/path`, of at most [`MAX_BYTES`]. At most two redirects are followed, over HTTPS only, and
+/// The body at `https://host/path`, of at most `max` bytes. At most two redirects are followed, over HTTPS only, and
 /// each goes through the connector's guard as the first request did.
 ///
 /// # Errors
 /// There is none, or not within these bounds.
-pub(super) async fn get(connector: &Connector, host: &str, path: &str, deadline: Instant) -> Result<Vec<u8>, Failure> {
+pub(super) async fn get(
+    connector: &Connector,
+    host: &str,
+    path: &str,
+    max: usize,
+    deadline: Instant,
+) -> Result<Vec<u8>, Failure> {
     let mut place = Place { host: host.to_owned(), path: path.to_owned() };
     for _ in 0..=MAX_REDIRECTS {
-        match request(connector, &place, deadline).await? {
+        match request(connector, &place, max, deadline).await? {
             Answer::Body(body) => return Ok(body),
             Answer::Elsewhere(next) => place = next,
         }
@@ -87,8 +92,8 @@ pub(super) async fn get(connector: &Connector, host: &str, path: &str, deadline:
     Err(Failure::TooManyRedirects)
 }
 
-async fn request(connector: &Connector, place: &Place, deadline: Instant) -> Result<Answer, Failure> {
-    let session = Session { deadline, bytes: (HEAD_BYTES + MAX_BYTES + TLS_BYTES) as u64 };
+async fn request(connector: &Connector, place: &Place, max: usize, deadline: Instant) -> Result<Answer, Failure> {
+    let session = Session { deadline, bytes: (HEAD_BYTES + max + TLS_BYTES) as u64 };
     let stream = connector.connect_https(&place.host, session).await.map_err(|_| Failure::Unreachable)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
@@ -102,7 +107,7 @@ async fn request(connector: &Connector, place: &Place, deadline: Instant) -> Res
             .header(CONNECTION, "close")
             .body(Empty::<Bytes>::new());
         let response = sender.send_request(request.map_err(|_| Failure::BadRedirect)?).await;
-        read(response.map_err(|_| Failure::Broken)?, place, connector.policy().https_port).await
+        read(response.map_err(|_| Failure::Broken)?, place, max, connector.policy().https_port).await
     };
     // The connection is driven here and not in a task of its own, so that it ends with the search.
     tokio::pin!(exchange);
@@ -114,7 +119,7 @@ async fn request(connector: &Connector, place: &Place, deadline: Instant) -> Res
     }
 }
 
-async fn read(response: Response<Incoming>, place: &Place, port: u16) -> Result<Answer, Failure> {
+async fn read(response: Response<Incoming>, place: &Place, max: usize, port: u16) -> Result<Answer, Failure> {
     match response.status() {
         StatusCode::OK => {}
         StatusCode::MOVED_PERMANENTLY
@@ -130,7 +135,7 @@ async fn read(response: Response<Incoming>, place: &Place, port: u16) -> Result<
         }
         status => return Err(Failure::Status(status.as_u16())),
     }
-    match Limited::new(response.into_body(), MAX_BYTES).collect().await {
+    match Limited::new(response.into_body(), max).collect().await {
         Ok(body) => Ok(Answer::Body(body.to_bytes().into())),
         Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge),
         Err(_) => Err(Failure::Broken),

@@ -3,7 +3,7 @@
 //! Each row names the provider's own page that it was taken from. Rows were compared with Mozilla's database
 //! (<https://github.com/thunderbird/autoconfig>, November 2026) where that has the provider.
 
-use super::{ADDRESS, AppPassword, Config, LOCAL_PART, Offer};
+use super::config::{ADDRESS, AppPassword, Config, LOCAL_PART, Offer};
 use crate::connect::Security;
 use crate::login::{Protocol, Server};
 

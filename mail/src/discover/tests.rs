@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::{ADDRESS, AppPassword, Config, KEEP_DOUBTFUL, KEEP_FOUND, LOCAL_PART, MAX_KEPT, Offer, Settings, Sources};
-use super::{Address, Found, discover, exchange_domains, expand};
+use super::{Address, Found, complete, discover, exchange_domains, expand};
 use crate::connect::{Connector, Policy, Ports, Security};
 use crate::dns::Resolver;
 use crate::dns::testing::{NameServer, Zone};
@@ -696,10 +696,10 @@ fn names_above_an_exchange_are_bounded() {
 #[test]
 fn a_password_for_programs_is_the_tables() {
     let mut config = Config { incoming: vec![imaps("imap.fastmail.com", ADDRESS)], ..Config::default() };
-    config.complete();
+    complete(&mut config);
     assert!(config.app_password.as_ref().is_some_and(|password| password.required));
     let own = AppPassword { required: false, url: "https://example.com".into() };
     config.app_password = Some(own.clone());
-    config.complete();
+    complete(&mut config);
     assert_eq!(config.app_password, Some(own));
 }
