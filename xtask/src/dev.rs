@@ -31,13 +31,16 @@ use crate::{
 pub(crate) const DATABASE: &str = "email_service";
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 10] = [
+const PASSED_ON: [&str; 13] = [
     "ACCOUNTS_PER_USER",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
     "JWT_AUDIENCE",
     "JWT_ISSUER",
     "LOG_LEVEL",
+    "MAIL_ALLOW_PLAINTEXT",
+    "MAIL_ISP_DATABASE",
+    "MAIL_NAME_SERVERS",
     "MAIL_PORTS",
     "MAIL_PRIVATE_NETWORKS",
     "RATE_LIMIT_PER_MINUTE",

@@ -29,8 +29,8 @@ cargo dev [--release] [--demo] [--no-mail] [--concurrency N]
       --no-mail        start no mail server
       --concurrency N  the most processes per function (default 2)
     PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
-    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS, LOG_LEVEL, MAIL_PRIVATE_NETWORKS, MAIL_PORTS and
-    SSL_CERT_FILE, from the environment or a file .env, replace each part.
+    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS, LOG_LEVEL, ACCOUNTS_PER_USER, SSL_CERT_FILE
+    and what begins with MAIL_, from the environment or a file .env, replace each part.
 cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
