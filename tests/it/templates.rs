@@ -133,6 +133,9 @@ fn every_reference_leads_somewhere() {
                 assert!(conditions.contains(name), "{file}: {id} has the condition {name}");
             }
         }
+        // The SAM CLI takes the one for the other, and ends where the parameter is a list.
+        let outputs = names(file, "Outputs");
+        assert_eq!(outputs.intersection(&parameters).collect::<Vec<_>>(), Vec::<&String>::new(), "{file}");
         for parameter in parameters {
             assert!(references(stack(file)).contains(&parameter), "{file}: nobody uses the parameter {parameter}");
         }
@@ -381,7 +384,7 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
         assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
         // Only who is told which mail hosts it may reach has a way to them.
-        let out = network.unwrap_or_default().contains("MailSubnetIds");
+        let out = network.unwrap_or_default().contains("MailFunctionSubnetIds");
         assert_eq!(out, has("MAIL_PORTS"), "{name}");
         // The public half goes to who seals, and who opens has no use for it, but to seal anew.
         assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || name == "reseal-secrets", "{name}");
