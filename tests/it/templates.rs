@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
@@ -505,31 +506,36 @@ fn every_stage_is_configured_for_the_templates_there_are() {
     }
 }
 
-/// Runs `.github/deploy` with programs in place of `aws` and `sam`; returns whether it went well and what it said.
-fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, String) {
-    use std::os::unix::fs::PermissionsExt;
-    let root = std::env::temp_dir().join(format!("email-service-deploy-{}", uuid::Uuid::new_v4()));
-    let write = |path: &str, text: &str| {
+/// Runs a script in a folder that has these files, with `bin` before the other programs; returns whether it went well
+/// and what it said.
+fn run(script: &str, argument: &str, files: &[(&str, &str)]) -> (bool, String) {
+    let root = std::env::temp_dir().join(format!("email-service-{}", uuid::Uuid::new_v4()));
+    for (path, text) in files.iter().copied().chain([(script, read(script).as_str())]) {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-    };
-    write(".github/deploy", &read(".github/deploy"));
-    write("samconfig.toml", configuration);
-    write("template.yaml", &read(FUNCTIONS));
-    write(".aws-sam/build/template.yaml", "");
+    }
+    let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+    let output = Command::new(root.join(script)).arg(argument).env("PATH", path).output().unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// `.github/deploy` with programs in place of `aws` and `sam`.
+fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, String) {
     let status = if status.is_empty() { "exit 254".to_owned() } else { format!("echo {status}") };
     let aws = format!(
         "#!/bin/sh\ncase $2 in get-role) echo role;; get-account-settings) echo {quota};; describe-stacks) {status};; esac\n"
     );
-    write("bin/aws", &aws);
-    write("bin/sam", "#!/bin/sh\necho \"sam $*\"\n");
-    let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
-    let output = Command::new(root.join(".github/deploy")).arg(stage).env("PATH", path).output().unwrap();
-    fs::remove_dir_all(&root).unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    (output.status.success(), said)
+    let files = [
+        ("samconfig.toml", configuration),
+        ("template.yaml", &read(FUNCTIONS)),
+        (".aws-sam/build/template.yaml", ""),
+        ("bin/aws", &aws),
+        ("bin/sam", "#!/bin/sh\necho \"sam $*\"\n"),
+    ];
+    run(".github/deploy", stage, &files)
 }
 
 #[test]
@@ -556,4 +562,20 @@ fn a_deployment_asks_first_what_would_fail_late() {
 
     let (deployed, said) = deploy("nowhere", &filled, 1000, "CREATE_COMPLETE");
     assert!(!deployed && said.contains("no stage nowhere"), "{said}");
+}
+
+#[test]
+fn the_newest_versions_of_a_function_and_those_with_an_alias_are_kept() {
+    let aws = r#"#!/bin/sh
+case $2 in
+    list-stack-resources) echo "one two" ;;
+    list-aliases) printf '3\t2\n' ;;
+    list-versions-by-function) [ "$4" = one ] && printf '1\t2\t3\t4\t10\t9\t8\t7\t11\n' || echo 1 ;;
+    delete-function) echo "$@" ;;
+esac
+"#;
+    let (pruned, said) = run(".github/prune-versions", "stack", &[("bin/aws", aws)]);
+    assert!(pruned, "{said}");
+    let deleted: Vec<_> = said.lines().filter(|line| line.starts_with("deleted")).collect();
+    assert_eq!(deleted, ["deleted one:1", "deleted one:4"]);
 }
