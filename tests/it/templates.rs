@@ -392,6 +392,54 @@ fn no_function_gets_what_its_class_does_not_use() {
     }
 }
 
+/// What the mail functions may reach: 443 for settings from an address and for AWS, and the ports that mail/ allows
+/// unless it is told others.
+const PORTS_OUT: [u64; 8] = [110, 143, 443, 465, 587, 993, 995, 2525];
+
+#[test]
+fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
+    const ANYWHERE: &str = "0.0.0.0/0";
+    let of_kind = |kind: &'static str| resources(DATA).filter(move |(_, resource)| resource["Type"] == kind);
+    // A route out exists for the mail functions' subnets, and for those of the gateways.
+    for (id, route) in of_kind("AWS::EC2::Route") {
+        let table = route["Properties"]["RouteTableId"]["Ref"].as_str().unwrap();
+        assert!(["MailRouteTableA", "MailRouteTableB", "PublicRouteTable"].contains(&table), "{id}: {table}");
+    }
+    for (id, link) in of_kind("AWS::EC2::SubnetRouteTableAssociation") {
+        let part = |name: &str| link["Properties"][name]["Ref"].as_str().unwrap();
+        let (subnet, table) = (part("SubnetId"), part("RouteTableId"));
+        let expected = table.replace("RouteTable", "Subnet");
+        assert!(subnet.starts_with(&expected), "{id}: {subnet} has the routes of {table}");
+    }
+    // A function's group lets out to anywhere what the network's rules let out as well; the migration's has no route.
+    let mut groups = of_kind("AWS::EC2::SecurityGroup").map(|(id, group)| {
+        let rules = group["Properties"]["SecurityGroupEgress"].as_array().unwrap().iter();
+        let out = rules.filter(|rule| rule["CidrIp"] == ANYWHERE).map(|rule| {
+            assert_eq!(rule["FromPort"], rule["ToPort"], "{id}");
+            rule["FromPort"].as_u64().unwrap()
+        });
+        (id.as_str(), out.collect::<BTreeSet<_>>())
+    });
+    let out: BTreeMap<_, _> = groups.by_ref().filter(|(_, ports)| !ports.is_empty()).collect();
+    let ports = BTreeSet::from(PORTS_OUT);
+    assert_eq!(out, BTreeMap::from([("MailSecurityGroup", ports.clone()), ("MigrateSecurityGroup", [443].into())]));
+
+    let rules = of_kind("AWS::EC2::NetworkAclEntry").map(|(_, entry)| &entry["Properties"]);
+    let rules: Vec<_> = rules.filter(|rule| rule["Egress"] == true).collect();
+    let number = |rule: &Value| rule["RuleNumber"].as_u64().unwrap();
+    let (open, other): (Vec<&Value>, Vec<&Value>) = rules.into_iter().partition(|rule| rule["CidrBlock"] == ANYWHERE);
+    let opened = open.iter().map(|rule| rule["PortRange"]["From"].as_u64().unwrap());
+    assert_eq!(opened.collect::<BTreeSet<_>>(), ports);
+    let (denied, inside): (Vec<&Value>, Vec<&Value>) = other.into_iter().partition(|rule| rule["RuleAction"] == "deny");
+    let ranges: BTreeSet<_> = denied.iter().filter_map(|rule| rule["CidrBlock"].as_str()).collect();
+    let private = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
+    assert_eq!(ranges, BTreeSet::from(private));
+    // The first rule that fits decides: what is inside, then what is private, then the rest.
+    let last = |rules: &[&Value]| rules.iter().map(|rule| number(rule)).max().unwrap();
+    let first = |rules: &[&Value]| rules.iter().map(|rule| number(rule)).min().unwrap();
+    assert!(last(&inside) < first(&denied) && last(&denied) < first(&open));
+}
+
 #[test]
 fn the_functions_policies_have_the_actions_that_the_code_calls() {
     const KNOWN: [&str; 2] = ["get_secret_value", "put_secret_value"];
