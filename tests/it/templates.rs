@@ -231,6 +231,17 @@ fn no_alarm_lists_the_functions() {
     }
 }
 
+#[test]
+fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
+    let source = read("shared/src/db/secrets.rs") + &read("shared/src/account/state.rs");
+    let filters = resources(FUNCTIONS).filter(|(_, resource)| resource["Type"] == "AWS::Logs::MetricFilter");
+    let patterns: Vec<_> = filters.filter_map(|(_, it)| it["Properties"]["FilterPattern"].as_str()).collect();
+    assert!(patterns.len() >= 3, "{patterns:?}");
+    for word in patterns.iter().flat_map(|pattern| pattern.split('"').skip(1).step_by(2)) {
+        assert!(source.contains(&format!("\"{word}\"")), "nobody writes {word}");
+    }
+}
+
 /// Services that the handlers call only for what no template here has: secrets of other databases, file systems, logs
 /// that go to Firehose, endpoints of VPC Lattice and of other regions.
 const UNUSED_SERVICES: [&str; 8] = [
@@ -470,7 +481,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
 }
 
 /// What moto's CloudFormation cannot make: for these the other tests here have to do, and an account.
-const UNKNOWN_TO_MOTO: [&str; 27] = [
+const UNKNOWN_TO_MOTO: [&str; 28] = [
     "AWS::ApiGatewayV2::Api",
     "AWS::ApiGatewayV2::Stage",
     "AWS::CloudFormation::CustomResource",
@@ -489,6 +500,7 @@ const UNKNOWN_TO_MOTO: [&str; 27] = [
     "AWS::Lambda::Alias",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::Permission",
+    "AWS::Logs::MetricFilter",
     "AWS::RDS::DBCluster",
     "AWS::RDS::DBClusterParameterGroup",
     "AWS::RDS::DBInstance",
