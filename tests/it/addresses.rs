@@ -330,7 +330,7 @@ async fn creates_of_one_user_count_one_after_the_other() {
     let user = User::new();
     let create = |address: &str| {
         format!(
-            "select id from insert_account('{}', '{}', gen_random_uuid(), 'x', '{address}', '{address}', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 1)",
+            "select id from insert_account('{}', '{}', gen_random_uuid(), 'x', '{address}', '{address}', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 1, null, null, null, null, null, null, null)",
             user.tenant, user.user
         )
     };
