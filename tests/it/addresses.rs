@@ -115,7 +115,7 @@ async fn older_accounts_get_their_keys_while_the_functions_of_the_release_before
         .await
         .unwrap();
 
-    assert!(!migrate::apply(&owner_url, &[app_url.clone()]).await.unwrap().is_empty());
+    assert!(!migrate::apply(&owner_url, std::slice::from_ref(&app_url)).await.unwrap().is_empty());
     let keys = |user: User| {
         let owner = &owner;
         async move {
