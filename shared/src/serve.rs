@@ -119,12 +119,18 @@ struct App {
     accounts_per_user: i32,
 }
 
-/// Reads the configuration and opens PostgreSQL and Redis, both at once.
-async fn start() -> anyhow::Result<(Config, App)> {
+/// Reads the configuration and the secrets.
+async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
     let config = Config::from_env()?;
     log::start(config.public.log_level);
     let store = Arc::new(SecretStore::new(config.secrets.clone()));
     let secrets = store.get().await?;
+    Ok((config, store, secrets))
+}
+
+/// Reads the configuration and opens PostgreSQL and Redis, both at once.
+async fn start() -> anyhow::Result<(Config, App)> {
+    let (config, store, secrets) = begin().await?;
     let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
 
-use super::{Gate, respond, run, serve};
+use super::{Gate, begin, respond, run, serve};
 use crate::MAX_IDLE;
 use crate::call::{Call, MailCall, NetworkCall, Reply};
 use crate::config::{Config, Outbound, sealing_public_key};
@@ -18,7 +18,7 @@ use crate::keyring::Keyring;
 use crate::log;
 use crate::redis_link::RedisLink;
 use crate::sealing::{PrivateKeys, PublicKey};
-use crate::secrets::{SecretStore, Secrets};
+use crate::secrets::SecretStore;
 
 /// Serves an endpoint of identified callers that is sent passwords: it can seal them, and open none.
 ///
@@ -132,13 +132,4 @@ where
         async move { outcome.await.map_err(|error| RuntimeError::from(format!("{error:#}"))) }
     });
     Box::pin(lambda_runtime::run(service)).await.map_err(|error| anyhow!(error))
-}
-
-/// Reads the configuration and the secrets.
-async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
-    let config = Config::from_env()?;
-    log::start(config.public.log_level);
-    let store = Arc::new(SecretStore::new(config.secrets.clone()));
-    let secrets = store.get().await?;
-    Ok((config, store, secrets))
 }
