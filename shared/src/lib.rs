@@ -17,6 +17,9 @@ pub mod call;
 pub mod error;
 pub mod serve;
 
+pub mod doorbell;
+pub mod queue;
+
 pub mod auth;
 pub mod cors;
 pub mod identity;
@@ -42,7 +45,7 @@ pub use lambda_http::{http, lambda_runtime};
 pub use call::{Call, PublicCall, ReadinessCall, Reply};
 pub use error::Error;
 pub use event::Request;
-pub use serve::{serve, serve_public, serve_readiness};
+pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 
 /// The service's name, as health checks and Redis keys show it.
 pub const SERVICE: &str = "email_service";
