@@ -9,6 +9,10 @@
 //!    [`Reply`] or [`Error`] into a response with [`cors`] headers, and write the log line.
 //! 3. The handler parses its input into the types of [`account`] with [`validation`], asks `call.db` for one
 //!    thing ([`db::accounts`]), and shapes the reply.
+//!
+//! A job, start to end, is told alike: `main` is one call, [`work()`] for a queue or [`serve_schedule`] for a clock. Each
+//! message becomes a [`work::Job`]; `work_off` in `work.rs` is one straight function: read the [`doorbell`], await the
+//! handler, ring the [`queue`] again when there is more, write the log line, and say whether the message failed.
 
 pub mod config;
 pub mod event;
@@ -19,6 +23,7 @@ pub mod serve;
 
 pub mod doorbell;
 pub mod queue;
+pub mod work;
 
 pub mod auth;
 pub mod cors;
@@ -46,6 +51,7 @@ pub use call::{Call, PublicCall, ReadinessCall, Reply};
 pub use error::Error;
 pub use event::Request;
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
+pub use work::{serve_schedule, work};
 
 /// The service's name, as health checks and Redis keys show it.
 pub const SERVICE: &str = "email_service";
