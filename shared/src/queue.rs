@@ -9,7 +9,6 @@ use anyhow::Context;
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -58,7 +57,7 @@ impl Queue {
         match timeout(BATCH_LIMIT, call).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = %DisplayErrorContext(&error), "the queue is away; starting all the same");
+                tracing::warn!(error = describe(error), "the queue is away; starting all the same");
             }
             Err(_) => tracing::warn!("the queue does not answer; starting all the same"),
         }
@@ -71,7 +70,7 @@ impl Queue {
         let reason = match timeout(RING_LIMIT, client.send_message().queue_url(url).message_body(message).send()).await
         {
             Ok(Ok(_)) => return,
-            Ok(Err(error)) => DisplayErrorContext(&error).to_string(),
+            Ok(Err(error)) => describe(error),
             Err(_) => format!("no answer within {RING_LIMIT:?}"),
         };
         tracing::warn!(reason, accountId = %account_id, "nobody was rung; the schedule finds the work");
@@ -80,26 +79,24 @@ impl Queue {
     /// Rings for many accounts; returns those for which it could not. Their reasons are in the log, one a batch.
     pub async fn ring_many(&self, doorbells: &[Doorbell]) -> Vec<Doorbell> {
         let Some(link) = &self.0 else { return Vec::new() };
-        let batches = stream::iter(doorbells.chunks(BATCH_SIZE)).map(|batch| link.ring_batch(batch));
-        let failed: Vec<Vec<Doorbell>> = batches.buffer_unordered(BATCHES_AT_ONCE).collect().await;
+        // Owned, for the compiler finds no lifetime for a closure over slices.
+        let batches: Vec<Vec<Doorbell>> = doorbells.chunks(BATCH_SIZE).map(<[Doorbell]>::to_vec).collect();
+        let ringing = stream::iter(batches).map(|batch| link.ring_batch(batch)).buffer_unordered(BATCHES_AT_ONCE);
+        let failed: Vec<Vec<Doorbell>> = ringing.collect().await;
         failed.concat()
     }
 }
 
 impl Link {
     /// Rings for at most [`BATCH_SIZE`] accounts; returns those for which it could not.
-    async fn ring_batch(&self, batch: &[Doorbell]) -> Vec<Doorbell> {
-        match timeout(BATCH_LIMIT, self.send_batch(batch)).await {
-            Ok(Ok(failed)) => failed,
-            Ok(Err(error)) => {
-                tracing::warn!(error = format!("{error:#}"), count = batch.len(), "a batch was not rung");
-                batch.to_vec()
-            }
-            Err(_) => {
-                tracing::warn!(error = "no answer", count = batch.len(), "a batch was not rung");
-                batch.to_vec()
-            }
-        }
+    async fn ring_batch(&self, batch: Vec<Doorbell>) -> Vec<Doorbell> {
+        let reason = match timeout(BATCH_LIMIT, self.send_batch(&batch)).await {
+            Ok(Ok(failed)) => return failed,
+            Ok(Err(error)) => describe(error),
+            Err(_) => format!("no answer within {BATCH_LIMIT:?}"),
+        };
+        tracing::warn!(reason, count = batch.len(), "a batch was not rung");
+        batch
     }
 
     /// The call may succeed and single messages fail.
@@ -117,6 +114,11 @@ impl Link {
         }
         Ok(failed)
     }
+}
+
+/// With its causes, which the client's own `Display` leaves out.
+fn describe(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }
 
 #[cfg(test)]
