@@ -1,13 +1,15 @@
-//! The cloud on one machine, for the commands of `xtask` and for the tests: throw-away servers, a local API Gateway that
-//! reads `template.yaml`, and the installation of what they need.
+//! The cloud on one machine, for the commands of `xtask` and for the tests: throw-away servers, a local API Gateway,
+//! queues and schedules that read `template.yaml`, and the installation of what they need.
 
 use std::path::{Path, PathBuf};
 
 pub mod build;
 pub mod docker;
 pub mod environment;
+pub mod event_sources;
 pub mod gateway;
 pub mod install;
+pub mod queue_server;
 pub mod services;
 pub mod template;
 pub mod tools;

@@ -416,7 +416,7 @@ fn new_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn retry_on_other_ports<T>(start: impl Fn(u16) -> Result<T>) -> Result<T> {
+pub(crate) fn retry_on_other_ports<T>(start: impl Fn(u16) -> Result<T>) -> Result<T> {
     let mut result = start(free_port()?);
     for _ in 1..PORT_ATTEMPTS {
         match &result {

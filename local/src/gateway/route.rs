@@ -101,6 +101,8 @@ pub(super) mod tests {
             binary: binary.to_owned(),
             timeout: Duration::from_secs(1),
             routes: routes.iter().map(route).collect(),
+            queues: Vec::new(),
+            schedules: Vec::new(),
         }
     }
 
