@@ -13,6 +13,7 @@ mod faults;
 mod front_doors;
 mod health;
 mod isolation;
+mod jobs;
 mod proxy;
 mod rate_limit;
 mod secrets;
