@@ -9,16 +9,19 @@ use std::time::Duration;
 use local::event_sources::EventSources;
 use local::gateway::{Gateway, Options};
 use local::queue_server::{QueueServer, Queues};
-use local::template::{Function, Queue, QueueEvent, Redrive};
+use local::template::{Function, Queue, QueueEvent, Redrive, Route};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::support::{User, servers};
+
 const QUEUE: &str = "SyncQueue";
 const DEAD: &str = "SyncDeadLetterQueue";
 const WORKER: &str = "fixture-worker";
 const SCHEDULE: &str = "fixture-schedule";
+const RING: &str = "fixture-ring";
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,6 +37,10 @@ struct Workshop {
 
 impl Workshop {
     async fn new() -> Self {
+        Self::with_queues_of(&SERVER, BTreeMap::new()).await
+    }
+
+    async fn with_queues_of(server: &QueueServer, env: BTreeMap<&str, String>) -> Self {
         let queue = |logical_id: &str, redrive: Option<Redrive>, variables: &[&str]| Queue {
             logical_id: logical_id.to_owned(),
             visibility_timeout: Duration::from_secs(1),
@@ -42,7 +49,7 @@ impl Workshop {
         };
         let redrive = Redrive { to: DEAD.to_owned(), after: 2 };
         let queues = [queue(QUEUE, Some(redrive), &["SYNC_QUEUE_URL"]), queue(DEAD, None, &[])];
-        let queues = SERVER.make(&queues).await.unwrap();
+        let queues = server.make(&queues).await.unwrap();
         let function = |binary: &str, queues: Vec<QueueEvent>, schedules: Vec<Duration>| Function {
             logical_id: binary.to_owned(),
             binary: binary.to_owned(),
@@ -58,15 +65,18 @@ impl Workshop {
             reports_failures: true,
             concurrency: Some(2),
         };
-        let functions = vec![
+        let mut functions = vec![
+            function(RING, Vec::new(), Vec::new()),
             function(WORKER, vec![event], Vec::new()),
             function(SCHEDULE, Vec::new(), vec![Duration::from_secs(60)]),
         ];
+        functions[0].routes = vec![Route { method: "POST".to_owned(), path: "/ring/{id}".to_owned() }];
         let binaries = Path::new(env!("CARGO_BIN_EXE_fixture-worker")).parent().unwrap();
         let (sender, lines) = unbounded_channel();
         let mut options = Options::new(functions.clone(), binaries.to_owned());
         options.concurrency = 1;
         options.env = queues.env().to_vec();
+        options.env.extend(env.into_iter().map(|(name, value)| (name.to_owned(), value)));
         options.log = Arc::new(move |_, line| {
             // The test has ended when nobody listens.
             let _ = sender.send(serde_json::from_str(line).unwrap_or_else(|_| json!({ "message": line })));
@@ -147,6 +157,46 @@ async fn of_a_batch_with_one_failure_that_one_comes_again() {
     assert_eq!(attempts, [vec![done(1)], vec![done(1)], vec![(1, "failed".to_owned()), done(2)]]);
     shop.has(QUEUE, 0).await;
     shop.has(DEAD, 0).await;
+}
+
+#[tokio::test]
+async fn a_batch_waits_to_get_full() {
+    let mut shop = Workshop::new().await;
+    let event = &mut shop.functions.iter_mut().find(|function| function.binary == WORKER).unwrap().queues[0];
+    (event.batch_size, event.window) = (2, PATIENCE);
+    let _sources = shop.open();
+    for _ in 0..4 {
+        shop.queues.send(QUEUE, &[message(FINE).1]).await.unwrap();
+    }
+    let jobs = shop.jobs(4).await;
+    let mut batches = BTreeMap::<_, u32>::new();
+    jobs.iter().for_each(|job| *batches.entry(job["requestId"].as_str().unwrap()).or_default() += 1);
+    assert_eq!(batches.into_values().collect::<Vec<_>>(), [2, 2]);
+}
+
+#[tokio::test]
+async fn an_endpoint_rings_and_answers_all_the_same_when_the_queue_is_away() {
+    let server = QueueServer::start().unwrap();
+    let mut shop = Workshop::with_queues_of(&server, servers().await.env()).await;
+    let ring = async |shop: &Workshop| {
+        let (user, account) = (User::new(), Uuid::new_v4());
+        let request = reqwest::Client::new().post(format!("{}/ring/{account}", shop.gateway.url()));
+        let answer = request.bearer_auth(user.token()).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        (user, account)
+    };
+    let (user, account) = ring(&shop).await;
+    let sources = shop.open();
+    let job = shop.line("job").await;
+    let expected = (json!(user.tenant), json!(user.user), json!(account));
+    assert_eq!((&job["tenantId"], &job["userId"], &job["accountId"]), (&expected.0, &expected.1, &expected.2));
+    drop(sources);
+    drop(server);
+    ring(&shop).await;
+    let line = shop.line("nobody was rung; the schedule finds the work").await;
+    assert_eq!(line["level"], "WARN");
+    // The limit is 250 ms; the rest is room for a busy machine.
+    assert!(shop.line("request").await["durationMs"].as_f64().unwrap() < 1000.0);
 }
 
 #[tokio::test]
