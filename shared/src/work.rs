@@ -23,6 +23,8 @@ use crate::log::{self, JobLine};
 use crate::metrics::{JobMetrics, milliseconds};
 use crate::queue::Queue;
 
+/// How long a job goes on before it makes room for others, however much it has left: a large mailbox is many pieces.
+const PIECE: Duration = Duration::from_secs(60);
 /// How long before its function's end a job is to stop. The longest single wait, for a mail host's answer, is 15 s;
 /// the rest is for what was read until then.
 const HANDOVER: Duration = Duration::from_secs(20);
@@ -42,7 +44,8 @@ pub struct Job {
     pub account_id: AccountId,
     /// How often the message was received, this time included: from 1.
     pub attempt: u32,
-    /// When to hand over what is left; a little later the job is cut off.
+    /// When to hand over what is left: after a minute, or earlier when the function's time ends, which a job that goes on
+    /// does not outlive.
     pub stop_at: Instant,
 }
 
@@ -257,7 +260,8 @@ where
                 Some(_) if started >= hours.stop_at => Err(WorkError::OutOfTime),
                 Some(doorbell) => {
                     let account_id = doorbell.account_id;
-                    let job = Job { scope: doorbell.scope(), account_id, attempt, stop_at: hours.stop_at };
+                    let stop_at = hours.stop_at.min(started + PIECE);
+                    let job = Job { scope: doorbell.scope(), account_id, attempt, stop_at };
                     unwinding(hours, async { handler(job).await }).await
                 }
             };
@@ -409,6 +413,7 @@ mod tests {
                 async move {
                     let index = doorbells.iter().position(|known| known.account_id == job.account_id).unwrap();
                     assert_eq!((job.scope, job.attempt), (doorbells[index].scope(), 3));
+                    assert!(job.stop_at <= Instant::now() + Duration::from_secs(60), "of five minutes");
                     match index {
                         0 => return Err(anyhow!("no").into()),
                         1 => return Err(Error::NotFound("no").into()),
