@@ -92,7 +92,8 @@ def create_account():
     values = [body[camel(column)] for column in COLUMNS if column != "encryption"]
     values.insert(COLUMNS.index("encryption"), body.get("encryption", "tls"))
     algorithm, digest, salt = hashed(body["password"])
-    rows = call("insert_account", uuid.uuid4(), *values, True, 300, uuid.uuid4(), algorithm, digest, salt)
+    values.insert(COLUMNS.index("email_address") + 1, body["emailAddress"].lower())
+    rows = call("insert_account", uuid.uuid4(), *values, True, 300, uuid.uuid4(), algorithm, digest, salt, 1000)
     return jsonify(view(rows[0])), 201
 
 
@@ -108,6 +109,8 @@ def update_account(account_id):
     if fault := checked(body):
         return jsonify(error=fault), 400
     values = [body.get(camel(column)) for column in (*COLUMNS, "is_sync_enabled", "sync_interval", "is_enabled")]
+    address = body.get("emailAddress")
+    values.insert(COLUMNS.index("email_address") + 1, address and address.lower())
     rows = call("update_account", account_id, *values, *hashed(body.get("password")))
     return jsonify(view(rows[0])) if rows else (jsonify(error="Not found"), 404)
 

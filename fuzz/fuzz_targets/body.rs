@@ -2,25 +2,26 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use shared::account::{AccountChange, EmailAddress, Hostname, NewAccount};
 use shared::validation::Fields;
 use shared::{Error, Request, call};
 
 fuzz_target!(|data: &[u8]| {
     let request = Request { body: data.to_vec().into(), ..Request::default() };
-    if let Some(new) = accepted(&request, create_account::read) {
-        check_text(&new.account_name.0, &new.email_address.0, &new.hostname.0, &new.username.0);
+    if let Some(new) = accepted(&request, NewAccount::read) {
+        check_text(&new.account_name.0, &new.email_address, &new.hostname, &new.username.0);
         assert!((1..=65535).contains(&new.port.0) && (60..=3600).contains(&new.sync_interval.0));
         assert!(["imap", "pop3"].contains(&new.protocol.0));
         assert!(["tls", "starttls", "none"].contains(&new.encryption.0));
     }
-    if let Some(change) = accepted(&request, update_account::read) {
+    if let Some(change) = accepted(&request, AccountChange::read) {
         // A value that keeps all four rules stands for what is not named.
-        let or = |text: Option<String>| text.unwrap_or_else(|| "a@b.c".to_owned());
+        let other = || "a@b.c".to_owned();
         check_text(
-            &or(change.account_name.map(|name| name.0)),
-            &or(change.email_address.map(|address| address.0)),
-            &or(change.hostname.map(|host| host.0)),
-            &or(change.username.map(|name| name.0)),
+            &change.account_name.map_or_else(other, |name| name.0),
+            &change.email_address.unwrap_or_else(|| EmailAddress(other())),
+            &change.hostname.unwrap_or_else(|| Hostname("a.b.c".to_owned())),
+            &change.username.map_or_else(other, |name| name.0),
         );
         assert!(change.port.is_none_or(|port| (1..=65535).contains(&port.0)));
         assert!(change.sync_interval.is_none_or(|interval| (60..=3600).contains(&interval.0)));
@@ -39,11 +40,14 @@ fn accepted<T>(request: &Request, read: impl Fn(Fields) -> Result<T, Error>) -> 
 }
 
 /// What the columns hold and the log may show.
-fn check_text(name: &str, address: &str, host: &str, username: &str) {
-    for (text, max) in [(name, 255), (address, 254), (host, 253), (username, 255)] {
+fn check_text(name: &str, address: &EmailAddress, host: &Hostname, username: &str) {
+    for (text, max) in [(name, 255), (&address.0, 254), (&host.0, 253), (username, 255)] {
         assert!((1..=max).contains(&text.chars().count()), "{text:?}");
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
     assert_eq!(name, name.trim());
-    assert!(address.contains('@') && host.is_ascii());
+    let key = address.key();
+    assert!(key.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && domain.is_ascii()), "{key:?}");
+    assert_eq!(EmailAddress(key.clone()).key(), key);
+    assert!(host.ascii().is_ascii(), "{host:?}");
 }

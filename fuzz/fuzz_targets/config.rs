@@ -22,13 +22,16 @@ fuzz_target!(|data: &[u8]| {
             assert!(!config.auth.allow_headers || !deployed || sam_local, "anybody may be anybody");
             if let SecretSource::Environment(secrets) = &config.secrets {
                 let key = secrets.jwt_secret_key.reveal();
-                assert!(key.len() >= MIN_SIGNING_KEY_BYTES);
+                assert!(key.len() >= MIN_SIGNING_KEY_BYTES && key.trim() == key);
+                assert!(!deployed || sam_local || secrets.database.is_tls(), "plain over a network that others share");
                 // Where the same text also stands elsewhere, as a host name say, it may be shown.
                 let printed = format!("{config:?}");
                 assert!(text.matches(key).count() > 1 || !printed.contains(key), "{printed}");
             }
             for origin in &config.public.cors_origins {
-                assert!(origin.as_bytes().starts_with(b"http") && !origin.as_bytes().contains(&b'*'), "{origin:?}");
+                let text = origin.as_bytes();
+                assert!(text.starts_with(b"http") && !text.contains(&b'*'), "{origin:?}");
+                assert!(!text.iter().any(u8::is_ascii_uppercase), "no browser sends {origin:?}");
             }
         }
         Err(error) => assert!(error.to_string().starts_with("bad configuration: ")),

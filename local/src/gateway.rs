@@ -1,9 +1,11 @@
 //! A local API Gateway and Lambda: serves the built function binaries over HTTP as they run in AWS.
 //!
 //! A request becomes an event (`event`), waits for a process of its function (`pool`), which fetches it over the
-//! Lambda runtime API (`runtime_api`), and the process's answer becomes the HTTP response.
+//! Lambda runtime API (`runtime_api`), and the process's answer becomes the HTTP response. Unlike API Gateway it stands
+//! on a developer's machine, within reach of every page in their browser (`pages`).
 
 mod event;
+mod pages;
 mod pool;
 mod route;
 mod runtime_api;
@@ -71,6 +73,8 @@ pub struct Options {
     pub binaries: PathBuf,
     /// The functions' environment. Of ours they see PATH and HOME only.
     pub env: Vec<(String, String)>,
+    /// What functions that open sealed secrets have beside that, or in its place.
+    pub mail_env: Vec<(String, String)>,
     /// The most processes per function; 0 counts as 1.
     pub concurrency: usize,
     /// Where the functions' output goes.
@@ -87,6 +91,7 @@ impl Options {
             functions,
             binaries,
             env: Vec::new(),
+            mail_env: Vec::new(),
             concurrency: 2,
             log: Arc::new(|_, line| eprintln!("{line}")),
             payload_version: PayloadVersion::V2,
@@ -144,7 +149,7 @@ impl Gateway {
         let shared = self.shared.clone();
         self.listeners.push(serve(listener, Some(PATIENCE), move |request, client| {
             let shared = shared.clone();
-            async move { shared.answer(request, client, address.port()).await }
+            async move { shared.answer(request, client, address).await }
         }));
         Ok(address)
     }
@@ -222,28 +227,39 @@ impl Shared {
         self.pools.get(function).with_context(|| format!("there is no function {function}"))
     }
 
-    async fn answer(&self, request: Request<Incoming>, client: SocketAddr, port: u16) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = match read_body(body, BODY_LIMIT).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let invoke_api = head.uri.path().strip_prefix("/2015-03-31/functions/");
-        if let Some(name) = invoke_api.and_then(|rest| rest.strip_suffix("/invocations")) {
-            return self.answer_invoke_api(&head.method, name, body).await;
-        }
         if event::head_size(&head) > HEAD_LIMIT {
             return message(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large");
         }
         if !event::is_acceptable(&head) {
             return message(StatusCode::BAD_REQUEST, "Bad Request");
         }
+        if !pages::is_addressed_to_us(&head, listener.ip()) {
+            return message(StatusCode::FORBIDDEN, "Forbidden");
+        }
+        let invoke_api = head.uri.path().strip_prefix("/2015-03-31/functions/");
+        if let Some(name) = invoke_api.and_then(|rest| rest.strip_suffix("/invocations")) {
+            if pages::is_from_another_origin(&head) {
+                return message(StatusCode::FORBIDDEN, "Forbidden");
+            }
+            return self.answer_invoke_api(&head.method, name, body).await;
+        }
         let Some(matched) = self.routes.find(&head.method, head.uri.path()) else {
             return message(StatusCode::NOT_FOUND, "Not Found");
         };
         let event = match self.payload_version {
-            PayloadVersion::V1 => event::build_v1(&head, &body, &matched, client.ip(), port),
-            PayloadVersion::V2 => event::build_v2(&head, &body, &matched, client.ip(), port),
+            PayloadVersion::V1 => event::build_v1(&head, &body, &matched, client.ip(), listener.port()),
+            PayloadVersion::V2 => event::build_v2(&head, &body, &matched, client.ip(), listener.port()),
         };
         let outcome = self.pools[matched.function].invoke(event.to_string().into());
         match tokio::time::timeout(ANSWER_LIMIT, outcome).await {

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,6 +20,10 @@ pub enum Tool {
     PgBouncer,
     /// The browser.
     Chromium,
+    /// The mail server.
+    Dovecot,
+    /// The engine that containers run in.
+    Docker,
 }
 
 impl Tool {
@@ -30,48 +35,104 @@ impl Tool {
             Self::Redis => find("redis-server"),
             Self::PgBouncer => find("pgbouncer"),
             Self::Chromium => ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(find),
+            // Its programs for each protocol are packages of their own.
+            Self::Dovecot => find("dovecot").filter(|_| {
+                let programs = ["imap", "pop3", "submission"];
+                programs.iter().all(|name| Path::new("/usr/lib/dovecot").join(name).is_file())
+            }),
+            Self::Docker => find("dockerd"),
         }
     }
 
-    fn debian_package(self) -> &'static str {
+    fn debian_packages(self) -> &'static [&'static str] {
         match self {
-            Self::PostgreSql => "postgresql",
-            Self::Redis => "redis-server",
-            Self::PgBouncer => "pgbouncer",
-            Self::Chromium => "chromium",
+            Self::PostgreSql => &["postgresql"],
+            Self::Redis => &["redis-server"],
+            Self::PgBouncer => &["pgbouncer"],
+            Self::Chromium => &["chromium"],
+            Self::Dovecot => &["dovecot-core", "dovecot-imapd", "dovecot-pop3d", "dovecot-submissiond"],
+            Self::Docker => &["docker.io"],
         }
     }
 
-    fn brew_formula(self) -> &'static str {
+    /// The system's own services that Debian makes of the packages.
+    fn debian_units(self) -> &'static [&'static str] {
         match self {
-            Self::PostgreSql => "postgresql@17",
-            Self::Redis => "redis",
-            Self::PgBouncer => "pgbouncer",
-            Self::Chromium => "chromium",
+            Self::PostgreSql => &["postgresql.service"],
+            Self::Redis => &["redis-server.service"],
+            Self::PgBouncer => &["pgbouncer.service"],
+            Self::Chromium => &[],
+            Self::Dovecot => &["dovecot.service", "dovecot.socket"],
+            Self::Docker => &["docker.service", "docker.socket", "containerd.service"],
+        }
+    }
+
+    /// None where Homebrew has nothing that would do.
+    fn brew_formula(self) -> Option<&'static str> {
+        match self {
+            Self::PostgreSql => Some("postgresql@17"),
+            Self::Redis => Some("redis"),
+            Self::PgBouncer => Some("pgbouncer"),
+            Self::Chromium => Some("chromium"),
+            // It has version 2.4 only, which reads another configuration.
+            Self::Dovecot => None,
+            // An application with a window.
+            Self::Docker => None,
         }
     }
 }
 
+/// Installs Debian's packages without what Debian does next, namely to start the system's own servers of them, now and
+/// at each boot: we want their programs. A machine that has a policy of its own keeps it. The arguments are the
+/// packages, `--`, and the units.
+const INSTALL_QUIETLY: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+packages=
+while [ "$1" != -- ]; do packages="$packages $1"; shift; done
+shift
+apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends $packages || exit
+if command -v systemctl >/dev/null; then
+    for unit; do systemctl disable --quiet "$unit" || true; done
+fi
+"#;
+
 /// Installs those of the tools that are missing, with apt-get or Homebrew, and says so on standard error.
 pub fn ensure_installed(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<Tool> = tools.iter().copied().filter(|tool| tool.locate().is_none()).collect();
+    let missing = || -> Vec<Tool> { tools.iter().copied().filter(|tool| tool.locate().is_none()).collect() };
+    if missing().is_empty() {
+        return Ok(());
+    }
+    // Tests that need the same tool start at once, and package managers refuse a second run rather than wait.
+    let lock = File::create(env::temp_dir().join("email-service-install.lock"))?;
+    lock.lock().context("cannot wait for another installation")?;
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|tool| tool.debian_package()).collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|tool| tool.debian_packages()).copied().collect();
     if find("apt-get").is_some() {
         eprintln!("Installing {} with apt-get ...", packages.join(", "));
-        run(&[&apt_get()?, &["update", "--quiet"][..]].concat())?;
-        run(&[&apt_get()?, &["install", "--yes", "--quiet", "--no-install-recommends"][..], &packages].concat())?;
+        let units: Vec<&str> = missing.iter().flat_map(|tool| tool.debian_units()).copied().collect();
+        let script = ["sh", "-c", INSTALL_QUIETLY, "sh"];
+        run(&[as_root()?, &script[..], &packages, &["--"], &units].concat())
+            .with_context(|| format!("cannot install {}", packages.join(", ")))?;
     } else if find("brew").is_some() {
-        let formulas: Vec<&str> = missing.iter().map(|tool| tool.brew_formula()).collect();
+        let formulas: Option<Vec<&str>> = missing.iter().map(|tool| tool.brew_formula()).collect();
+        let formulas = formulas.with_context(|| format!("Homebrew has not all of {}", packages.join(", ")))?;
         eprintln!("Installing {} with Homebrew ...", formulas.join(", "));
         run(&[&["brew", "install"][..], &formulas].concat())?;
     } else {
         bail!("please install {}: neither apt-get nor brew is here to do it", packages.join(", "));
     }
     for tool in missing {
-        ensure!(tool.locate().is_some(), "{} was installed, yet its program is not found", tool.debian_package());
+        ensure!(tool.locate().is_some(), "{tool:?} was installed, yet its program is not found");
     }
     Ok(())
 }
@@ -108,19 +169,23 @@ pub fn running_as_root() -> Result<bool> {
     Ok(output.stdout.trim_ascii() == b"0")
 }
 
-fn apt_get() -> Result<Vec<&'static str>> {
-    let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
-    if !running_as_root()? {
-        ensure!(find("sudo").is_some(), "installing packages needs root: run this once as root, or install sudo");
-        words.insert(0, "sudo");
+/// Whether nobody is there to read that something was left out: `CI` is set, as CI systems do.
+pub fn running_in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+/// What stands before a command that only root may run.
+fn as_root() -> Result<&'static [&'static str]> {
+    if running_as_root()? {
+        return Ok(&[]);
     }
-    Ok(words)
+    ensure!(find("sudo").is_some(), "installing packages needs root: run this once as root, or install sudo");
+    Ok(&["sudo"])
 }
 
 fn run(words: &[&str]) -> Result<()> {
-    let line = words.join(" ");
     let (program, arguments) = words.split_first().context("an empty command")?;
-    let status = Command::new(program).args(arguments).status().with_context(|| format!("cannot run `{line}`"))?;
-    ensure!(status.success(), "`{line}` failed; run it by hand to see why");
+    let status = Command::new(program).args(arguments).status().with_context(|| format!("cannot run {program}"))?;
+    ensure!(status.success(), "{program} failed, see above");
     Ok(())
 }

@@ -4,13 +4,16 @@
 use std::path::{Path, PathBuf};
 
 pub mod build;
+pub mod certificates;
 pub mod docker;
 pub mod environment;
 pub mod event_sources;
 pub mod gateway;
 pub mod install;
+pub mod mail_server;
 pub mod queue_server;
 pub mod services;
+pub mod smtp_sink;
 pub mod template;
 pub mod tools;
 

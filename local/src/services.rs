@@ -2,6 +2,7 @@
 //!
 //! Each server listens on a free loopback port and keeps its files in a directory of its own.
 //! It goes, with the directory, when its value is dropped and also when the process that started it dies in any way.
+//! What is not installed is installed at the first start.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tokio_postgres::NoTls;
 
-use crate::install::{Tool, find, running_as_root};
+use crate::install::{Tool, ensure_installed, find, running_as_root};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
@@ -26,24 +27,30 @@ const PORT_ATTEMPTS: usize = 5;
 
 /// Stands between us and a server so that the server cannot outlive us: its standard input is a pipe that we hold.
 /// The file `running` holds the server's process id and exists as long as the server does.
-/// Signals to the terminal or to us are none of its business, hence the trap.
+/// Signals to the terminal or to us are none of its business, hence the trap. A server that leads a process group is
+/// told as a group.
 const SUPERVISOR: &str = r#"
 directory=$1 at_once=$2; shift 2
 running=$directory/running
+tell() {
+    pid=$(cat "$running")
+    kill -s "$1" -- "-$pid" 2>/dev/null || kill -s "$1" "$pid"
+}
 trap '' HUP INT TERM PIPE
 while read -r request; do
     case $request in
         start) ( "$@" & echo $! >"$running"; wait $!; rm -f "$running" ) </dev/null >>"$directory/log" 2>&1 & ;;
-        *) kill -s "$request" "$(cat "$running")" ;;
+        *) tell "$request" ;;
     esac
     echo done
 done
 if [ -s "$running" ]; then
-    kill -s CONT "$(cat "$running")"
-    kill -s "$at_once" "$(cat "$running")"
+    tell CONT
+    tell "$at_once"
 fi
 wait
-rm -rf "$directory"
+# Members of its group may still be dying, and write until then.
+rm -rf "$directory" 2>/dev/null || { sleep 1; rm -rf "$directory"; }
 "#;
 
 /// A server under supervision, with a directory of its own.
@@ -152,6 +159,23 @@ impl Drop for Service {
     }
 }
 
+/// A directory for ourselves, which goes when its value is dropped and also when we die in any way.
+#[derive(Debug)]
+pub struct Directory(Service);
+
+impl Directory {
+    /// Makes one among the system's temporary files.
+    pub fn new() -> Result<Self> {
+        // A supervisor that is never told to start anything.
+        Service::supervise("a directory", new_directory()?, "KILL", &[]).map(Self)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.directory
+    }
+}
+
 /// A PostgreSQL server with a superuser `postgres`; the migrations add the functions' role.
 #[derive(Debug)]
 pub struct Postgres {
@@ -160,6 +184,7 @@ pub struct Postgres {
     port: u16,
     owner_password: String,
     app_password: String,
+    mail_password: String,
 }
 
 impl Postgres {
@@ -170,6 +195,7 @@ impl Postgres {
 
     /// Like `start`, with more settings, such as `["max_connections=500"]`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
+        ensure_installed(&[Tool::PostgreSql])?;
         let binaries = postgres_binaries()?;
         let owner_password = secret();
         retry_on_other_ports(|port| {
@@ -192,8 +218,9 @@ impl Postgres {
                 command.extend(["-c".into(), (*setting).into()]);
             }
             let service = Service::supervise("PostgreSQL", directory, "QUIT", &command)?;
-            let app_password = secret();
-            let mut postgres = Self { service, data, port, owner_password: owner_password.clone(), app_password };
+            let [app_password, mail_password] = [secret(), secret()];
+            let owner_password = owner_password.clone();
+            let mut postgres = Self { service, data, port, owner_password, app_password, mail_password };
             postgres.start_again()?;
             Ok(postgres)
         })
@@ -217,6 +244,16 @@ impl Postgres {
     /// Connects as the functions' role, once the migrations have created it with this URL's password.
     pub fn app_url(&self, database: &str) -> String {
         self.url("email_service_app", &self.app_password, database)
+    }
+
+    /// Connects as the role of functions that open sealed secrets, likewise.
+    pub fn mail_url(&self, database: &str) -> String {
+        self.url("email_service_mail", &self.mail_password, database)
+    }
+
+    /// Connects as each of the functions' roles: what a migration sets the passwords of.
+    pub fn role_urls(&self, database: &str) -> [String; 2] {
+        [self.app_url(database), self.mail_url(database)]
     }
 
     /// The password that `app_url` carries.
@@ -275,6 +312,7 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts it with this many connections to the server.
     pub fn start(postgres: &Postgres, connections: usize) -> Result<Self> {
+        ensure_installed(&[Tool::PgBouncer])?;
         let program = find("pgbouncer").context("pgbouncer is not installed")?;
         let app_password = postgres.app_password().to_owned();
         retry_on_other_ports(|port| {
@@ -311,6 +349,7 @@ pub struct Redis {
 impl Redis {
     /// Starts a server.
     pub fn start() -> Result<Self> {
+        ensure_installed(&[Tool::Redis])?;
         let program = find("redis-server").context("redis-server is not installed")?;
         retry_on_other_ports(|port| {
             let directory = new_directory()?;
@@ -398,15 +437,25 @@ fn postgres_binaries() -> Result<PathBuf> {
 
 /// PostgreSQL refuses to run as root. Returns the words to put before its commands and hands it the directory.
 fn server_user(directory: &Path) -> Result<Vec<String>> {
-    if !running_as_root()? {
-        return Ok(Vec::new());
-    }
-    let status = Command::new("chown").args(["-R", "postgres:"]).arg(directory).status()?;
-    ensure!(status.success(), "cannot give {} to the user postgres", directory.display());
-    Ok(["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(String::from).to_vec())
+    if running_as_root()? { as_user("postgres", directory) } else { Ok(Vec::new()) }
 }
 
-fn new_directory() -> Result<PathBuf> {
+/// Hands a directory to a user of less power than root. Returns the words to put before that user's commands.
+pub(crate) fn as_user(user: &str, directory: &Path) -> Result<Vec<String>> {
+    let status = Command::new("chown").arg("-R").arg(format!("{user}:")).arg(directory).status()?;
+    ensure!(status.success(), "cannot give {} to the user {user}", directory.display());
+    let group = Command::new("id").args(["-g", user]).output().context("cannot run id")?;
+    let group = String::from_utf8(group.stdout)?;
+    let identity = [format!("--reuid={user}"), format!("--regid={}", group.trim())];
+    Ok(["setpriv"]
+        .into_iter()
+        .chain(identity.iter().map(String::as_str))
+        .chain(["--init-groups", "--"])
+        .map(String::from)
+        .collect())
+}
+
+pub(crate) fn new_directory() -> Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let directory = std::env::temp_dir().join(format!("email-service-{}", &secret()[..16]));
     fs::DirBuilder::new()
@@ -458,7 +507,6 @@ mod tests {
 
     #[test]
     fn redis_can_be_killed_paused_and_started_again() -> Result<()> {
-        crate::install::ensure_installed(&[Tool::Redis])?;
         let mut redis = Redis::start()?;
         redis.pause()?;
         assert!(redis_info(redis.port()).is_err());
@@ -478,7 +526,6 @@ mod tests {
 
     #[test]
     fn postgres_can_be_stopped_killed_and_started_again() -> Result<()> {
-        crate::install::ensure_installed(&[Tool::PostgreSql])?;
         let mut postgres = Postgres::start()?;
         postgres.stop()?;
         assert!(!answers(postgres.port()));

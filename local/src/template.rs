@@ -27,6 +27,8 @@ pub struct Function {
     pub queues: Vec<QueueEvent>,
     /// How long it is from one turn to the next, for each of its schedules.
     pub schedules: Vec<Duration>,
+    /// Whether it opens sealed secrets: it has the variable `MAIL_SECRET_ARN`.
+    pub opens_secrets: bool,
 }
 
 impl Function {
@@ -170,6 +172,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
             .filter_map(|event| schedule(&event["Properties"]).transpose())
             .collect::<Result<_>>()
             .with_context(|| id.to_owned())?,
+        opens_secrets: properties["Environment"]["Variables"].get("MAIL_SECRET_ARN").is_some(),
     })
 }
 
@@ -254,6 +257,15 @@ Resources:
         let functions = parse(TEMPLATE)?;
         let timeouts: Vec<_> = functions.iter().map(|f| (f.binary.as_str(), f.timeout.as_secs())).collect();
         assert_eq!(timeouts, [("accounts", 7), ("default", 10)]);
+        Ok(())
+    }
+
+    #[test]
+    fn who_opens_secrets_has_their_variable() -> Result<()> {
+        let yaml = TEMPLATE
+            .replace("Timeout: 7", "Timeout: 7\n      Environment: { Variables: { MAIL_SECRET_ARN: !Ref Mail } }");
+        let opens: Vec<_> = parse(&yaml)?.iter().map(|function| function.opens_secrets).collect();
+        assert_eq!(opens, [true, false]);
         Ok(())
     }
 

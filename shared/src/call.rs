@@ -12,6 +12,7 @@ use crate::db::Db;
 use crate::error::{Error, NO_SUCH_ACCOUNT};
 use crate::event::Request;
 use crate::identity::Identity;
+use crate::keyring::Keyring;
 use crate::redis_link::RedisLink;
 use crate::validation::Fields;
 
@@ -26,6 +27,61 @@ pub struct Call {
     pub request: Request,
     /// The way to the caller's rows.
     pub db: Db,
+    /// How many enabled accounts a user can have.
+    pub accounts_per_user: i32,
+}
+
+/// A request of an identified caller, to be answered with what mail hosts say. It has no way to PostgreSQL: what a
+/// stranger's server sends is read where there is nothing to take.
+pub struct NetworkCall<N> {
+    /// Who calls.
+    pub identity: Identity,
+    /// What was asked.
+    pub request: Request,
+    /// The way to mail hosts.
+    pub network: N,
+}
+
+impl<N> NetworkCall<N> {
+    /// The body's fields.
+    ///
+    /// # Errors
+    /// See [`body`].
+    pub fn body(&self) -> Result<Fields, Error> {
+        body(&self.request)
+    }
+}
+
+/// A request of an identified caller, to be answered by signing in to one of the caller's accounts.
+pub struct MailCall<N> {
+    /// Who calls.
+    pub identity: Identity,
+    /// What was asked.
+    pub request: Request,
+    /// The way to the caller's rows, as the role that may read sealed secrets.
+    pub db: Db,
+    /// What opens them.
+    pub keyring: Keyring,
+    /// The way to mail hosts.
+    pub network: N,
+}
+
+impl<N> MailCall<N> {
+    /// The body's fields.
+    ///
+    /// # Errors
+    /// See [`body`].
+    pub fn body(&self) -> Result<Fields, Error> {
+        body(&self.request)
+    }
+
+    /// The account that the path names.
+    ///
+    /// # Errors
+    /// See [`account_id`].
+    pub fn account_id(&self) -> Result<AccountId, Error> {
+        account_id(&self.request)
+    }
 }
 
 /// A request of anybody: no scope, and no way to a tenant's rows.
@@ -38,6 +94,8 @@ pub struct PublicCall {
 
 /// A request of anybody for the state of what we depend on.
 pub struct ReadinessCall {
+    /// The request's id, for the answer.
+    pub request_id: String,
     /// PostgreSQL; without a scope it shows no row.
     pub db: Db,
     /// Redis.
@@ -106,10 +164,12 @@ fn is_json(content_type: &str) -> bool {
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Headers beside those that every answer has. A `Content-Type` here takes the place of JSON's.
+    /// Headers beside those that every answer has. One of the same name takes the other's place.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON unless the headers say otherwise, or empty.
     pub body: String,
+    /// Whether the body is in base64: what is no text, such as something compressed, must be.
+    pub is_base64_encoded: bool,
 }
 
 impl Reply {
@@ -119,7 +179,12 @@ impl Reply {
     /// The value has no JSON form, which no type of ours lacks.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Error> {
         let body = serde_json::to_string(body).map_err(Error::internal)?;
-        Ok(Self { status, headers: Vec::new(), body })
+        Ok(Self::text(status, Vec::new(), body))
+    }
+
+    /// Answers with text, of the type that the headers say.
+    pub fn text(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: String) -> Self {
+        Self { status, headers, body, is_base64_encoded: false }
     }
 
     /// Says where the thing that was made is.

@@ -3,13 +3,17 @@
 //! A missing or bad value stops the start; the error names every such variable and what it must be.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use anyhow::bail;
 use jsonwebtoken::Algorithm;
-use lambda_http::http::{HeaderValue, Uri};
+use lambda_http::http::HeaderValue;
 use tracing::level_filters::LevelFilter;
+use url::Url;
 
-use crate::secrets::{SecretSource, SecretText, Secrets};
+use crate::db::url::DatabaseUrl;
+use crate::sealing::{PrivateKeys, PublicKey};
+use crate::secrets::{RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets, Transport};
 
 /// What a function needs that knows no caller (health, the default route).
 #[derive(Debug, Clone)]
@@ -33,8 +37,26 @@ pub struct Config {
     pub concurrency: usize,
     /// `RATE_LIMIT_PER_MINUTE`: requests per user in any 60 seconds; `None` (written `0`) means no limit.
     pub rate_limit: Option<NonZeroU32>,
+    /// `ACCOUNTS_PER_USER`: how many enabled accounts a user can have.
+    pub accounts_per_user: i32,
     /// How callers prove who they are.
     pub auth: AuthConfig,
+}
+
+/// How functions that reach mail hosts may do so. What the texts mean is known where mail hosts are: the crate `mailbox`
+/// reads them at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Outbound {
+    /// `MAIL_PRIVATE_NETWORKS`: networks of the operator's own that are open although they are not public (CIDRs).
+    pub private_networks: String,
+    /// `MAIL_PORTS`: the ports that are open, or `*`; empty means those of mail.
+    pub ports: String,
+    /// `MAIL_ALLOW_PLAINTEXT`: whether passwords may be sent without encryption where an account says so.
+    pub allow_plaintext: bool,
+    /// `MAIL_NAME_SERVERS`: name servers with their ports; empty means the system's.
+    pub name_servers: String,
+    /// `MAIL_ISP_DATABASE`: the host of the database of providers' settings; `none` asks none.
+    pub isp_database: Option<String>,
 }
 
 /// How callers prove who they are.
@@ -66,8 +88,12 @@ pub struct MigrationConfig {
     pub owner_database_url: SecretText,
     /// `OWNER_SECRET_ARN`: the secret with `username` and `password` for a URL that has none.
     pub owner_secret_arn: Option<String>,
+    /// `RETENTION_DAYS`: how long a purge keeps disabled accounts; `None` (written `0`) means for ever.
+    pub retention_days: Option<NonZeroU32>,
     /// What the functions log in with; the password in it becomes that of their role.
     pub secrets: SecretSource,
+    /// `MAIL_SECRET_ARN`: the secret of the mail functions, which gets its keys here.
+    pub mail_secret_arn: Option<String>,
 }
 
 impl PublicConfig {
@@ -103,17 +129,67 @@ impl QueueConfig {
     }
 }
 
+impl Outbound {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let mut vars = Variables::of_process();
+        let outbound = Self {
+            private_networks: vars.get("MAIL_PRIVATE_NETWORKS").unwrap_or_default(),
+            ports: vars.get("MAIL_PORTS").unwrap_or_default(),
+            allow_plaintext: vars
+                .parsed("MAIL_ALLOW_PLAINTEXT", "true or false", false, |v| v.to_ascii_lowercase().parse().ok()),
+            name_servers: vars.get("MAIL_NAME_SERVERS").unwrap_or_default(),
+            isp_database: vars.get("MAIL_ISP_DATABASE"),
+        };
+        vars.finish()?;
+        Ok(outbound)
+    }
+}
+
+/// `SEALING_PUBLIC_KEY`: what endpoints that are sent passwords seal them with.
+///
+/// # Errors
+/// It is missing or no key.
+pub fn sealing_public_key() -> anyhow::Result<PublicKey> {
+    let mut vars = Variables::of_process();
+    let key = vars.parsed("SEALING_PUBLIC_KEY", SEALING_KEY, None, |v| PublicKey::parse(v).map(Some));
+    if key.is_none() {
+        vars.fault("SEALING_PUBLIC_KEY", SEALING_KEY);
+    }
+    vars.finish()?;
+    key.ok_or_else(|| anyhow::anyhow!("SEALING_PUBLIC_KEY is missing"))
+}
+
+/// What a public key must be.
+const SEALING_KEY: &str = "a key's id, a colon and the key in base64, as `migrate` makes it";
+
 impl MigrationConfig {
     /// Reads the process's environment.
     ///
     /// # Errors
     /// Names every missing or bad variable and what it must be.
     pub fn from_env() -> anyhow::Result<Self> {
-        let mut vars = Variables::of_process();
+        Self::read(Variables::of_process())
+    }
+
+    fn read(mut vars: Variables) -> anyhow::Result<Self> {
         let config = Self {
-            owner_database_url: vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database"),
+            owner_database_url: owner_database_url(&mut vars),
             owner_secret_arn: vars.get("OWNER_SECRET_ARN"),
-            secrets: secrets(&mut vars),
+            retention_days: vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
+                v.parse().ok().map(NonZeroU32::new)
+            }),
+            secrets: match secrets(&mut vars) {
+                // The endpoints' own login, and not that of the mail functions.
+                SecretSource::SecretsManager(place) => {
+                    SecretSource::SecretsManager(SecretPlace { mail_arn: None, ..place })
+                }
+                environment => environment,
+            },
+            mail_secret_arn: vars.get("MAIL_SECRET_ARN"),
         };
         vars.finish()?;
         Ok(config)
@@ -150,6 +226,9 @@ impl Config {
                 NonZeroU32::new(50),
                 |v| v.parse().ok().map(NonZeroU32::new),
             ),
+            accounts_per_user: vars.parsed("ACCOUNTS_PER_USER", "a whole number of 1 or more", 1000, |v| {
+                v.parse().ok().filter(|n| *n >= 1)
+            }),
             auth: AuthConfig {
                 algorithm: vars.parsed("JWT_ALGORITHM", "HS256, HS384 or HS512", Algorithm::HS256, |v| match v {
                     "HS256" => Some(Algorithm::HS256),
@@ -173,7 +252,10 @@ fn public(vars: &mut Variables) -> PublicConfig {
             "CORS_ORIGINS",
             "origins such as https://app.example.com, comma-separated, without path or wildcard",
             vec![HeaderValue::from_static("http://localhost:3000")],
-            |v| v.split(',').map(str::trim).filter(|o| !o.is_empty()).map(origin).collect(),
+            |v| {
+                let origins = v.split(',').map(str::trim).filter(|o| !o.is_empty()).map(origin);
+                origins.collect::<Option<Vec<_>>>().filter(|origins| !origins.is_empty())
+            },
         ),
         log_level: vars.parsed("LOG_LEVEL", "error, warn, info, debug, trace or off", LevelFilter::INFO, |v| {
             match v.to_ascii_lowercase().as_str() {
@@ -185,33 +267,46 @@ fn public(vars: &mut Variables) -> PublicConfig {
     }
 }
 
-/// An origin is scheme, host and port and nothing else: what a browser sends in `Origin`.
+/// An origin is scheme, host and port and nothing else. Kept as a browser writes it in `Origin` (the WHATWG's URL
+/// standard): in lower case, letters of other scripts as A-labels, without the scheme's own port.
 fn origin(text: &str) -> Option<HeaderValue> {
-    let uri: Uri = text.parse().ok()?;
-    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-    let exact = format!("{scheme}://{authority}");
-    (exact == text && matches!(scheme, "http" | "https") && !text.contains(['@', '*']))
-        .then(|| HeaderValue::from_str(text).ok())
-        .flatten()
+    let (_, host_and_port) = text.split_once("://")?;
+    if host_and_port.contains(['/', '\\', '?', '#', '@', '*']) || text.contains(char::is_whitespace) {
+        return None;
+    }
+    let url = Url::parse(text).ok()?;
+    let origin = url.origin().ascii_serialization();
+    matches!(url.scheme(), "http" | "https").then(|| HeaderValue::try_from(origin).ok()).flatten()
 }
 
 /// The emulator's queues are reached without TLS.
 fn queue_url(text: &str) -> Option<String> {
-    let url: Uri = text.parse().ok()?;
+    let url = Url::parse(text).ok()?;
     let has_name = url.path().trim_matches('/').contains('/');
-    (matches!(url.scheme_str()?, "http" | "https") && has_name).then(|| text.to_owned())
+    (matches!(url.scheme(), "http" | "https") && has_name).then(|| text.to_owned())
 }
 
 fn secrets(vars: &mut Variables) -> SecretSource {
+    let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
     if let Some(arn) = vars.get("SECRET_ARN") {
-        return SecretSource::SecretsManager { arn, database_url: vars.get("DATABASE_URL").map(SecretText::new) };
+        return SecretSource::SecretsManager(SecretPlace {
+            arn,
+            mail_arn: vars.get("MAIL_SECRET_ARN"),
+            database_url: vars.get("DATABASE_URL").map(SecretText::new),
+            transport,
+        });
     }
     let database_url = vars.required("DATABASE_URL", "postgres://user:password@host:port/database (or set SECRET_ARN)");
     let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
     let jwt_secret_key =
-        vars.required("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
-    match Secrets::new(&database_url, redis_url, jwt_secret_key) {
-        Ok(secrets) => SecretSource::Environment(Box::new(secrets)),
+        vars.required_whole("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
+    match Secrets::new(&database_url, redis_url, jwt_secret_key, transport) {
+        Ok(mut secrets) => {
+            secrets.sealing_private_keys = vars
+                .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
+                .map(Arc::new);
+            SecretSource::Environment(Box::new(secrets))
+        }
         Err(faults) => {
             for (name, meaning) in faults {
                 vars.fault(name, meaning);
@@ -221,11 +316,20 @@ fn secrets(vars: &mut Variables) -> SecretSource {
     }
 }
 
-/// Header authentication proves nothing, so a deployed stack refuses it. `sam local` imitates Lambda and says so.
+fn owner_database_url(vars: &mut Variables) -> SecretText {
+    let url = vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database");
+    if url.is_unresolved() {
+        vars.fault("OWNER_DATABASE_URL", RESOLVED);
+    } else if vars.is_deployed() && DatabaseUrl::parse(url.reveal()).is_some_and(|url| !url.is_tls()) {
+        vars.fault("OWNER_DATABASE_URL", "an address with sslmode=verify-full (or require) in a deployed stack");
+    }
+    url
+}
+
+/// Header authentication proves nothing, so a deployed stack refuses it.
 fn allow_headers(vars: &mut Variables) -> bool {
     let allowed = vars.parsed("ALLOW_HEADER_AUTH", "true or false", false, |v| v.to_ascii_lowercase().parse().ok());
-    let sam_local = vars.get("AWS_SAM_LOCAL").is_some_and(|v| v == "true");
-    if allowed && vars.is_on_lambda() && !sam_local {
+    if allowed && vars.is_deployed() {
         vars.fault("ALLOW_HEADER_AUTH", "unset or false in a deployed stack: anybody could claim to be anybody");
     }
     allowed
@@ -258,8 +362,18 @@ impl Variables {
         ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"].iter().any(|name| self.get(name).is_some())
     }
 
+    /// On Lambda itself: `sam local` imitates Lambda and says so.
+    fn is_deployed(&self) -> bool {
+        self.is_on_lambda() && self.get("AWS_SAM_LOCAL").as_deref() != Some("true")
+    }
+
     fn required(&mut self, name: &'static str, meaning: &str) -> SecretText {
-        let value = self.get(name);
+        SecretText::new(self.required_whole(name, meaning).reveal().trim().to_owned())
+    }
+
+    /// With the white space around it.
+    fn required_whole(&mut self, name: &'static str, meaning: &str) -> SecretText {
+        let value = (self.lookup)(name).filter(|value| !value.trim().is_empty());
         if value.is_none() {
             self.fault(name, meaning);
         }
@@ -317,6 +431,7 @@ mod tests {
         assert_eq!(config.rate_limit, NonZeroU32::new(50));
         assert_eq!(config.auth.algorithm, Algorithm::HS256);
         assert_eq!(config.concurrency, 1);
+        assert_eq!(config.accounts_per_user, 1000);
         assert!(!config.auth.allow_headers);
     }
 
@@ -328,6 +443,7 @@ mod tests {
             ("JWT_SECRET_KEY", "secret-value-too-short"),
             ("JWT_ALGORITHM", "none"),
             ("RATE_LIMIT_PER_MINUTE", "-1"),
+            ("ACCOUNTS_PER_USER", "0"),
             ("CORS_ORIGINS", "*"),
             ("LOG_LEVEL", "loud"),
             ("ALLOW_HEADER_AUTH", "perhaps"),
@@ -340,6 +456,7 @@ mod tests {
             "JWT_SECRET_KEY",
             "JWT_ALGORITHM",
             "RATE_LIMIT_PER_MINUTE",
+            "ACCOUNTS_PER_USER",
             "CORS_ORIGINS",
             "LOG_LEVEL",
             "ALLOW_HEADER_AUTH",
@@ -368,7 +485,7 @@ mod tests {
         for reserved in ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"] {
             assert!(read(&[allowed, (reserved, "x")]).unwrap_err().contains("ALLOW_HEADER_AUTH"));
             assert!(read(&[allowed, (reserved, "x"), ("AWS_SAM_LOCAL", "true")]).unwrap().auth.allow_headers);
-            assert!(!read(&[(reserved, "x")]).unwrap().auth.allow_headers);
+            assert!(!read(&[(reserved, "x")]).unwrap_err().contains("ALLOW_HEADER_AUTH"));
         }
     }
 
@@ -376,7 +493,23 @@ mod tests {
     fn origins_are_exact() {
         let config = read(&[("CORS_ORIGINS", "https://a.example.com, http://localhost:5173")]).unwrap();
         assert_eq!(config.public.cors_origins, ["https://a.example.com", "http://localhost:5173"]);
-        for bad in ["https://a.example.com/", "a.example.com", "https://*.example.com", "ftp://a.example.com", "null"] {
+        for bad in [
+            "https://a.example.com/",
+            "https://a.example.com?",
+            "https://user@a.example.com",
+            "https:a.example.com",
+            "a.example.com",
+            "https://*.example.com",
+            "https://a.exa\tmple.com",
+            "ftp://a.example.com",
+            "http://localhost:99999",
+            "http://",
+            "null",
+            "*",
+            ",",
+            " , ,",
+            "https://a.example.com,http://localhost:99999",
+        ] {
             assert!(read(&[("CORS_ORIGINS", bad)]).is_err(), "{bad}");
         }
     }
@@ -394,6 +527,63 @@ mod tests {
         assert_eq!(read("").unwrap(), None);
         for bad in ["sync", "arn:aws:sqs:us-east-1:123456789012:sync", "https://sqs.us-east-1.amazonaws.com/sync"] {
             assert!(read(bad).unwrap_err().contains("SYNC_QUEUE_URL"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_kept_as_browsers_write_them() {
+        for (given, sent) in [
+            ("HTTPS://App.Example.COM", "https://app.example.com"),
+            ("https://app.example.com:443", "https://app.example.com"),
+            ("http://app.example.com:80", "http://app.example.com"),
+            ("http://app.example.com:443", "http://app.example.com:443"),
+            ("https://bücher.example", "https://xn--bcher-kva.example"),
+            ("http://[0:0::1]:3000", "http://[::1]:3000"),
+        ] {
+            assert_eq!(read(&[("CORS_ORIGINS", given)]).unwrap().public.cors_origins, [sent], "{given}");
+        }
+    }
+
+    #[test]
+    fn a_signing_key_is_taken_whole_or_refused() {
+        for key in ["0123456789abcdef0123456789abcdef\n", " 0123456789abcdef0123456789abcdef"] {
+            let error = read(&[("JWT_SECRET_KEY", key)]).unwrap_err();
+            assert!(error.contains("JWT_SECRET_KEY must be without white space"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_reference_that_nobody_resolved_stops_the_start() {
+        let reference = "{{resolve:secretsmanager:service:SecretString:JWT_SECRET_KEY}}";
+        let error = read(&[("JWT_SECRET_KEY", reference)]).unwrap_err();
+        assert!(error.contains("JWT_SECRET_KEY must be the value itself"), "{error}");
+    }
+
+    #[test]
+    fn a_deployed_stack_reaches_both_servers_over_tls_alone() {
+        let tls = [("DATABASE_URL", "postgres://app:pw@h/db?sslmode=require"), ("REDIS_URL", "rediss://h")];
+        for reserved in ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"] {
+            let error = read(&[(reserved, "x")]).unwrap_err();
+            assert!(error.contains("DATABASE_URL must be") && error.contains("REDIS_URL must be"), "{error}");
+            assert!(read(&[tls[0], tls[1], (reserved, "x")]).is_ok());
+            assert!(read(&[(reserved, "x"), ("AWS_SAM_LOCAL", "true")]).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_migration_knows_its_address_and_reaches_it_over_tls_alone() {
+        let read = |overrides: &[(&str, &str)]| {
+            let vars: std::collections::HashMap<String, String> =
+                GOOD.iter().chain(overrides).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            MigrationConfig::read(Variables::new(move |name| vars.get(name).cloned())).map_err(|e| e.to_string())
+        };
+        let plain = ("OWNER_DATABASE_URL", "postgres://owner@h/db");
+        assert!(read(&[plain]).is_ok());
+        for bad in [
+            vec![("OWNER_DATABASE_URL", "postgres://owner:{{resolve:ssm:x}}@h/db")],
+            vec![plain, ("AWS_LAMBDA_LOG_GROUP_NAME", "x")],
+        ] {
+            assert!(read(&bad).unwrap_err().contains("OWNER_DATABASE_URL must be"), "{bad:?}");
         }
     }
 

@@ -27,6 +27,18 @@ pub const MAX_PASSWORD_BYTES: usize = 1024;
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
+impl Password {
+    /// What was sealed, opened again; `None` when it is no text.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok().map(|text| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The password itself, for the one place that needs it: sealing, or signing in.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[password]")
@@ -82,8 +94,13 @@ impl Credential {
     }
 
     fn with_salt(password: &Password, salt: Salt) -> Self {
-        let hash = Sha512::new().chain_update(password.0.as_bytes()).chain_update(salt.0).finalize();
-        Self { hash: hash.into(), salt }
+        let mut hash = [0; 64];
+        // In place, for the hasher holds the password's last bytes: it wipes itself, but not where it was moved from.
+        let mut hasher = Sha512::new();
+        hasher.update(password.0.as_bytes());
+        hasher.update(salt.0);
+        hasher.finalize_into_reset((&mut hash).into());
+        Self { hash, salt }
     }
 
     /// What a row holds, read back; `None` when it is not the two lower-case hex texts that were stored.

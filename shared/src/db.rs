@@ -1,14 +1,16 @@
 //! PostgreSQL: the pool, and the one way to run a statement.
 //!
 //! A request is one statement and one round trip. The statement calls a function of
-//! `migrations/V3__account_functions.sql`, which sets the row-level security context and runs the query inside
+//! `migrations/V3__account_functions.sql` or a later one, which sets the row-level security context and runs the query inside
 //! the statement's own transaction; it is sent unnamed, parse, bind and execute in one flight. So there is
 //! no session state: PgBouncer in transaction mode and RDS Proxy can stand in between, a future that is dropped
 //! leaves no transaction open, and a pooled connection carries nothing from one caller to the next.
 
 pub mod accounts;
+pub mod secrets;
 pub mod url;
 
+use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +23,6 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -34,14 +35,13 @@ use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
-pub const SCHEMA_VERSION: i32 = 4;
+pub const SCHEMA_VERSION: i32 = 6;
 
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Opens the pool's connections with the secrets as they are; after a refused password, with the secrets as
-/// they have become.
+/// Opens the pool's connections with the secrets as they are by then.
 struct Connector {
     secrets: Arc<SecretStore>,
     tls: Option<MakeRustlsConnect>,
@@ -54,49 +54,41 @@ impl Connect for Connector {
     ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>> {
         let configured = configured.clone();
         Box::pin(async move {
-            // The cached secrets, not the ones of the start: they may have been rotated since.
+            // Not the ones of the start: they may have been rotated since.
             let current = self.secrets.get().await.map_or(configured, |secrets| secrets.database.0);
-            let refused = match open(&current, self.tls.clone()).await {
-                Err(error) if error.code() == Some(&SqlState::INVALID_PASSWORD) => error,
-                other => return other,
-            };
-            match self.secrets.refresh().await {
-                Ok(Some(secrets)) => {
-                    tracing::warn!("PostgreSQL refused the password; read the secret again");
-                    open(&secrets.database.0, self.tls.clone()).await
-                }
-                Ok(None) => Err(refused),
-                Err(error) => {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "PostgreSQL refused the password, and the secret cannot be read again"
-                    );
-                    Err(refused)
-                }
-            }
+            open(&current, self.tls.clone()).await
         })
     }
+}
+
+/// What a statement does to the database: whether it may be sent a second time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
 }
 
 /// The way to PostgreSQL.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    secrets: Arc<SecretStore>,
     /// Microseconds that requests have waited here.
     waited: Arc<AtomicU64>,
 }
 
 impl Db {
-    /// A pool of at most `size` connections, none open yet.
+    /// A pool of at most `size` connections, none open yet. One that was unused for `max_idle` (see
+    /// [`crate::MAX_IDLE`]) is not lent any more but replaced.
     ///
     /// # Errors
     /// TLS is wanted and cannot be set up.
-    pub async fn new(secrets: Arc<SecretStore>, size: usize) -> anyhow::Result<Self> {
+    pub async fn new(secrets: Arc<SecretStore>, size: usize, max_idle: Duration) -> anyhow::Result<Self> {
         let config = secrets.get().await?.database.0;
         let tls = tls_of(&config)?;
         let manager = Manager::from_connect(
             config,
-            Connector { secrets, tls },
+            Connector { secrets: secrets.clone(), tls },
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let pool = Pool::builder(manager)
@@ -105,14 +97,17 @@ impl Db {
             .wait_timeout(Some(REQUEST_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
             .post_create(Hook::async_fn(|client, _| Box::pin(refuse_powerful_role(client))))
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.last_used() < max_idle { Ok(()) } else { Err(HookError::message("unused for too long")) }
+            }))
             .build()
             .context("the connection pool cannot be built")?;
-        Ok(Self { pool, waited: Arc::default() })
+        Ok(Self { pool, secrets, waited: Arc::default() })
     }
 
     /// The same pool with a stopwatch of its own, for one request.
     pub fn for_request(&self) -> Self {
-        Self { pool: self.pool.clone(), waited: Arc::default() }
+        Self { waited: Arc::default(), ..self.clone() }
     }
 
     /// How long statements have taken, connecting included.
@@ -126,7 +121,7 @@ impl Db {
     /// # Errors
     /// The role is one that row-level security does not hold.
     pub async fn warm_up(&self) -> anyhow::Result<()> {
-        match timeout(REQUEST_TIMEOUT, self.pool.get()).await {
+        match timeout(REQUEST_TIMEOUT, self.connection()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error @ PoolError::PostCreateHook(HookError::Message(_)))) => bail!(error),
             Err(_) => {
@@ -141,35 +136,79 @@ impl Db {
     }
 
     /// Runs one statement in one round trip. `$1` and `$2` are always the caller's tenant and user.
-    async fn query(&self, scope: &Scope, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+    async fn query(
+        &self,
+        access: Access,
+        scope: &Scope,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Error> {
         let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(params.len() + 2);
         all.push((&scope.tenant_id.0, Type::UUID));
         all.push((&scope.user_id.0, Type::UUID));
         all.extend(params.iter().cloned());
-        self.run(sql, &all).await
+        match self.run(access, sql, &all).await {
+            // PostgreSQL has undone all of it, and what was in the way is through: once more, before the client has to.
+            Err(Error::Unavailable(_)) => self.run(access, sql, &all).await,
+            outcome => outcome,
+        }
     }
 
-    async fn run(&self, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+    /// A connection that turns out to be lost was so before this request, mostly: a network forgets those that are
+    /// quiet. So a read is sent once more, over another one. Of a write nobody knows whether it was done.
+    async fn run(&self, access: Access, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
         let started = Instant::now();
         let mut lent = None;
         let answer = timeout(REQUEST_TIMEOUT, async {
-            let client = lent.insert(
-                self.pool
-                    .get()
-                    .await
-                    .map_err(|e| Error::internal(anyhow!(describe(&e)).context("no connection to PostgreSQL")))?,
-            );
-            client.query_typed(sql, params).await.map_err(Error::from)
+            if access == Access::Write {
+                // A function that thaws learns of the request and of what became of its connections at once. Their
+                // tasks come first, so that the pool knows of those that were closed.
+                tokio::task::yield_now().await;
+            }
+            let mut answer = lent.insert(self.lend().await?).query_typed(sql, params).await;
+            if answer.as_ref().is_err_and(is_lost) {
+                // The pool's others were quiet for as long.
+                lent.take().map(Object::take);
+                self.pool.retain(|_, _| false);
+                if access == Access::Read {
+                    answer = lent.insert(self.lend().await?).query_typed(sql, params).await;
+                }
+            }
+            answer.map_err(Error::from)
         })
         .await;
         self.waited.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or_default(), Ordering::Relaxed);
         answer.unwrap_or_else(|_| {
             // Its answer may still come: nobody else may get this connection.
-            if let Some(client) = lent {
-                drop(Object::take(client));
-            }
+            lent.take().map(Object::take);
             Err(Error::internal(anyhow!("PostgreSQL did not answer within {REQUEST_TIMEOUT:?}")))
         })
+    }
+
+    async fn lend(&self) -> Result<Object, Error> {
+        let lent = self.connection().await;
+        lent.map_err(|error| Error::internal(anyhow!(describe(&error)).context("no connection to PostgreSQL")))
+    }
+
+    /// A connection of the pool. Where PostgreSQL refuses the login, be it on connecting or with the first statement
+    /// as RDS Proxy does, the secret was probably rotated: it is read again, and then tried once more.
+    async fn connection(&self) -> Result<Object, PoolError> {
+        let tried_at = Instant::now();
+        let refused = match self.pool.get().await {
+            Err(error) if is_refused_login(&error) => error,
+            other => return other,
+        };
+        match self.secrets.refresh(tried_at).await {
+            Ok(true) => self.pool.get().await,
+            Ok(false) => Err(refused),
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "PostgreSQL refused the login, and the secret cannot be read again"
+                );
+                Err(refused)
+            }
+        }
     }
 
     /// The newest migration that the database has.
@@ -177,16 +216,17 @@ impl Db {
     /// # Errors
     /// PostgreSQL does not answer, or was never migrated.
     pub async fn schema_version(&self) -> Result<i32, Error> {
-        let rows = self.run("select max(version) from schema_migrations", &[]).await?;
+        let rows = self.run(Access::Read, "select max(version) from schema_migrations", &[]).await?;
         let version = rows.first().and_then(|row| row.try_get(0).ok());
         version.ok_or_else(|| Error::internal(anyhow!("the database has no schema: run the migrations")))
     }
 }
 
 /// A role that bypasses the policies, or that owns the tables and could drop them, would make row-level security
-/// a decoration.
+/// a decoration. So would one that can become such a role: membership is enough, inherited or not. A policy that names
+/// its roles is for those that see past the others, such as the owner of `account_owner`.
 ///
-/// Asked of functions alone: in a new connection, a query of the catalogs takes a millisecond more. TRUNCATE is an
+/// In one statement: in a new connection each catalog that is asked takes half a millisecond. TRUNCATE is an
 /// owner's privilege, and knows no policies. A database without the tables has nothing to fence yet.
 async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
     let sql = "select current_user::text,
@@ -194,7 +234,15 @@ async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
                    and row_security_active(to_regclass('email_credentials'))
                    and not has_table_privilege(to_regclass('email_accounts'), 'truncate')
                    and not has_table_privilege(to_regclass('email_credentials'), 'truncate')
-                   and not pg_has_role(to_regrole('email_service_owner'), 'member')";
+                   and not pg_has_role(to_regrole('email_service_owner'), 'member')
+                   and not exists (
+                       select from pg_roles r where (r.rolsuper or r.rolbypassrls) and pg_has_role(r.oid, 'member')
+                   )
+                   and not exists (
+                       select from pg_policy p, unnest(p.polroles) role
+                       where p.polrelid in (to_regclass('email_accounts'), to_regclass('email_credentials'))
+                           and role <> 0 and pg_has_role(role, 'member')
+                   )";
     for row in client.query_typed(sql, &[]).await.map_err(HookError::Backend)? {
         if row.try_get::<_, Option<bool>>(1).map_err(HookError::Backend)? == Some(false) {
             let role: String = row.try_get(0).map_err(HookError::Backend)?;
@@ -205,6 +253,24 @@ async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
         }
     }
     Ok(())
+}
+
+/// Whether the connection is gone with the statement: cut, given up by a proxy (class 08), or its server's process
+/// told to end (class 57P).
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => code.code().starts_with("08") || code.code().starts_with("57P"),
+        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
+    }
+}
+
+/// Whether PostgreSQL does not accept who we say we are: class 28 as a whole, for RDS Proxy says 28000 where
+/// PostgreSQL says 28P01.
+fn is_refused_login(error: &PoolError) -> bool {
+    let (PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) = error else {
+        return false;
+    };
+    error.code().is_some_and(|code| code.code().starts_with("28"))
 }
 
 /// The driver's `Display` leaves the cause out.

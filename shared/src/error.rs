@@ -1,18 +1,20 @@
 //! What can go wrong with a request, and the one place that says what the client gets to know of it.
 
+use std::borrow::Cow;
+
 use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
 /// Why a request is refused or fails. One variant per kind of the contract; the texts are for the client, but for
-/// [`Error::Internal`], whose cause is for the log alone.
+/// the causes of [`Error::Internal`] and [`Error::Unavailable`], which are for the log alone.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// 400: the request as a whole cannot be read.
     #[error("{0}")]
     Malformed(String),
     /// 400: some fields or parameters are at fault; all of them are listed.
-    #[error("Some fields are not valid. Correct those in details and send the request again.")]
+    #[error("{}", sentences(.0))]
     Invalid(Vec<Fault>),
     /// 401: nobody, or nobody that we believe.
     #[error("{0}")]
@@ -31,7 +33,7 @@ pub enum Error {
     },
     /// 409.
     #[error("{0}")]
-    Conflict(&'static str),
+    Conflict(Cow<'static, str>),
     /// 413, with the most bytes that a body may have.
     #[error("The body is too large. Send at most {limit} bytes.")]
     PayloadTooLarge {
@@ -47,10 +49,21 @@ pub enum Error {
     /// 500: our fault. The client learns the request id only.
     #[error("Something went wrong on our side. Please try again later, and name the request id if it stays so.")]
     Internal(#[source] anyhow::Error),
+    /// 503: it was nobody's fault, and the same request may go well a moment later. The cause is for the log.
+    #[error("The service is busy. Please send the request again in a moment.")]
+    Unavailable(#[source] anyhow::Error),
 }
+
+/// Seconds after which a client may repeat what was [`Error::Unavailable`].
+const RETRY_UNAVAILABLE: u64 = 1;
 
 /// What a client learns when it has an account with the address already.
 pub const ADDRESS_TAKEN: &str = "You already have an account with this email address. Update or delete that one.";
+
+/// What a client learns when it has `most` accounts, which is as many as a user may have.
+pub fn too_many_accounts(most: i32) -> String {
+    format!("You have {most} accounts, and a user can have no more. Delete one that you do not need.")
+}
 
 /// What a client learns of an account that is unknown, deleted, or no account at all.
 pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";
@@ -65,7 +78,30 @@ pub struct Fault {
     /// Its name, as the client wrote it.
     pub field: &'static str,
     /// What it must be, for a person.
-    pub message: String,
+    pub message: Cow<'static, str>,
+    /// What is wrong as a sentence that names the field; none when the field is missing.
+    #[serde(skip)]
+    sentence: Option<String>,
+}
+
+impl Fault {
+    /// A value that is not as `message` says; `sentence` says so on its own.
+    pub fn new(field: &'static str, message: impl Into<Cow<'static, str>>, sentence: String) -> Self {
+        Self { field, message: message.into(), sentence: Some(sentence) }
+    }
+
+    /// No value at all.
+    pub fn missing(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field, message: message.into(), sentence: None }
+    }
+}
+
+/// All faults in one text, for clients that show nothing else: what is missing, then what is wrong.
+fn sentences(faults: &[Fault]) -> String {
+    let missing: Vec<_> = faults.iter().filter(|fault| fault.sentence.is_none()).map(|fault| fault.field).collect();
+    let missing = (!missing.is_empty()).then(|| format!("Missing required fields: {}", missing.join(", ")));
+    let wrong = faults.iter().filter_map(|fault| fault.sentence.clone());
+    missing.into_iter().chain(wrong).collect::<Vec<_>>().join("; ")
 }
 
 /// Every answer that is no success.
@@ -103,6 +139,7 @@ impl Error {
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "Service unavailable"),
         }
     }
 
@@ -112,6 +149,15 @@ impl Error {
             Self::Unauthorized(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::MethodNotAllowed { allow } => Some((header::ALLOW, HeaderValue::from_str(allow).ok()?)),
             Self::TooManyRequests { retry_after } => Some((header::RETRY_AFTER, HeaderValue::from(*retry_after))),
+            Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from(RETRY_UNAVAILABLE))),
+            _ => None,
+        }
+    }
+
+    /// What the log is to know beyond the kind.
+    pub fn cause(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::Internal(cause) | Self::Unavailable(cause) => Some(cause),
             _ => None,
         }
     }
@@ -131,13 +177,17 @@ impl Error {
 }
 
 /// A violated constraint that stands for a rule of the API is the client's error, found by its name alone; two
-/// racing requests end here, too. All else is ours.
+/// racing requests end here, too. A transaction that PostgreSQL gave up for another's sake did nothing, and may be tried
+/// again. All else is ours.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        let constraint =
-            error.as_db_error().filter(|e| *e.code() == SqlState::UNIQUE_VIOLATION).and_then(|e| e.constraint());
-        match constraint {
-            Some("email_accounts_address_key") => Self::Conflict(ADDRESS_TAKEN),
+        match error.as_db_error().map(|error| (error.code(), error.constraint())) {
+            Some((&SqlState::UNIQUE_VIOLATION, Some("email_accounts_address_key"))) => {
+                Self::Conflict(ADDRESS_TAKEN.into())
+            }
+            Some((&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE, _)) => {
+                Self::Unavailable(error.into())
+            }
             _ => Self::internal(error),
         }
     }
@@ -156,10 +206,11 @@ mod tests {
             (Error::Forbidden(""), 403, "Forbidden"),
             (Error::NotFound(""), 404, "Not found"),
             (Error::MethodNotAllowed { allow: "GET".into() }, 405, "Method not allowed"),
-            (Error::Conflict(""), 409, "Conflict"),
+            (Error::Conflict("".into()), 409, "Conflict"),
             (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
             (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
             (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),
+            (Error::Unavailable(anyhow::anyhow!("")), 503, "Service unavailable"),
         ];
         for (error, status, kind) in table {
             assert_eq!(error.status(), (StatusCode::from_u16(status).unwrap(), kind));
@@ -167,9 +218,18 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_of_an_internal_error_stays_inside() {
-        let error = Error::internal(anyhow::anyhow!("relation email_accounts does not exist"));
-        let json = serde_json::to_string(&error.envelope("r-1")).unwrap();
-        assert!(!json.contains("relation") && json.contains("r-1"), "{json}");
+    fn causes_stay_inside() {
+        for error in [Error::Internal, Error::Unavailable] {
+            let error = error(anyhow::anyhow!("relation email_accounts does not exist"));
+            let json = serde_json::to_string(&error.envelope("r-1")).unwrap();
+            assert!(!json.contains("relation") && json.contains("r-1"), "{json}");
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_come_back_learns_when() {
+        let retry_after = |error: Error| error.header().map(|(name, value)| (name, value.to_str().unwrap().to_owned()));
+        assert_eq!(retry_after(Error::TooManyRequests { retry_after: 7 }), Some((header::RETRY_AFTER, "7".into())));
+        assert_eq!(retry_after(Error::Unavailable(anyhow::anyhow!(""))), Some((header::RETRY_AFTER, "1".into())));
     }
 }

@@ -4,13 +4,13 @@
 //! whole event for a header value with a non-ASCII byte. Both let a client cause an answer that is not ours. This
 //! reading accepts whatever API Gateway delivers, in payload format 2.0 (HTTP API) and 1.0 (REST API).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lambda_http::http::{HeaderName, HeaderValue};
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -35,6 +35,8 @@ impl<'de> Deserialize<'de> for Event {
 struct Parts {
     headers: Option<Pairs>,
     path_parameters: Option<Pairs>,
+    /// Read only where nothing else has the parameters: an HTTP API sends them twice.
+    query_string_parameters: Option<Box<RawValue>>,
     request_context: RequestContext,
     body: Option<Zeroizing<String>>,
     is_base64_encoded: bool,
@@ -46,14 +48,22 @@ struct Parts {
     http_method: Option<String>,
     resource: Option<String>,
     path: Option<String>,
-    multi_value_query_string_parameters: Option<HashMap<String, Option<Vec<String>>>>,
+    multi_value_headers: Option<Lists>,
+    multi_value_query_string_parameters: Option<Lists>,
 }
+
+/// Each name with its values, of which any may be null.
+type Lists = BTreeMap<String, Option<Vec<Option<String>>>>;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RequestContext {
     http: Option<Peer>,
     identity: Option<Peer>,
+    /// Of a REST API.
+    path: Option<String>,
+    /// Of a load balancer's event, which is otherwise like format 1.0.
+    elb: Option<IgnoredAny>,
 }
 
 /// `requestContext.http` of format 2.0, `requestContext.identity` of 1.0.
@@ -70,7 +80,7 @@ struct Peer {
 pub struct Request {
     /// `GET`, `POST` and so on.
     pub method: String,
-    /// The path, percent-decoded by API Gateway.
+    /// The path, percent-decoded by API Gateway. A named stage and a custom domain's base path stand before the API's.
     pub path: String,
     /// The route that matched, such as `GET /api/accounts/{id}`.
     pub route: String,
@@ -95,6 +105,17 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(str::trim).filter(|value| !value.is_empty())
     }
+
+    /// What a stage or a base path has put before `path`, one of the API's own; mostly nothing.
+    pub fn base_of(&self, path: &str) -> &str {
+        // A console test may have any text for a path. Two slashes would begin a host name.
+        let is_plain = |base: &str| {
+            base.starts_with('/')
+                && !base.starts_with("//")
+                && base.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/$-_.+!*'()".contains(&byte))
+        };
+        self.path.strip_suffix(path).filter(|base| is_plain(base)).unwrap_or_default()
+    }
 }
 
 impl From<Event> for Request {
@@ -107,22 +128,22 @@ impl From<Event> for Request {
             (None, Some(resource)) => format!("{method} {resource}"),
             (None, None) => String::new(),
         };
-        let query = match (event.raw_query_string, event.multi_value_query_string_parameters) {
-            (Some(raw), _) => form_urlencoded::parse(raw.as_bytes()).into_owned().collect(),
-            (None, values) => values
-                .into_iter()
-                .flatten()
-                .flat_map(|(name, values)| {
-                    values.unwrap_or_default().into_iter().map(move |value| (name.clone(), value))
-                })
-                .collect(),
-        };
+        // A load balancer hands these on as the client wrote them.
+        let is_encoded = event.request_context.elb.is_some();
+        let query = event.raw_query_string.filter(|raw| !raw.is_empty()).map_or_else(
+            || parameters(event.query_string_parameters, event.multi_value_query_string_parameters, is_encoded),
+            |raw| form_urlencoded::parse(raw.as_bytes()).into_owned().collect(),
+        );
+        // Of the two of format 1.0, it depends on the kind of API and of domain which has the stage or the base path.
+        let path = event
+            .raw_path
+            .or_else(|| [event.path, event.request_context.path].into_iter().flatten().max_by_key(String::len));
         Self {
-            path: event.raw_path.or(event.path).unwrap_or_default(),
+            path: path.unwrap_or_default(),
             route,
             query,
             path_parameters: event.path_parameters.unwrap_or_default(),
-            headers: event.headers.unwrap_or_default().with_names_in_lower_case(),
+            headers: headers(event.headers.unwrap_or_default(), event.multi_value_headers.unwrap_or_default()),
             source_ip: peer.source_ip.unwrap_or_default(),
             user_agent: peer.user_agent.unwrap_or_default(),
             body: body(event.body.unwrap_or_default(), event.is_base64_encoded),
@@ -142,10 +163,53 @@ impl Pairs {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn with_names_in_lower_case(mut self) -> Self {
-        self.0.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
-        self
+    /// A further value of a name joins those before it, as in format 2.0.
+    fn join(&mut self, name: String, value: &str) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => *values = format!("{values},{value}"),
+            None => self.0.push((name, value.to_owned())),
+        }
     }
+}
+
+/// Headers of both formats, read alike: names in lower case, each once, its values joined.
+fn headers(single: Pairs, multiple: Lists) -> Pairs {
+    let mut single = single.0;
+    single.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
+    let are_unique = single.iter().enumerate().all(|(n, (name, _))| single[..n].iter().all(|(known, _)| known != name));
+    if multiple.is_empty() && are_unique {
+        return Pairs(single);
+    }
+    let mut headers = Pairs::default();
+    for (name, values) in multiple {
+        let name = name.to_ascii_lowercase();
+        for value in values.into_iter().flatten().flatten() {
+            headers.join(name.clone(), &value);
+        }
+    }
+    // What has several values stands here with one of them.
+    single.retain(|(name, _)| headers.get(name).is_none());
+    for (name, value) in single {
+        headers.join(name, &value);
+    }
+    headers
+}
+
+/// Query parameters of an event without the raw text. The lists have every value, the pairs one or all joined.
+fn parameters(single: Option<Box<RawValue>>, multiple: Option<Lists>, are_encoded: bool) -> Vec<(String, String)> {
+    let multiple = multiple.unwrap_or_default();
+    let mut pairs: Vec<_> = multiple
+        .into_iter()
+        .flat_map(|(name, values)| values.into_iter().flatten().flatten().map(move |value| (name.clone(), value)))
+        .collect();
+    if pairs.is_empty() {
+        pairs = single.and_then(|single| serde_json::from_str::<Pairs>(single.get()).ok()).unwrap_or_default().0;
+    }
+    if are_encoded {
+        let raw: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs = form_urlencoded::parse(raw.join("&").as_bytes()).into_owned().collect();
+    }
+    pairs
 }
 
 impl<'de> Deserialize<'de> for Pairs {
@@ -188,9 +252,9 @@ pub struct Response {
     /// Each name once.
     #[serde(serialize_with = "as_map")]
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Text: everything that we answer is JSON or nothing.
+    /// The body, as text or in base64.
     pub body: String,
-    /// Always false.
+    /// Whether the body is in base64, as all that is no text must be.
     pub is_base64_encoded: bool,
     /// We set none. A part of format 2.0, on which `cargo lambda watch` insists; format 1.0 does not know it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,6 +305,59 @@ mod tests {
             assert_eq!(request.header("content-type"), Some("application/json"));
             assert_eq!((request.source_ip.as_str(), request.user_agent.as_str()), ("192.0.2.1", "test"));
             assert_eq!(request.body.as_slice(), b"{}");
+        }
+    }
+
+    #[test]
+    fn query_parameters_are_read_from_whatever_part_has_them() {
+        let expected = [("a", "1 2"), ("b", "ü")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        for event in [
+            json!({"rawQueryString": "a=1+2&b=%C3%BC"}),
+            json!({"queryStringParameters": {"a": "1 2", "b": "ü"}}),
+            json!({"rawQueryString": "", "queryStringParameters": {"a": "1 2", "b": "ü"}}),
+            json!({"queryStringParameters": {"a": "1 2", "b": "ü"}, "multiValueQueryStringParameters": null}),
+            json!({"multiValueQueryStringParameters": {"a": ["1 2"], "b": ["ü"]}}),
+            json!({"requestContext": {"elb": {}}, "queryStringParameters": {"a": "1%202", "b": "%c3%bc"}}),
+            json!({"requestContext": {"elb": {}}, "multiValueQueryStringParameters": {"a": ["1+2"], "b": ["%C3%BC"]}}),
+        ] {
+            let mut query = read(event.clone()).query;
+            query.sort();
+            assert_eq!(query, expected, "{event}");
+        }
+    }
+
+    #[test]
+    fn repeated_headers_are_joined_in_both_formats_whatever_their_case() {
+        for event in [
+            json!({"headers": {"x-many": "1,2", "y": "z"}}),
+            json!({"headers": {"X-Many": "2", "y": "z"}, "multiValueHeaders": {"X-Many": ["1", "2"], "Y": ["z"]}}),
+            json!({"headers": {"X-Many": "1", "x-many": "2", "Y": "z"}}),
+            json!({"headers": {"x-many": "2", "Y": "z"}, "multiValueHeaders": {"x-many": ["1", null, "2"]}}),
+            json!({"headers": null, "multiValueHeaders": {"X-MANY": ["1", "2"], "Y": ["z"], "none": null}}),
+        ] {
+            let request = read(event.clone());
+            assert_eq!((request.header("x-many"), request.header("y")), (Some("1,2"), Some("z")), "{event}");
+            assert_eq!(request.headers.0.len(), 2, "{event}");
+        }
+        let request = read(json!({"multiValueHeaders": {"X-Many": ["1"], "x-many": ["2"]}}));
+        assert_eq!(request.header("x-many"), Some("1,2"));
+    }
+
+    #[test]
+    fn the_path_is_the_clients_and_shows_what_stands_before_the_apis_own() {
+        let own = "/api/accounts";
+        for (event, base) in [
+            (json!({"rawPath": "/api/accounts"}), ""),
+            (json!({"rawPath": "/dev/api/accounts"}), "/dev"),
+            (json!({"path": "/api/accounts", "requestContext": {"path": "/dev/api/accounts"}}), "/dev"),
+            (json!({"path": "/v1/mail/api/accounts", "requestContext": {"path": "/v1/mail/api/accounts"}}), "/v1/mail"),
+            (json!({"path": "/v1/api/accounts", "requestContext": {"path": "/api/accounts"}}), "/v1"),
+            (json!({"rawPath": "//evil.example/api/accounts"}), ""),
+            (json!({"rawPath": "/\r\nx:/api/accounts"}), ""),
+            (json!({"rawPath": "/elsewhere"}), ""),
+            (json!({}), ""),
+        ] {
+            assert_eq!(read(event.clone()).base_of(own), base, "{event}");
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 /// Declares an id: a UUID that cannot be mistaken for another kind of id.
@@ -17,8 +18,7 @@ macro_rules! id {
         impl $name {
             /// Reads the usual hyphenated form, in any letter case; `None` for all else.
             pub fn parse(text: &str) -> Option<Self> {
-                // The other forms that the crate knows (braces, urn:, no hyphens) differ in length.
-                (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten().map(Self)
+                $crate::identity::hyphenated(text).map(Self)
             }
         }
 
@@ -40,6 +40,31 @@ id!(
 );
 
 pub(crate) use id;
+
+/// A UUID in the one form that we accept, of which the letter case counts for nothing.
+pub(crate) fn hyphenated(text: &str) -> Option<Uuid> {
+    // The other forms that the crate knows (braces, urn:, no hyphens) differ in length.
+    (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+/// Reads a UUID in that form from JSON: the crate's own reading takes every form.
+pub(crate) fn deserialize_hyphenated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+    struct Reader;
+
+    impl Visitor<'_> for Reader {
+        type Value = Uuid;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a UUID with hyphens")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Uuid, E> {
+            hyphenated(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+
+    deserializer.deserialize_str(Reader)
+}
 
 /// Whose rows a statement may touch: every query takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,9 +28,11 @@ pub mod work;
 pub mod auth;
 pub mod cors;
 pub mod identity;
+pub mod keyring;
 pub mod rate_limit;
 
 pub mod account;
+pub mod address;
 pub mod credential;
 pub mod sealing;
 pub mod validation;
@@ -47,11 +49,16 @@ pub mod tls;
 
 pub use lambda_http::{http, lambda_runtime};
 
-pub use call::{Call, PublicCall, ReadinessCall, Reply};
+pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply};
 pub use error::Error;
 pub use event::Request;
+pub use serve::mail::{MailCommand, serve_command, serve_mail, serve_network, serve_sealing};
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 pub use work::{serve_schedule, work};
+
+/// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's
+/// network forgets those that idle for some 350 s and tells nobody, load balancers and firewalls sooner.
+pub const MAX_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The service's name, as health checks and Redis keys show it.
 pub const SERVICE: &str = "email_service";

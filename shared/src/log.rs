@@ -83,9 +83,9 @@ pub struct RequestLine<'a> {
 }
 
 impl RequestLine<'_> {
-    /// Writes the line, as the log's level allows.
+    /// Writes the line, as the log's level allows. Metrics do not depend on it: without the line they stand alone.
     pub fn write(&self) {
-        write("request", self.status >= 500, self);
+        write("request", self.status >= 500, self, self.metrics.as_ref());
     }
 }
 
@@ -128,14 +128,15 @@ pub struct JobLine<'a> {
 }
 
 impl JobLine<'_> {
-    /// Writes the line, as the log's level allows.
+    /// As [`RequestLine::write`].
     pub fn write(&self) {
-        write(if self.message_id.is_some() { "job" } else { "tick" }, self.error_kind.is_some(), self);
+        let message = if self.message_id.is_some() { "job" } else { "tick" };
+        write(message, self.error_kind.is_some(), self, self.metrics.as_ref());
     }
 }
 
-/// `tracing` has no nested values, which metrics need; otherwise the line is like its own.
-fn write(message: &'static str, is_error: bool, members: &impl Serialize) {
+fn write(message: &'static str, is_error: bool, members: &impl Serialize, metrics: Option<&impl Serialize>) {
+    // `tracing` has no nested values, which metrics need; otherwise the line is like its own.
     #[derive(Serialize)]
     struct Line<'a, M> {
         timestamp: String,
@@ -149,14 +150,21 @@ fn write(message: &'static str, is_error: bool, members: &impl Serialize) {
         false => ("INFO", tracing::enabled!(Level::INFO)),
     };
     if !enabled {
+        if let Some(metrics) = metrics {
+            write_line(metrics);
+        }
         return;
     }
     let mut timestamp = String::new();
     // Neither writing to a string nor to our standard output can fail in a way that we could report.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    write_line(&Line { timestamp, level, message, members });
+}
+
+fn write_line(value: &impl Serialize) {
     // Room for a usual line, which otherwise moves four times as it grows.
     let mut line = Vec::with_capacity(2048);
-    if serde_json::to_writer(&mut line, &Line { timestamp, level, message, members }).is_ok() {
+    if serde_json::to_writer(&mut line, value).is_ok() {
         line.push(b'\n');
         let _ = std::io::stdout().lock().write_all(&line);
     }

@@ -1,7 +1,8 @@
 //! What CloudWatch counts: metrics in its embedded metric format, inside the log line of a request or job. No call and
 //! no agent is needed, and nothing waits for it.
 //!
-//! Dimensions are few on purpose: each combination is a metric that costs money. Tenants and users are none.
+//! Dimensions are few on purpose: each combination is a metric that costs money. Tenants and users are none, and by
+//! function there is only what says which of them to look at.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,13 +33,18 @@ const OF_JOBS: [Metric; 4] = [
     Metric { name: "JobDelay", unit: "Milliseconds" },
 ];
 
+const BY_FUNCTION: [Metric; 3] = [
+    Metric { name: "Requests", unit: "Count" },
+    Metric { name: "Errors5xx", unit: "Count" },
+    Metric { name: "Duration", unit: "Milliseconds" },
+];
+
 const ERRORS: [Metric; 1] = [Metric { name: "Errors", unit: "Count" }];
 
-const ALL_REQUESTS: Directive = Directive {
-    namespace: NAMESPACE,
-    dimensions: &[&["Service"], &["Service", "Function"]],
-    metrics: &COUNTS_AND_TIMES,
-};
+const ALL_REQUESTS: [Directive; 2] = [
+    Directive { namespace: NAMESPACE, dimensions: &[&["Service"]], metrics: &COUNTS_AND_TIMES },
+    Directive { namespace: NAMESPACE, dimensions: &[&["Service", "Function"]], metrics: &BY_FUNCTION },
+];
 
 /// By function alone: what several workers do together says nothing.
 const ALL_JOBS: Directive =
@@ -79,16 +85,16 @@ impl Directives {
 
 /// Of a request that was answered well, and of any other. They are half of the line, so they are written once and then
 /// copied.
-static WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(&[ALL_REQUESTS]));
-static WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(&[ALL_REQUESTS, BY_KIND]));
+static WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(ALL_REQUESTS.iter().collect()));
+static WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(ALL_REQUESTS.iter().chain([&BY_KIND]).collect()));
 
 /// Likewise of jobs.
-static JOB_WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(&[ALL_JOBS]));
-static JOB_WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(&[ALL_JOBS, BY_KIND]));
+static JOB_WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(vec![&ALL_JOBS]));
+static JOB_WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(vec![&ALL_JOBS, &BY_KIND]));
 
-fn json(directives: &[Directive]) -> Box<RawValue> {
+fn json(directives: Vec<&Directive>) -> Box<RawValue> {
     // Texts in lists: they always have a JSON form.
-    to_raw_value(directives).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    to_raw_value(&directives).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// The metrics of one request, as members of its log line.
@@ -238,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn a_further_function_costs_three_metrics() {
+        let declared = metrics(200, None)["_aws"]["CloudWatchMetrics"].clone();
+        let declared = declared.as_array().unwrap().iter();
+        let by_function = declared.filter(|directive| directive["Dimensions"].to_string().contains("Function"));
+        let count: usize = by_function.map(|directive| directive["Metrics"].as_array().unwrap().len()).sum();
+        assert_eq!(count, 3);
+    }
+
+    #[test]
     fn answers_are_counted_by_class_and_errors_by_kind() {
         let [good, limited, failed] = [
             metrics(200, None),
@@ -247,8 +262,8 @@ mod tests {
         assert_eq!([&good["Errors4xx"], &limited["Errors4xx"], &failed["Errors4xx"]], [0, 1, 0]);
         assert_eq!([&good["Errors5xx"], &limited["Errors5xx"], &failed["Errors5xx"]], [0, 0, 1]);
         assert_eq!([&good["RateLimited"], &limited["RateLimited"], &failed["RateLimited"]], [0, 1, 0]);
-        assert_eq!(good["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 1);
-        assert_eq!(failed["_aws"]["CloudWatchMetrics"][1]["Dimensions"], json!([["Service", "ErrorKind"]]));
+        assert_eq!(good["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 2);
+        assert_eq!(failed["_aws"]["CloudWatchMetrics"][2]["Dimensions"], json!([["Service", "ErrorKind"]]));
         assert_eq!(good["Duration"], 1.5);
     }
 }

@@ -16,7 +16,8 @@ use crate::validation::Field;
 const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// The same, with something between the white space that is trimmed away.
 const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
-/// Names, IPv4 and the usual forms of IPv6; a few rarer spellings of IPv6 are accepted beside.
+/// Names in ASCII, IPv4 and the usual forms of IPv6; names in other letters and a few rarer spellings of IPv6 are accepted
+/// beside.
 const HOST: &str = concat!(
     r"^(([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?",
     r"|((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])",
@@ -53,7 +54,7 @@ macro_rules! schema {
 
 schema! {
     AccountName: text(MAX_NAME).pattern(Some(NAME)), "Work";
-    EmailAddress: text(MAX_ADDRESS).format(Some(SchemaFormat::KnownFormat(KnownFormat::Email))), "jane@example.com";
+    EmailAddress: text(MAX_ADDRESS).format(Some(SchemaFormat::KnownFormat(KnownFormat::IdnEmail))), "jane@example.com";
     Protocol: one_of(&PROTOCOLS), "imap";
     Hostname: text(MAX_HOSTNAME).pattern(Some(HOST)), "imap.example.com";
     Port: number(PORTS), 993;

@@ -1,14 +1,19 @@
 //! How many requests a caller may make: an exact moving window, counted in Redis, or in this process while Redis
 //! is away.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::fmt::{self, Write};
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lambda_http::http::{HeaderName, HeaderValue};
-use redis::Script;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind};
+
+use uuid::fmt::Hyphenated;
 
 use crate::SERVICE;
 use crate::identity::Scope;
@@ -16,16 +21,27 @@ use crate::redis_link::RedisLink;
 
 /// The window's length.
 const WINDOW_MICROS: u64 = 60 * 1_000_000;
+/// The limit of those who have no identity, as a multiple of a user's.
+const ADDRESS_ALLOWANCE: NonZeroU32 = NonZeroU32::new(6).unwrap();
+/// How often a user may have mail hosts tried in a window, beside the common limit: nobody is to guess passwords or to
+/// look around in networks with us.
+const TRIES: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// How many callers the fallback remembers at most.
 const MAX_REMEMBERED: usize = 10_000;
 
 /// One request of one caller. Times are microseconds of Redis's own clock. The list holds the let-through
-/// requests of the last window, newest first; refused ones are not counted.
+/// requests of the last window, newest first; refused ones are not counted. Those of the future are left over from
+/// before the clock was set back, or another server took over, and would stay longer than the window.
 /// Returns: let through (1, 0), how many are in the window, the one that must leave before the next may enter, now.
 const SCRIPT: &str = r"
 local key, limit, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local newest = tonumber(redis.call('LINDEX', key, 0) or nil)
+while newest and newest > now do
+    redis.call('LPOP', key)
+    newest = tonumber(redis.call('LINDEX', key, 0) or nil)
+end
 local oldest = tonumber(redis.call('LINDEX', key, -1) or nil)
 while oldest and oldest <= now - window do
     redis.call('RPOP', key)
@@ -45,15 +61,37 @@ return {1, count + 1, oldest or now, now}
 pub enum Subject<'a> {
     /// A user of a tenant.
     User(Scope),
-    /// Whoever has no identity, by source address.
+    /// Whoever has no identity, by source address: of IPv6 by the /64, which is what a single subscriber has.
     Address(&'a str),
+    /// A user who has a mail host tried.
+    Tries(Scope),
+}
+
+impl Subject<'_> {
+    /// How many requests in a window, where a user has so many. Behind one address may be a whole office: when its tokens
+    /// have expired, it must learn just that, and not that it should wait.
+    fn limit(&self, of_a_user: NonZeroU32) -> NonZeroU32 {
+        match self {
+            Self::User(_) => of_a_user,
+            Self::Address(_) => of_a_user.saturating_mul(ADDRESS_ALLOWANCE),
+            Self::Tries(_) => TRIES,
+        }
+    }
 }
 
 impl fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(scope) => write!(f, "{SERVICE}:requests:{}:{}", scope.tenant_id, scope.user_id),
-            Self::Address(address) => write!(f, "{SERVICE}:requests:{address}"),
+            Self::Tries(scope) => write!(f, "{SERVICE}:tries:{}:{}", scope.tenant_id, scope.user_id),
+            Self::Address(text) => match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
+                Ok(IpAddr::V6(address)) => {
+                    let network = Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
+                    write!(f, "{SERVICE}:requests:{network}/64")
+                }
+                Ok(IpAddr::V4(address)) => write!(f, "{SERVICE}:requests:{address}"),
+                Err(_) => write!(f, "{SERVICE}:requests:{text}"),
+            },
         }
     }
 }
@@ -67,21 +105,22 @@ pub struct Decision {
     pub fallback: bool,
     limit: u32,
     remaining: u32,
-    /// When the oldest counted request leaves the window, microseconds since the Unix epoch.
-    reset_at: u64,
-    now: u64,
+    /// Until the oldest counted request leaves the window.
+    resets_after: Duration,
+    /// Since the Unix epoch, by the clock of who counted.
+    now: Duration,
 }
 
 impl Decision {
     /// Whole seconds until a place is free; at least 1.
     pub fn reset_after(&self) -> u64 {
-        self.reset_at.saturating_sub(self.now).div_ceil(1_000_000).max(1)
+        whole_seconds(self.resets_after).max(1)
     }
 
     /// What the client is told: the widespread `X-RateLimit-*`, and the fields of
     /// draft-ietf-httpapi-ratelimit-headers-10.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 5] {
-        let Self { limit, remaining, reset_at, .. } = *self;
+        let Self { limit, remaining, resets_after, now, .. } = *self;
         let after = self.reset_after();
         let window = WINDOW_MICROS / 1_000_000;
         // Quotes, digits and semicolons only: always a header value.
@@ -89,11 +128,16 @@ impl Decision {
         [
             (HeaderName::from_static("x-ratelimit-limit"), limit.into()),
             (HeaderName::from_static("x-ratelimit-remaining"), remaining.into()),
-            (HeaderName::from_static("x-ratelimit-reset"), reset_at.div_ceil(1_000_000).into()),
+            (HeaderName::from_static("x-ratelimit-reset"), whole_seconds(now + resets_after).into()),
             (HeaderName::from_static("ratelimit-policy"), value(format!(r#""default";q={limit};w={window}"#))),
             (HeaderName::from_static("ratelimit"), value(format!(r#""default";r={remaining};t={after}"#))),
         ]
     }
+}
+
+/// Rounded up: who waits so long has waited enough.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// Counts requests.
@@ -102,51 +146,70 @@ pub struct RateLimiter {
     redis: RedisLink,
     script: Script,
     fallback: Mutex<Windows>,
+    /// The fallback's clock, which nobody sets back.
+    started: Instant,
 }
 
 impl RateLimiter {
-    /// Lets `limit` requests of a caller through in any 60 seconds.
+    /// Lets `limit` requests of a user through in any 60 seconds.
     pub fn new(limit: NonZeroU32, redis: RedisLink) -> Self {
-        Self { limit, redis, script: Script::new(SCRIPT), fallback: Mutex::default() }
+        Self { limit, redis, script: Script::new(SCRIPT), fallback: Mutex::default(), started: Instant::now() }
     }
 
     /// Counts one request. Never fails, and takes 100 ms at the most: see [`RedisLink::run`].
     pub async fn check(&self, subject: Subject<'_>) -> Decision {
-        let key = subject.to_string();
-        let counted = self
-            .redis
-            .run(|mut connection| {
-                let mut invocation = self.script.key(&key);
-                invocation.arg(self.limit.get()).arg(WINDOW_MICROS);
-                async move { invocation.invoke_async::<(bool, u32, u64, u64)>(&mut connection).await }
-            })
-            .await;
-        match counted {
-            Some((allowed, count, oldest, now)) => self.decide(Count { allowed, count, oldest }, now, false),
+        // As long as a user's is; it would move four times as it grows.
+        let mut key = String::with_capacity(SERVICE.len() + ":requests::".len() + 2 * Hyphenated::LENGTH);
+        // Writing to a string cannot fail.
+        let _ = write!(key, "{subject}");
+        let limit = subject.limit(self.limit);
+        match self.redis.run(|connection| self.count_in_redis(connection, &key, limit)).await {
+            Some((allowed, count, oldest, now)) => {
+                decide(limit, Count { allowed, count, oldest }, now, Duration::from_micros(now), false)
+            }
             None => {
-                let now = now_micros();
+                let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let mut windows = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
-                self.decide(windows.count(key, self.limit.get(), now), now, true)
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                decide(limit, windows.count(key, limit.get(), now), now, since_epoch, true)
             }
         }
     }
 
-    fn decide(&self, Count { allowed, count, oldest }: Count, now: u64, fallback: bool) -> Decision {
-        let limit = self.limit.get();
-        Decision {
-            allowed,
-            fallback,
-            limit,
-            remaining: limit.saturating_sub(count),
-            reset_at: oldest + WINDOW_MICROS,
-            now,
+    /// Runs the script, by its hash where Redis knows it. Where it does not, the whole script is sent, and not loaded
+    /// first: a serverless cache may answer the next command from another shard, which does not know it either.
+    async fn count_in_redis(
+        &self,
+        mut connection: MultiplexedConnection,
+        key: &str,
+        limit: NonZeroU32,
+    ) -> RedisResult<(bool, u32, u64, u64)> {
+        let call = |command: &str, script: &str| {
+            let mut call = Cmd::with_capacity(6, command.len() + script.len() + key.len() + 32);
+            call.arg(command).arg(script).arg(1).arg(key).arg(limit.get()).arg(WINDOW_MICROS);
+            call
+        };
+        match call("EVALSHA", self.script.get_hash()).query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                call("EVAL", SCRIPT).query_async(&mut connection).await
+            }
+            other => other,
         }
     }
 }
 
-fn now_micros() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
+/// `count` and `now` are microseconds of one clock.
+fn decide(limit: NonZeroU32, count: Count, now: u64, since_epoch: Duration, fallback: bool) -> Decision {
+    let Count { allowed, count, oldest } = count;
+    Decision {
+        allowed,
+        fallback,
+        limit: limit.get(),
+        remaining: limit.get().saturating_sub(count),
+        // No clock, however it was set, makes anybody wait for longer than the window.
+        resets_after: Duration::from_micros((oldest + WINDOW_MICROS).saturating_sub(now).min(WINDOW_MICROS)),
+        now: since_epoch,
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -157,17 +220,23 @@ struct Count {
 }
 
 /// The script's twin for one process.
+///
+/// Memory is bounded, whoever calls from however many addresses: who was not counted for longest is forgotten. Callers
+/// live in one of two halves. When that of the present is full, it becomes that of the past, whose callers move over
+/// as they come again; those who do not are gone with the next change.
 #[derive(Default)]
 struct Windows {
-    /// Times of the let-through requests by caller, oldest first.
-    by_key: HashMap<String, VecDeque<u64>>,
+    present: HashMap<String, Times>,
+    past: HashMap<String, Times>,
 }
+
+/// Times of a caller's let-through requests, oldest first.
+type Times = VecDeque<u64>;
 
 impl Windows {
     fn count(&mut self, key: String, limit: u32, now: u64) -> Count {
-        self.make_room(now);
-        let times = self.by_key.entry(key).or_default();
-        while times.front().is_some_and(|&time| has_left(time, now)) {
+        let times = self.times(key);
+        while times.front().is_some_and(|&time| time + WINDOW_MICROS <= now) {
             times.pop_front();
         }
         let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
@@ -181,21 +250,19 @@ impl Windows {
         }
     }
 
-    /// Memory is bounded, whoever calls from however many addresses: first the callers without a recent request
-    /// are forgotten, then all.
-    fn make_room(&mut self, now: u64) {
-        if self.by_key.len() < MAX_REMEMBERED {
-            return;
+    fn times(&mut self, key: String) -> &mut Times {
+        if self.present.len() >= MAX_REMEMBERED / 2 && !self.present.contains_key(&key) {
+            self.past = std::mem::take(&mut self.present);
         }
-        self.by_key.retain(|_, times| times.back().is_some_and(|&time| !has_left(time, now)));
-        if self.by_key.len() >= MAX_REMEMBERED {
-            self.by_key.clear();
+        let past = &mut self.past;
+        match self.present.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let times = past.remove(new.key()).unwrap_or_default();
+                new.insert(times)
+            }
         }
     }
-}
-
-fn has_left(time: u64, now: u64) -> bool {
-    time + WINDOW_MICROS <= now
 }
 
 #[cfg(test)]
@@ -205,8 +272,9 @@ mod tests {
 
     #[test]
     fn headers_say_what_is_left_and_when() {
-        let decision =
-            Decision { allowed: true, fallback: false, limit: 50, remaining: 49, reset_at: 61_000_001, now: 1_000_001 };
+        let fifty = NonZeroU32::new(50).unwrap();
+        let count = Count { allowed: true, count: 1, oldest: 1_000_001 };
+        let decision = decide(fifty, count, 1_000_001, Duration::from_micros(1_000_001), false);
         let headers: Vec<_> = decision.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         assert_eq!(
             headers,
@@ -221,12 +289,45 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn nobody_waits_for_longer_than_the_window() {
+        let decide = |oldest, now| {
+            decide(NonZeroU32::MIN, Count { allowed: false, count: 1, oldest }, now, Duration::ZERO, false)
+        };
+        assert_eq!(decide(7_000_000_000, 1_000_000).reset_after(), 60, "the oldest is of the future");
+        assert_eq!(decide(1_000_000, 1_000_000).reset_after(), 60);
+        assert_eq!(decide(1_000_000, 2_500_000).reset_after(), 59);
+        assert_eq!(decide(1_000_000, 7_000_000_000).reset_after(), 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_who_was_not_seen_for_longest_is_forgotten() {
         let mut windows = Windows::default();
+        let mut count = |key: &str| {
+            let count = windows.count(key.to_owned(), 1, 1_000_000);
+            assert!(windows.present.len() + windows.past.len() <= MAX_REMEMBERED);
+            count.allowed
+        };
+        assert!(count("regular") && count("once"));
         for n in 0..3 * MAX_REMEMBERED {
-            windows.count(n.to_string(), 50, 1_000_000);
-            assert!(windows.by_key.len() <= MAX_REMEMBERED);
+            assert!(count(&n.to_string()));
+            if n % 1000 == 0 {
+                assert!(!count("regular"), "refused requests are a reason to be remembered, too");
+            }
         }
+        assert!(!count(&(3 * MAX_REMEMBERED - MAX_REMEMBERED / 2).to_string()), "half of the room is the present's");
+        assert!(count("once"));
+    }
+
+    #[test]
+    fn of_ipv6_a_network_is_one_caller() {
+        let key = |address| Subject::Address(address).to_string();
+        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "email_service:requests:2001:db8:1:2::/64");
+        assert_eq!(key("2001:DB8:1:2::1"), key("2001:db8:1:2:ffff::"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_eq!(key("192.0.2.1"), "email_service:requests:192.0.2.1");
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("of no form"), "email_service:requests:of no form");
     }
 
     proptest! {

@@ -9,17 +9,19 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::time::{Instant, timeout};
 
+use crate::MAX_IDLE;
 use crate::secrets::SecretText;
 use crate::tls;
 
 /// The longest that a request waits for Redis.
 pub const PATIENCE: Duration = Duration::from_millis(100);
-/// How long a connection attempt may take. It runs beside the requests, none of which waits for it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long after a failure the next attempt is made.
+/// How long after an attempt to connect the next one is made, and the first one given up.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A link that mends itself: while it is down, requests are told so at once, and one task beside them reconnects.
+/// A link that mends itself: while it is down, requests are told so at once, but for one that reconnects each second.
+///
+/// That one waits for the connection, within its patience. A task of its own would get nowhere in a function that is
+/// frozen between requests: it would be one round trip further with each of them, and too late by then.
 #[derive(Clone)]
 pub struct RedisLink {
     client: Client,
@@ -27,9 +29,27 @@ pub struct RedisLink {
 }
 
 enum State {
-    Up(MultiplexedConnection),
-    Connecting,
+    Up { connection: MultiplexedConnection, used_at: Instant },
     Down { retry_at: Instant },
+}
+
+impl State {
+    fn up(connection: MultiplexedConnection) -> Self {
+        Self::Up { connection, used_at: Instant::now() }
+    }
+
+    /// Down, until the next attempt has had its time.
+    fn down() -> Self {
+        Self::Down { retry_at: Instant::now() + RETRY_AFTER }
+    }
+}
+
+/// What a request finds.
+enum Way {
+    Open(MultiplexedConnection),
+    /// It is this request's turn to connect.
+    Reconnect,
+    Away,
 }
 
 impl RedisLink {
@@ -47,8 +67,15 @@ impl RedisLink {
 
     /// Starts connecting and waits as long as a request would; a slow handshake goes on by itself.
     pub async fn warm_up(&self) {
-        self.set(State::Connecting);
-        let connecting = tokio::spawn(self.clone().reconnect());
+        self.set(State::down());
+        let link = self.clone();
+        let connecting = tokio::spawn(async move {
+            match timeout(RETRY_AFTER, link.connect()).await {
+                Ok(Ok(_)) => tracing::debug!("Redis is connected"),
+                Ok(Err(error)) => tell_lost(&error.to_string()),
+                Err(_) => tell_lost("no connection in time"),
+            }
+        });
         let _ = timeout(PATIENCE, connecting).await;
     }
 
@@ -60,22 +87,28 @@ impl RedisLink {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let connection = self.connection()?;
+        let way = self.way();
         let attempt = async {
-            match command(connection).await {
-                Err(error) if error.is_connection_dropped() || error.is_io_error() => {
-                    let replacement = self.connect().await?;
-                    self.set(State::Up(replacement.clone()));
-                    command(replacement).await
-                }
-                other => other,
+            match way {
+                Way::Away => return Ok(None),
+                Way::Reconnect => command(self.connect().await?).await,
+                Way::Open(connection) => match command(connection).await {
+                    Err(error) if error.is_connection_dropped() || error.is_io_error() => {
+                        command(self.connect().await?).await
+                    }
+                    other => other,
+                },
             }
+            .map(Some)
         };
-        match timeout(PATIENCE, attempt).await {
-            Ok(Ok(value)) => Some(value),
-            Ok(Err(error)) => self.lost(&error.to_string()),
-            Err(_) => self.lost("no answer in time"),
-        }
+        let reason = match timeout(PATIENCE, attempt).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        self.set(State::down());
+        tell_lost(&reason);
+        None
     }
 
     /// Whether Redis answers now.
@@ -83,28 +116,20 @@ impl RedisLink {
         self.run(ping).await.is_some()
     }
 
-    fn connection(&self) -> Option<MultiplexedConnection> {
+    fn way(&self) -> Way {
+        let now = Instant::now();
         let mut state = self.state();
-        match &*state {
-            State::Up(connection) => return Some(connection.clone()),
-            State::Down { retry_at } if *retry_at <= Instant::now() => {
-                *state = State::Connecting;
-                tokio::spawn(self.clone().reconnect());
+        match &mut *state {
+            State::Up { connection, used_at } if now - *used_at < MAX_IDLE => {
+                *used_at = now;
+                return Way::Open(connection.clone());
             }
-            State::Connecting | State::Down { .. } => {}
+            State::Down { retry_at } if now < *retry_at => return Way::Away,
+            State::Up { .. } | State::Down { .. } => {}
         }
-        None
-    }
-
-    async fn reconnect(self) {
-        match timeout(CONNECT_TIMEOUT, self.connect()).await {
-            Ok(Ok(connection)) => {
-                tracing::debug!("Redis is connected");
-                self.set(State::Up(connection));
-            }
-            Ok(Err(error)) => self.lost(&error.to_string()).unwrap_or_default(),
-            Err(_) => self.lost("no connection in time").unwrap_or_default(),
-        }
+        // Whoever else comes meanwhile does not wait.
+        *state = State::down();
+        Way::Reconnect
     }
 
     /// Connects, and makes sure that somebody answers: a server that hangs still accepts connections.
@@ -113,13 +138,8 @@ impl RedisLink {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         ping(connection.clone()).await?;
+        self.set(State::up(connection.clone()));
         Ok(connection)
-    }
-
-    fn lost<T>(&self, reason: &str) -> Option<T> {
-        tracing::warn!(reason, "redis_unavailable: counting requests in this process until it is back");
-        self.set(State::Down { retry_at: Instant::now() + RETRY_AFTER });
-        None
     }
 
     fn set(&self, state: State) {
@@ -130,6 +150,10 @@ impl RedisLink {
         // Each change is one assignment, so a panic elsewhere left it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn tell_lost(reason: &str) {
+    tracing::warn!(reason, "redis_unavailable: counting requests in this process until it is back");
 }
 
 async fn ping(mut connection: MultiplexedConnection) -> RedisResult<()> {

@@ -2,7 +2,9 @@
 //! only mail functions have. A mailbox's password is one.
 //!
 //! HPKE (RFC 9180, base mode) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and AES-256-GCM, by rustls, whose aws-lc the
-//! TLS connections use anyway. What is sealed is bound to its place: moved to another row, it does not open.
+//! TLS connections use anyway. What is sealed is bound to its place: moved to another account, it does not open. The
+//! credential's id is no part of that, for an update seals without having read the row first, which would be a second
+//! round trip; an account has one credential, and a credential one account.
 //!
 //! A sealed value is: version (1 byte), suite (1), length of the key's id (1), the key's id, the encapsulated key (32),
 //! the ciphertext.
@@ -16,7 +18,7 @@ use rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_256 as SUITE;
 use rustls::crypto::hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey, HpkePublicKey};
 use zeroize::Zeroizing;
 
-use crate::account::{AccountId, CredentialId};
+use crate::account::AccountId;
 use crate::identity::Scope;
 
 /// The layout above.
@@ -30,16 +32,14 @@ const MAX_ID: usize = 32;
 /// Secrets are filled up to a multiple of this many bytes, so that a sealed value does not tell how long a password is.
 const BLOCK: usize = 64;
 
-/// What is sealed, and for which row of which owner: the additional data of the encryption.
+/// Whose secret it is, and what for: the additional data and the purpose of the encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The owner.
     pub scope: Scope,
     /// The account that the secret is for.
     pub account: AccountId,
-    /// The row that holds it.
-    pub credential: CredentialId,
-    /// Which of the row's secrets it is.
+    /// Which of the account's secrets it is.
     pub kind: Kind,
 }
 
@@ -63,10 +63,10 @@ impl Kind {
 }
 
 impl Place {
-    /// Four ids of 16 bytes each: no two places have the same.
-    fn aad(&self) -> [u8; 64] {
-        let ids = [self.scope.tenant_id.0, self.scope.user_id.0, self.account.0, self.credential.0];
-        let mut aad = [0; 64];
+    /// Three ids of 16 bytes each, and the kind is in `info`: no two places have the same.
+    fn aad(&self) -> [u8; 48] {
+        let ids = [self.scope.tenant_id.0, self.scope.user_id.0, self.account.0];
+        let mut aad = [0; 48];
         for (part, id) in aad.chunks_exact_mut(16).zip(ids) {
             part.copy_from_slice(id.as_bytes());
         }
@@ -83,8 +83,8 @@ pub enum OpenError {
     /// It is no sealed value of this version.
     #[error("not a sealed value that this version can read")]
     Malformed,
-    /// It was changed, or sealed for another row.
-    #[error("the sealed value was changed, or belongs to another row")]
+    /// It was changed, or sealed for another account.
+    #[error("the sealed value was changed, or belongs to another account")]
     Refused,
 }
 
@@ -100,6 +100,14 @@ impl PublicKey {
     pub fn parse(text: &str) -> Option<Self> {
         let (id, key) = parse_key(text)?;
         Some(Self { id, key: HpkePublicKey(key.to_vec()) })
+    }
+
+    /// Seals nothing for nobody, once, because the first time takes longest.
+    ///
+    /// # Errors
+    /// The key is no point on the curve.
+    pub fn warm_up(&self) -> anyhow::Result<()> {
+        SUITE.seal(b"", b"", b"", &self.key).map(drop).map_err(|error| anyhow!("the sealing key is unusable: {error}"))
     }
 
     /// What tells this key from others.
@@ -201,11 +209,10 @@ mod tests {
     use uuid::Uuid;
 
     fn place() -> Place {
-        let [tenant, user, account, credential] = [1, 2, 3, 4].map(Uuid::from_u128);
+        let [tenant, user, account] = [1, 2, 3].map(Uuid::from_u128);
         Place {
             scope: Scope { tenant_id: TenantId(tenant), user_id: UserId(user) },
             account: AccountId(account),
-            credential: CredentialId(credential),
             kind: Kind::Password,
         }
     }
@@ -254,7 +261,6 @@ mod tests {
             |place: &mut Place| place.scope.tenant_id = TenantId(Uuid::from_u128(9)),
             |place: &mut Place| place.scope.user_id = UserId(Uuid::from_u128(9)),
             |place: &mut Place| place.account = AccountId(Uuid::from_u128(9)),
-            |place: &mut Place| place.credential = CredentialId(Uuid::from_u128(9)),
             |place: &mut Place| place.kind = Kind::SmtpPassword,
         ] {
             assert_eq!(other(change), Err(OpenError::Refused));

@@ -1,18 +1,31 @@
 //! The three secret values, and the Secrets Manager secret that holds them in production.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use aws_config::BehaviorVersion;
 use serde::Deserialize;
-use tokio::sync::{OnceCell, RwLock};
+use tokio::sync::{Mutex, OnceCell, RwLock};
 use zeroize::Zeroizing;
 
 use crate::db::url::DatabaseUrl;
+use crate::sealing::PrivateKeys;
 
 /// The shortest signing key that is accepted, in bytes: RFC 7518, 3.2 asks of an HMAC key at least the size of
 /// the hash, which is 32 bytes for HS256.
 pub const MIN_SIGNING_KEY_BYTES: usize = 32;
+
+/// How long after a refused password was looked into it is not looked into again: with a password that nobody knows,
+/// each request would ask Secrets Manager, which charges for it and throttles us.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
+/// How a CloudFormation reference begins. One that nobody resolved would be a key that every reader of the template
+/// knows.
+const REFERENCE: &str = "{{resolve:";
+
+/// What a value that is such a reference must be instead.
+pub const RESOLVED: &str = "the value itself: this is a {{resolve:…}} reference that nobody resolved";
 
 /// A text that must not be printed; wiped when dropped.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -29,6 +42,11 @@ impl SecretText {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is a reference that nobody resolved, or has one in it.
+    pub fn is_unresolved(&self) -> bool {
+        self.0.contains(REFERENCE)
+    }
 }
 
 impl fmt::Debug for SecretText {
@@ -43,12 +61,29 @@ pub enum SecretSource {
     /// `DATABASE_URL`, `REDIS_URL`, `JWT_SECRET_KEY`.
     Environment(Box<Secrets>),
     /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
-    SecretsManager {
-        /// The secret's ARN or name.
-        arn: String,
-        /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
-        database_url: Option<SecretText>,
-    },
+    SecretsManager(SecretPlace),
+}
+
+/// Which secrets to read.
+#[derive(Debug, Clone)]
+pub struct SecretPlace {
+    /// `SECRET_ARN`: the secret's ARN or name.
+    pub arn: String,
+    /// `MAIL_SECRET_ARN`, of functions that open secrets: the secret with their login and the private keys.
+    pub mail_arn: Option<String>,
+    /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
+    pub database_url: Option<SecretText>,
+    /// What the addresses in it must be.
+    pub transport: Transport,
+}
+
+/// How PostgreSQL and Redis may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// As their addresses say.
+    Any,
+    /// Over TLS alone: in a deployed stack, whose network others share.
+    Tls,
 }
 
 /// The database URL, the Redis URL and the key that signs tokens, each checked for its form.
@@ -60,7 +95,13 @@ pub struct Secrets {
     pub redis_url: SecretText,
     /// `JWT_SECRET_KEY`.
     pub jwt_secret_key: SecretText,
+    /// `SEALING_PRIVATE_KEYS`, of mail functions alone.
+    pub sealing_private_keys: Option<Arc<PrivateKeys>>,
 }
+
+/// What `SEALING_PRIVATE_KEYS` must be.
+pub const SEALING_PRIVATE_KEYS: &str =
+    "keys' ids, colons and keys in base64, with commas between keys, as `migrate` makes them";
 
 impl Secrets {
     /// Checks the three values.
@@ -71,23 +112,41 @@ impl Secrets {
         database_url: &SecretText,
         redis_url: SecretText,
         jwt_secret_key: SecretText,
+        transport: Transport,
     ) -> Result<Self, Vec<(&'static str, &'static str)>> {
         let mut faults = Vec::new();
-        let database = DatabaseUrl::parse(database_url.reveal());
-        if database.is_none() {
-            faults.push((
+        let named = [("DATABASE_URL", database_url), ("REDIS_URL", &redis_url), ("JWT_SECRET_KEY", &jwt_secret_key)];
+        faults.extend(named.iter().filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (*name, RESOLVED)));
+        let database = DatabaseUrl::parse(database_url.reveal().trim());
+        match &database {
+            None => faults.push((
                 "DATABASE_URL",
                 "postgres://user:password@host:port/database, with sslmode disable, prefer, require or verify-full",
-            ));
+            )),
+            Some(database) if transport == Transport::Tls && !database.is_tls() => {
+                faults.push(("DATABASE_URL", "an address with sslmode=verify-full (or require) in a deployed stack"));
+            }
+            Some(_) => {}
         }
-        if redis::Client::open(redis_url.reveal()).is_err() {
-            faults.push(("REDIS_URL", "redis://host:port or rediss://host:port"));
+        match redis::Client::open(redis_url.reveal()) {
+            Err(_) => faults.push(("REDIS_URL", "redis://host:port or rediss://host:port")),
+            Ok(redis) if transport == Transport::Tls && !is_tls(redis.get_connection_info().addr()) => {
+                faults.push(("REDIS_URL", "an address with rediss:// in a deployed stack"));
+            }
+            Ok(_) => {}
         }
-        if jwt_secret_key.reveal().len() < MIN_SIGNING_KEY_BYTES {
+        let key = jwt_secret_key.reveal();
+        if key.len() < MIN_SIGNING_KEY_BYTES {
             faults.push(("JWT_SECRET_KEY", "at least 32 bytes long (try: openssl rand -base64 48)"));
         }
+        // Who signs and who checks would not agree on whether it belongs to the key, and every token would be refused.
+        if key.trim() != key {
+            faults.push(("JWT_SECRET_KEY", "without white space at its beginning and end"));
+        }
         match database {
-            Some(database) if faults.is_empty() => Ok(Self { database, redis_url, jwt_secret_key }),
+            Some(database) if faults.is_empty() => {
+                Ok(Self { database, redis_url, jwt_secret_key, sealing_private_keys: None })
+            }
             _ => Err(faults),
         }
     }
@@ -98,13 +157,15 @@ impl Secrets {
 pub struct SecretStore {
     source: SecretSource,
     cached: RwLock<Option<Secrets>>,
+    /// When that was last done, well or not; locked meanwhile, so that of many requests at once one asks.
+    refreshed_at: Mutex<Option<Instant>>,
     manager: SecretsManager,
 }
 
 impl SecretStore {
     /// A store over where the configuration says the secrets are.
     pub fn new(source: SecretSource) -> Self {
-        Self { source, cached: RwLock::new(None), manager: SecretsManager::default() }
+        Self { source, cached: RwLock::default(), refreshed_at: Mutex::default(), manager: SecretsManager::default() }
     }
 
     /// The secrets; the first call may ask Secrets Manager.
@@ -114,32 +175,50 @@ impl SecretStore {
     pub async fn get(&self) -> anyhow::Result<Secrets> {
         match &self.source {
             SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager { arn, database_url } => {
+            SecretSource::SecretsManager(place) => {
                 if let Some(secrets) = &*self.cached.read().await {
                     return Ok(secrets.clone());
                 }
-                self.fetch(arn, database_url.as_ref()).await
+                self.fetch(place).await
             }
         }
     }
 
-    /// The secrets as they are now, after PostgreSQL refused the ones in hand: they were probably rotated.
-    /// `None` where they cannot change (environment variables).
+    /// Reads the secrets again, after those of `tried_at` turned out not to fit: they were probably rotated. Whether there
+    /// are others to try now: not where they cannot change (environment variables), nor where it was done shortly before.
     ///
     /// # Errors
     /// As [`SecretStore::get`].
-    pub async fn refresh(&self) -> anyhow::Result<Option<Secrets>> {
-        match &self.source {
-            SecretSource::Environment(_) => Ok(None),
-            SecretSource::SecretsManager { arn, database_url } => {
-                self.fetch(arn, database_url.as_ref()).await.map(Some)
-            }
+    pub async fn refresh(&self, tried_at: Instant) -> anyhow::Result<bool> {
+        let SecretSource::SecretsManager(place) = &self.source else { return Ok(false) };
+        let mut refreshed_at = self.refreshed_at.lock().await;
+        if let Some(last) = *refreshed_at
+            && last.elapsed() < REFRESH_INTERVAL
+        {
+            return Ok(tried_at < last);
         }
+        tracing::warn!("what the secret says is outdated; reading it again");
+        let fetched = self.fetch(place).await;
+        *refreshed_at = Some(Instant::now());
+        fetched.map(|_| true)
     }
 
-    async fn fetch(&self, arn: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
-        let text = self.manager.read(arn).await?;
-        let secrets = parse(text.reveal(), database_url).with_context(|| format!("the secret {arn} is not usable"))?;
+    async fn fetch(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {
+        let SecretPlace { arn, mail_arn, database_url, transport } = place;
+        let mail = async {
+            match mail_arn {
+                Some(arn) => self.manager.read(arn).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (text, mail) = tokio::try_join!(self.manager.read(arn), mail)?;
+        let secrets = parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref(), *transport)
+            .with_context(|| {
+                format!(
+                    "the secret {arn}{} is not usable",
+                    mail_arn.as_ref().map_or(String::new(), |arn| format!(" or {arn}"))
+                )
+            })?;
         *self.cached.write().await = Some(secrets.clone());
         Ok(secrets)
     }
@@ -155,15 +234,27 @@ impl SecretsManager {
     /// # Errors
     /// It cannot be read.
     pub async fn read(&self, arn: &str) -> anyhow::Result<SecretText> {
+        let answer = self.client().await.get_secret_value().secret_id(arn).send().await.with_context(|| {
+            format!("cannot read the secret {arn}: check the ARN, the function's role and its way to Secrets Manager")
+        })?;
+        Ok(SecretText::new(answer.secret_string.unwrap_or_default()))
+    }
+
+    /// Puts a new text into a secret.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn write(&self, arn: &str, text: &SecretText) -> anyhow::Result<()> {
+        let written = self.client().await.put_secret_value().secret_id(arn).secret_string(text.reveal()).send().await;
+        written.with_context(|| format!("cannot write the secret {arn}: check the function's role")).map(drop)
+    }
+
+    async fn client(&self) -> &aws_sdk_secretsmanager::Client {
         let connect = || async {
             let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
             aws_sdk_secretsmanager::Client::new(&aws)
         };
-        let client = self.0.get_or_init(connect).await;
-        let answer = client.get_secret_value().secret_id(arn).send().await.with_context(|| {
-            format!("cannot read the secret {arn}: check the ARN, the function's role and its way to Secrets Manager")
-        })?;
-        Ok(SecretText::new(answer.secret_string.unwrap_or_default()))
+        self.0.get_or_init(connect).await
     }
 }
 
@@ -177,6 +268,15 @@ pub struct Login {
 }
 
 impl Login {
+    /// Whether both are values, and no references that nobody resolved.
+    fn check(&self) -> anyhow::Result<()> {
+        let password = self.password.as_ref().is_some_and(SecretText::is_unresolved);
+        if password || self.username.as_ref().is_some_and(|name| name.contains(REFERENCE)) {
+            bail!("username and password must be {RESOLVED}");
+        }
+        Ok(())
+    }
+
     /// Fills in what a database's address lacks.
     pub fn fill_in(&self, url: &mut DatabaseUrl) {
         url.fill_in(self.username.as_deref(), self.password.as_ref().map(SecretText::reveal));
@@ -185,16 +285,33 @@ impl Login {
     /// Reads the two from a secret's JSON, whatever else is in it.
     ///
     /// # Errors
-    /// It is no JSON object. The text is not quoted.
+    /// It is no JSON object, or has a reference that nobody resolved. The text is not quoted.
     pub fn parse(json: &str) -> anyhow::Result<Self> {
-        serde_json::from_str(json)
-            .map_err(|_| anyhow!("it must be a JSON object with the strings username and password"))
+        let login: Self = serde_json::from_str(json)
+            .map_err(|_| anyhow!("it must be a JSON object with the strings username and password"))?;
+        login.check()?;
+        Ok(login)
     }
 }
 
 /// Rotation and RDS Proxy know `username` and `password` and no URL. So the secret's URL, or that of the environment
-/// where the secret has none, may come without a password, and gets the secret's.
-fn parse(json: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secrets> {
+/// where the secret has none, may come without a password, and gets the secret's. Where there is a secret of the mail
+/// functions', the login is that one's.
+fn parse(
+    json: &str,
+    mail_json: Option<&str>,
+    database_url: Option<&SecretText>,
+    transport: Transport,
+) -> anyhow::Result<Secrets> {
+    #[derive(Deserialize)]
+    struct MailSecret {
+        #[serde(rename = "DATABASE_URL")]
+        database_url: Option<SecretText>,
+        #[serde(rename = "SEALING_PRIVATE_KEYS")]
+        sealing_private_keys: SecretText,
+        #[serde(flatten)]
+        login: Login,
+    }
     #[derive(Deserialize)]
     struct Stored {
         #[serde(rename = "DATABASE_URL")]
@@ -209,20 +326,98 @@ fn parse(json: &str, database_url: Option<&SecretText>) -> anyhow::Result<Secret
     // The parser's own message could quote the secret.
     let stored: Stored = serde_json::from_str(json)
         .map_err(|_| anyhow!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY"))?;
-    let Some(database_url) = stored.database_url.as_ref().or(database_url) else {
+    let mail: Option<MailSecret> = mail_json.map(serde_json::from_str).transpose().map_err(|_| {
+        anyhow!("that of the mail functions must be a JSON object with the strings username, password and SEALING_PRIVATE_KEYS")
+    })?;
+    let (url, login) = match &mail {
+        Some(mail) => (&mail.database_url, &mail.login),
+        None => (&stored.database_url, &stored.login),
+    };
+    let Some(database_url) = url.as_ref().or(database_url) else {
         bail!("it must have DATABASE_URL, or the variable DATABASE_URL must be set beside SECRET_ARN");
     };
-    let mut secrets = Secrets::new(database_url, stored.redis_url, stored.jwt_secret_key).map_err(|faults| {
+    login.check()?;
+    let keys = mail.as_ref().map(|mail| {
+        let keys = PrivateKeys::parse(mail.sealing_private_keys.reveal());
+        keys.map(Arc::new).with_context(|| format!("SEALING_PRIVATE_KEYS must be {SEALING_PRIVATE_KEYS}"))
+    });
+    let keys = keys.transpose()?;
+    let secrets = Secrets::new(database_url, stored.redis_url, stored.jwt_secret_key, transport);
+    let mut secrets = secrets.map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
         anyhow!(faults.join("; "))
     })?;
-    stored.login.fill_in(&mut secrets.database);
+    login.fill_in(&mut secrets.database);
+    secrets.sealing_private_keys = keys;
     Ok(secrets)
+}
+
+fn is_tls(address: &redis::ConnectionAddr) -> bool {
+    matches!(address, redis::ConnectionAddr::TcpTls { insecure: false, .. })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    fn stored(changes: serde_json::Value) -> String {
+        let mut secret = serde_json::json!({
+            "DATABASE_URL": "postgres://app@h/d?sslmode=verify-full", "REDIS_URL": "rediss://r", "JWT_SECRET_KEY": KEY,
+            "username": "app", "password": "p"
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            secret[name] = value.clone();
+        }
+        secret.to_string()
+    }
+
+    #[test]
+    fn a_reference_that_nobody_resolved_is_refused_in_every_value() {
+        assert!(parse(&stored(serde_json::json!({})), None, None, Transport::Any).is_ok());
+        let reference = "{{resolve:secretsmanager:key:SecretString:x}}";
+        for (name, value) in [
+            ("DATABASE_URL", format!("postgres://app:{reference}@h/d")),
+            ("REDIS_URL", format!("redis://:{reference}@r")),
+            ("JWT_SECRET_KEY", reference.to_owned()),
+            ("username", reference.to_owned()),
+            ("password", format!("before{reference}")),
+        ] {
+            let error = parse(&stored(serde_json::json!({ name: value })), None, None, Transport::Any).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains(name) && error.contains("nobody resolved") && !error.contains("manager"), "{error}");
+        }
+        assert!(Login::parse(&format!(r#"{{"username":"o","password":"{reference}"}}"#)).is_err());
+    }
+
+    #[test]
+    fn a_signing_key_is_taken_whole_or_refused() {
+        let read = |key: &str| parse(&stored(serde_json::json!({"JWT_SECRET_KEY": key})), None, None, Transport::Any);
+        assert_eq!(read(&format!("{KEY} {KEY}")).unwrap().jwt_secret_key.reveal(), format!("{KEY} {KEY}"));
+        for bad in [format!("{KEY}\n"), format!(" {KEY}"), format!("{KEY}\u{a0}")] {
+            let error = format!("{:#}", read(&bad).unwrap_err());
+            assert!(error.contains("JWT_SECRET_KEY must be without white space"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_deployed_stack_reaches_both_servers_over_tls_alone() {
+        assert!(parse(&stored(serde_json::json!({})), None, None, Transport::Tls).is_ok());
+        for (name, plain) in [
+            ("DATABASE_URL", "postgres://app@h/d"),
+            ("DATABASE_URL", "postgres://app@h/d?sslmode=prefer"),
+            ("DATABASE_URL", "postgres://app@h/d?sslmode=disable"),
+            ("REDIS_URL", "redis://r"),
+            ("REDIS_URL", "rediss://r/#insecure"),
+            ("REDIS_URL", "unix:/run/redis"),
+        ] {
+            let json = stored(serde_json::json!({ name: plain }));
+            let error = format!("{:#}", parse(&json, None, None, Transport::Tls).unwrap_err());
+            assert!(error.contains(name), "{plain}: {error}");
+        }
+        assert!(parse(&stored(serde_json::json!({"REDIS_URL": "redis://r"})), None, None, Transport::Any).is_ok());
+    }
 
     #[test]
     fn a_bad_secret_is_described_but_not_quoted() {
@@ -231,21 +426,24 @@ mod tests {
             r#"{"DATABASE_URL":"hunter2"}"#,
             r#"{"DATABASE_URL":"hunter2","REDIS_URL":"hunter2","JWT_SECRET_KEY":"hunter2"}"#,
         ] {
-            let error = format!("{:#}", parse(json, None).unwrap_err());
+            let error = format!("{:#}", parse(json, None, None, Transport::Any).unwrap_err());
             assert!(error.contains("DATABASE_URL") && !error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
     fn a_url_without_a_password_gets_the_one_that_is_rotated() {
-        let key = "0123456789abcdef0123456789abcdef";
         let json = format!(
-            r#"{{"REDIS_URL":"redis://r","JWT_SECRET_KEY":"{key}","username":"app","password":"p@ss/word","port":5432}}"#
+            r#"{{"REDIS_URL":"redis://r","JWT_SECRET_KEY":"{KEY}","username":"app","password":"p@ss/word","port":5432}}"#
         );
-        assert!(parse(&json, None).is_err());
+        let password = |json: &str, url| {
+            let secrets = parse(json, None, url, Transport::Any).unwrap();
+            secrets.database.password().unwrap().to_vec()
+        };
+        assert!(parse(&json, None, None, Transport::Any).is_err());
         let from_environment = SecretText::new("postgres://app@h/d".to_owned());
-        assert_eq!(parse(&json, Some(&from_environment)).unwrap().database.password(), Some(b"p@ss/word".as_slice()));
+        assert_eq!(password(&json, Some(&from_environment)), b"p@ss/word");
         let whole = json.replacen('{', r#"{"DATABASE_URL":"postgres://app:own@h/d","#, 1);
-        assert_eq!(parse(&whole, Some(&from_environment)).unwrap().database.password(), Some(b"own".as_slice()));
+        assert_eq!(password(&whole, Some(&from_environment)), b"own");
     }
 }

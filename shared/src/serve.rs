@@ -1,5 +1,7 @@
 //! Start-up, and the pipeline that every request runs through.
 
+pub mod mail;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -12,6 +14,7 @@ use futures_util::FutureExt;
 use lambda_http::http::{HeaderName, HeaderValue, header};
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 
+use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
 use crate::config::{Config, PublicConfig, QueueConfig};
@@ -25,7 +28,7 @@ use crate::metrics::{Measured, Metrics, milliseconds};
 use crate::queue::Queue;
 use crate::rate_limit::{Decision, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
-use crate::secrets::SecretStore;
+use crate::secrets::{SecretStore, Secrets};
 
 /// Serves an endpoint of identified callers: connects to PostgreSQL and Redis, then hands each request to
 /// `handler`.
@@ -41,7 +44,12 @@ where
     let app = Arc::new(app);
     run(config.public, move |front, event| {
         let (app, handler) = (app.clone(), handler.clone());
-        async move { respond(&front, &app, handler, event).await }
+        async move {
+            let (db, accounts_per_user) = (app.db.for_request(), app.accounts_per_user);
+            let call = |identity, request| Call { identity, request, db: db.clone(), accounts_per_user };
+            let handling = |identity, request| handler(call(identity, request));
+            respond(&front, &app.gate, Some(db.clone()), handling, event).await
+        }
     })
     .await
 }
@@ -94,19 +102,38 @@ where
 {
     let (config, app) = start().await?;
     run(config.public, move |front, event| {
-        let call = ReadinessCall { db: app.db.clone(), redis: app.redis.clone() };
+        let request_id = event.context.request_id.clone();
+        let call = ReadinessCall { request_id, db: app.db.clone(), redis: app.redis.clone() };
         let handler = handler.clone();
         async move { respond_public(&front, |_| handler(call), event).await }
     })
     .await
 }
 
-/// What an endpoint of identified callers works with.
-struct App {
+/// Who is let through.
+struct Gate {
     authenticator: Authenticator,
     limiter: Option<RateLimiter>,
+    /// Whether a request is also one of the few tries at mail hosts that a user has.
+    counts_tries: bool,
+}
+
+impl Gate {
+    fn new(config: &Config, secrets: &Secrets, redis: &RedisLink, counts_tries: bool) -> Self {
+        Self {
+            authenticator: Authenticator::new(&config.auth, secrets.jwt_secret_key.reveal()),
+            limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
+            counts_tries,
+        }
+    }
+}
+
+/// What an endpoint of identified callers works with.
+struct App {
+    gate: Gate,
     db: Db,
     redis: RedisLink,
+    accounts_per_user: i32,
 }
 
 /// Reads the configuration and opens PostgreSQL and Redis, both at once.
@@ -115,15 +142,15 @@ async fn start() -> anyhow::Result<(Config, App)> {
     log::start(config.public.log_level);
     let store = Arc::new(SecretStore::new(config.secrets.clone()));
     let secrets = store.get().await?;
-    let db = Db::new(store, config.concurrency).await?;
+    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;
     let app = App {
-        authenticator: Authenticator::new(&config.auth, secrets.jwt_secret_key.reveal()),
-        limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
+        gate: Gate::new(&config, &secrets, &redis, false),
         db,
         redis,
+        accounts_per_user: config.accounts_per_user,
     };
     Ok((config, app))
 }
@@ -159,31 +186,36 @@ where
     Box::pin(lambda_runtime::run_concurrent(service)).await.map_err(|error: RuntimeError| anyhow!(error))
 }
 
-/// One request of an endpoint of identified callers, start to end.
-async fn respond<H, F>(front: &Front, app: &App, handler: H, event: LambdaEvent<Event>) -> Response
+/// One request of an endpoint of identified callers, start to end. `db` is what the handler works with, for its stopwatch.
+async fn respond<H, F>(front: &Front, gate: &Gate, db: Option<Db>, handler: H, event: LambdaEvent<Event>) -> Response
 where
-    H: Fn(Call) -> F,
+    H: FnOnce(Identity, Request) -> F,
     F: Future<Output = Result<Reply, Error>>,
 {
     let (mut exchange, request) = Exchange::begin(front, event);
-    let identified = app.authenticator.identify(&request);
-    let subject = match &identified {
-        Ok(identity) => Subject::User(identity.scope),
-        Err(_) => Subject::Address(&request.source_ip),
-    };
-    if let Some(limiter) = &app.limiter {
+    let identified = gate.authenticator.identify(&request);
+    if let Some(limiter) = &gate.limiter {
         let started = Instant::now();
-        exchange.decision = Some(limiter.check(subject).await);
+        exchange.decision = Some(match &identified {
+            Ok(identity) if gate.counts_tries => {
+                // Both in one flight.
+                let user = limiter.check(Subject::User(identity.scope));
+                let (common, tries) = tokio::join!(user, limiter.check(Subject::Tries(identity.scope)));
+                if common.allowed && !tries.allowed { tries } else { common }
+            }
+            Ok(identity) => limiter.check(Subject::User(identity.scope)).await,
+            Err(_) => limiter.check(Subject::Address(&request.source_ip)).await,
+        });
         exchange.redis_time = started.elapsed();
     }
     exchange.identity = identified.as_ref().ok().copied();
-    let db = exchange.db.insert(app.db.for_request()).clone();
+    exchange.db = db;
     let outcome = match (identified, &exchange.decision) {
         (_, Some(decision)) if !decision.allowed => Err(Error::TooManyRequests { retry_after: decision.reset_after() }),
         (Err(error), _) => Err(error),
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
-            Ok(()) => unwinding(handler(Call { identity, request, db })).await,
+            Ok(()) => unwinding(handler(identity, request)).await,
         },
     };
     exchange.end(outcome)
@@ -255,34 +287,39 @@ impl Exchange {
             Err(error) => (error.status().0, Some(error)),
         };
         self.log(status.as_u16(), error);
-        let (own_headers, body) = match outcome {
-            Ok(reply) => (reply.headers, reply.body),
+        let (own_headers, mut body, is_base64_encoded) = match outcome {
+            Ok(reply) => (reply.headers, reply.body, reply.is_base64_encoded),
             Err(error) => {
                 // The envelope is strings and numbers: it always has a JSON form.
                 let body = serde_json::to_string(&error.envelope(&self.request_id)).unwrap_or_default();
-                (Vec::from_iter(error.header()), body)
+                (Vec::from_iter(error.header()), body, false)
             }
         };
-        let mut headers = vec![
+        // Whatever the answer is, this method asks for its head alone (RFC 9110, 9.3.2).
+        if self.method == "HEAD" {
+            body.clear();
+        }
+        // Room for all of them.
+        let mut headers = Vec::with_capacity(24);
+        headers.extend([
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains")),
-        ];
+        ]);
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             headers.push((HeaderName::from_static("x-request-id"), id));
         }
         headers.extend(self.decision.iter().flat_map(Decision::headers));
         headers.extend(self.cors_headers);
-        // The one page that we serve names its own.
-        if !own_headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
-            headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        }
+        headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        // The one page that we serve has a type, and a time to be cached, of its own.
+        headers.retain(|(general, _)| own_headers.iter().all(|(own, _)| own != general));
         headers.extend(own_headers);
         Response {
             status_code: status.as_u16(),
             headers,
             body,
-            is_base64_encoded: false,
+            is_base64_encoded,
             cookies: self.is_format_2.then_some([]),
         }
     }
@@ -318,10 +355,7 @@ impl Exchange {
             cold_start: self.cold_start,
             rate_limit_fallback: fallback,
             error_kind,
-            error: match error {
-                Some(Error::Internal(cause)) => Some(format!("{cause:#}")),
-                _ => None,
-            },
+            error: error.and_then(Error::cause).map(|cause| format!("{cause:#}")),
             metrics,
         };
         line.write();
@@ -379,6 +413,25 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count, "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn a_head_has_no_body_whatever_the_answer() {
+        for outcome in [Reply::json(StatusCode::OK, &"x"), Err(Error::NotFound("nothing here"))] {
+            let mut head = event();
+            head.payload = serde_json::from_str(r#"{"requestContext":{"http":{"method":"HEAD"}}}"#).unwrap();
+            let response = respond_public(&front(), |_| std::future::ready(outcome), head).await;
+            assert_eq!((response.body.as_str(), header(&response, "content-type")), ("", Some("application/json")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_of_its_own_takes_the_place_of_the_general_one() {
+        let own = vec![(header::CACHE_CONTROL, HeaderValue::from_static("public"))];
+        let reply = Ok(Reply::text(StatusCode::OK, own, String::new()));
+        let response = respond_public(&front(), |_| std::future::ready(reply), event()).await;
+        let values: Vec<_> = response.headers.iter().filter(|(name, _)| name == header::CACHE_CONTROL).collect();
+        assert!(values.len() == 1 && values[0].1 == "public", "{values:?}");
     }
 
     #[tokio::test]

@@ -9,12 +9,35 @@ pub trait Field: Sized {
     /// What the value must be; the message of the fault when it is not.
     const RULE: &'static str;
 
+    /// The same as a sentence that stands alone, for a client that shows nothing but that.
+    fn fault(field: &str) -> String {
+        format!("{} {}", title(field), Self::RULE)
+    }
+
     /// Reads the value; `None` when it breaks the rule.
     fn read(value: Value) -> Option<Self>;
 }
 
+/// A field's name as people write it: "Account name" for "accountName".
+fn title(field: &str) -> String {
+    let mut title = String::with_capacity(field.len() + 2);
+    for (place, letter) in field.char_indices() {
+        match letter {
+            letter if place == 0 => title.push(letter.to_ascii_uppercase()),
+            letter if letter.is_ascii_uppercase() => title.extend([' ', letter.to_ascii_lowercase()]),
+            letter => title.push(letter),
+        }
+    }
+    title
+}
+
 impl Field for bool {
     const RULE: &'static str = "must be true or false";
+
+    /// "Is sync enabled must be true" would be no sentence.
+    fn fault(field: &str) -> String {
+        format!("{field} {}", Self::RULE)
+    }
 
     fn read(value: Value) -> Option<Self> {
         value.as_bool()
@@ -39,7 +62,7 @@ impl Fields {
     pub fn required<T: Field>(&mut self, field: &'static str) -> Option<T> {
         let value = self.optional(field);
         if value.is_none() && !self.faults.iter().any(|fault| fault.field == field) {
-            self.faults.push(Fault { field, message: format!("is required and {}", T::RULE) });
+            self.faults.push(Fault::missing(field, format!("is required and {}", T::RULE)));
         }
         value
     }
@@ -50,9 +73,18 @@ impl Fields {
         let value = self.object.remove(field)?;
         let read = T::read(value);
         if read.is_none() {
-            self.faults.push(Fault { field, message: T::RULE.into() });
+            self.faults.push(Fault::new(field, T::RULE, T::fault(field)));
         }
         read
+    }
+
+    /// Takes a field that may be missing or `null`, which are told apart: `None` is missing, or a fault that was
+    /// noted, `Some(None)` is `null`.
+    pub fn nullable<T: Field>(&mut self, field: &'static str) -> Option<Option<T>> {
+        match self.object.get(field) {
+            Some(Value::Null) => self.object.remove(field).map(|_| None),
+            _ => self.optional(field).map(Some),
+        }
     }
 
     /// Ends the reading.
@@ -61,6 +93,25 @@ impl Fields {
     /// [`Error::Invalid`] with every fault that was noted.
     pub fn finish(self) -> Result<(), Error> {
         if self.faults.is_empty() { Ok(()) } else { Err(Error::Invalid(self.faults)) }
+    }
+}
+
+/// Reads a query parameter; `None` where there is none.
+///
+/// # Errors
+/// A fault when it breaks its rule, or is given more than once.
+pub fn parameter<T: Field>(query: &[(String, String)], field: &'static str) -> Result<Option<T>, Fault> {
+    let Some(value) = once(query, field)? else { return Ok(None) };
+    let read = T::read(Value::String(value.to_owned()));
+    read.map(Some).ok_or_else(|| Fault::new(field, T::RULE, T::fault(field)))
+}
+
+/// The value of a query parameter.
+fn once<'a>(query: &'a [(String, String)], field: &'static str) -> Result<Option<&'a str>, Fault> {
+    let mut given = query.iter().filter(|(name, _)| name == field).map(|(_, value)| value.as_str());
+    match (given.next(), given.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Fault::new(field, "must be given once", format!("{} must be given once", title(field)))),
     }
 }
 
@@ -74,20 +125,24 @@ pub fn whole_number(
     default: i64,
     range: std::ops::RangeInclusive<i64>,
 ) -> Result<i64, Fault> {
-    let mut given = query.iter().filter(|(name, _)| name == field).map(|(_, value)| value);
-    let value = match (given.next(), given.next()) {
-        (None, _) => return Ok(default),
-        (Some(value), None) => value,
-        (Some(_), Some(_)) => return Err(Fault { field, message: "must be given once".into() }),
-    };
+    let Some(value) = once(query, field)? else { return Ok(default) };
     // `parse` alone would let "+5" pass.
     let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse().ok()).flatten();
-    number.filter(|n| range.contains(n)).ok_or_else(|| Fault {
-        field,
-        message: match (*range.start(), *range.end()) {
-            (start, i64::MAX) => format!("must be a whole number of {start} or more"),
-            (start, end) => format!("must be a whole number from {start} to {end}"),
-        },
+    number.filter(|n| range.contains(n)).ok_or_else(|| {
+        let (start, end) = range.into_inner();
+        let title = title(field);
+        match end {
+            i64::MAX => Fault::new(
+                field,
+                format!("must be a whole number of {start} or more"),
+                format!("{title} must be {start} or more"),
+            ),
+            end => Fault::new(
+                field,
+                format!("must be a whole number from {start} to {end}"),
+                format!("{title} must be between {start} and {end}"),
+            ),
+        }
     })
 }
 
@@ -108,9 +163,22 @@ mod tests {
         assert_eq!(fields.required::<bool>("b"), None);
         assert_eq!(fields.optional::<bool>("c"), None);
         assert_eq!(fields.optional::<bool>("d"), Some(true));
-        let Err(Error::Invalid(faults)) = fields.finish() else { panic!("no faults") };
-        let faults: Vec<_> = faults.iter().map(|f| (f.field, f.message.as_str())).collect();
+        let error = fields.finish().unwrap_err();
+        assert_eq!(error.to_string(), "Missing required fields: a; b must be true or false; c must be true or false");
+        let Error::Invalid(faults) = error else { panic!("no faults") };
+        let faults: Vec<_> = faults.iter().map(|f| (f.field, &*f.message)).collect();
         assert_eq!(faults, [("a", "is required and must be true or false"), ("b", bool::RULE), ("c", bool::RULE)]);
+    }
+
+    #[test]
+    fn null_is_a_value_where_it_may_be() {
+        let mut fields = fields(json!({"a": null, "b": true, "c": 1}));
+        assert_eq!(fields.nullable::<bool>("a"), Some(None));
+        assert_eq!(fields.nullable::<bool>("b"), Some(Some(true)));
+        assert_eq!(fields.nullable::<bool>("c"), None);
+        assert_eq!(fields.nullable::<bool>("d"), None);
+        let Err(Error::Invalid(faults)) = fields.finish() else { panic!("no faults") };
+        assert_eq!(faults.len(), 1);
     }
 
     fn query(value: &str) -> Vec<(String, String)> {
@@ -127,6 +195,24 @@ mod tests {
         }
         let twice = [query("1"), query("2")].concat();
         assert!(whole_number(&twice, "limit", 100, 1..=1000).is_err());
+    }
+
+    #[test]
+    fn a_bad_parameter_says_what_it_must_be() {
+        let limit = |value: &str| whole_number(&query(value), "limit", 100, 1..=1000).unwrap_err();
+        assert_eq!(Error::Invalid(vec![limit("x")]).to_string(), "Limit must be between 1 and 1000");
+        let offset = whole_number(&[("offset".into(), "-1".into())], "offset", 0, 0..=i64::MAX).unwrap_err();
+        assert_eq!(
+            Error::Invalid(vec![limit("0"), offset]).to_string(),
+            "Limit must be between 1 and 1000; Offset must be 0 or more"
+        );
+        let twice = whole_number(&[query("1"), query("2")].concat(), "limit", 100, 1..=1000).unwrap_err();
+        assert_eq!(Error::Invalid(vec![twice]).to_string(), "Limit must be given once");
+    }
+
+    #[test]
+    fn names_read_as_people_write_them() {
+        assert_eq!((title("port"), title("accountName"), title("")), ("Port".into(), "Account name".into(), "".into()));
     }
 
     proptest! {

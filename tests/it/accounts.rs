@@ -112,11 +112,22 @@ fn boundaries() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ),
         (
             "emailAddress",
-            vec![json!("a@b.co"), json!("Jürgen@bücher.example"), json!(long_address)],
+            vec![
+                json!("a@b.co"),
+                json!("Jürgen@bücher.example"),
+                json!("संपर्क@डाटा.example"),
+                json!("ติดต่อ@ตัวอย่าง.example"),
+                json!("😀@example.com"),
+                json!("\"jane doe\"@example.com"),
+                json!(long_address),
+            ],
             vec![
                 json!("jane"),
                 json!("jane@"),
                 json!("@b.co"),
+                json!("jane@exam!ple.com"),
+                json!("jane@exam#ple.com"),
+                json!("jane@my_office.example.com"),
                 json!(format!("{long_address}m")),
                 json!(""),
                 json!(1),
@@ -127,7 +138,13 @@ fn boundaries() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ("protocol", vec![json!("imap"), json!("POP3")], vec![json!("smtp"), json!(""), json!(1), json!(null)]),
         (
             "hostname",
-            vec![json!("localhost"), json!("192.0.2.1"), json!("2001:db8::1"), json!(long_host)],
+            vec![
+                json!("localhost"),
+                json!("192.0.2.1"),
+                json!("2001:db8::1"),
+                json!("imap.bücher.example"),
+                json!(long_host),
+            ],
             vec![
                 json!(format!("{long_host}x")),
                 json!("a b"),
@@ -219,6 +236,42 @@ async fn create_with_an_invalid_port_protocol_or_encryption_is_refused_with_all_
     let answer = api().await.post("/api/accounts", body).by(&User::new()).send().await;
     answer.is_refused(400);
     assert_eq!(answer.faults(), ["encryption", "port", "protocol"]);
+}
+
+/// Many frontends show `message` and nothing else.
+#[tokio::test]
+async fn the_message_alone_says_what_is_wrong() {
+    let (api, user) = (api().await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let missing = without(without(account(json!({})), "accountName"), "port");
+    for (body, message) in [
+        (account(json!({"port": 70000})), "Port must be between 1 and 65535"),
+        (account(json!({"port": "993"})), "Port must be between 1 and 65535"),
+        (missing.clone(), "Missing required fields: accountName, port"),
+        (account(json!({"emailAddress": "jane@exam!ple.com"})), "Invalid email address"),
+        (account(json!({"protocol": "smtp"})), "Protocol must be imap or pop3"),
+        (account(json!({"encryption": "ssl"})), "Encryption must be tls, starttls or none"),
+        (account(json!({"syncInterval": 5})), "Sync interval must be between 60 and 3600 seconds"),
+        (account(json!({"isSyncEnabled": 1})), "isSyncEnabled must be true or false"),
+        (
+            account(json!({"accountName": " "})),
+            "Account name must be a string of 1 to 255 characters after trimming, without control characters",
+        ),
+        (account(json!({"password": ""})), "Password must be a string of 1 to 1024 bytes, without NUL"),
+        (
+            crate::support::merged(missing, json!({"protocol": "smtp", "emailAddress": "jane"})),
+            "Missing required fields: accountName, port; Invalid email address; Protocol must be imap or pop3",
+        ),
+    ] {
+        let answer = api.post("/api/accounts", body).by(&user).send().await;
+        answer.is_refused(400);
+        assert_eq!(answer.body["message"], message);
+        assert!(!answer.faults().is_empty());
+    }
+    let answer = api.put(&path(&created), json!({"port": 0, "isEnabled": "no"})).by(&user).send().await;
+    assert_eq!(answer.body["message"], "Port must be between 1 and 65535; isEnabled must be true or false");
+    let answer = api.get("/api/accounts?limit=0&offset=-1").by(&user).send().await;
+    assert_eq!(answer.body["message"], "Limit must be between 1 and 1000; Offset must be 0 or more");
 }
 
 #[tokio::test]

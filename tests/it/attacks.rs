@@ -26,6 +26,36 @@ async fn a_token_signed_with_something_public_or_with_the_key_in_another_form_is
     }
 }
 
+/// `cargo dev` runs in reach of every page in the developer's browser, which sends forms and plain text without asking.
+#[tokio::test]
+async fn a_web_page_can_use_the_local_gateway_in_no_name_but_an_origins_that_is_allowed() {
+    let api = api().await;
+    let user = User::new();
+    let event = json!({
+        "version": "2.0", "rawPath": "/api/accounts", "headers": {"authorization": format!("Bearer {}", user.token())},
+        "requestContext": {"http": {"method": "POST", "path": "/api/accounts"}},
+        "body": account(json!({})).to_string(),
+    });
+    let invoke = format!("{}/2015-03-31/functions/create-account/invocations", api.url());
+    let list = format!("{}/api/accounts", api.url());
+    let bearer = format!("Bearer {}", user.token());
+    let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
+    let http = reqwest::Client::new();
+    for (name, value) in [("origin", "https://page.example"), ("origin", "null"), ("host", "rebound.example")] {
+        let request = http.post(&invoke).header(name, value).header("content-type", "text/plain");
+        assert_eq!(status(request.body(event.to_string())).await, 403, "{name} {value}");
+    }
+    let rebound = http.get(&list).header("host", "rebound.example").header("authorization", &bearer);
+    assert_eq!(status(rebound).await, 403);
+    assert!(api.addresses(&user).await.is_empty());
+
+    // What the developer and their frontend do goes on.
+    assert_eq!(status(http.post(&invoke).body(event.to_string())).await, 200);
+    assert_eq!(api.addresses(&user).await.len(), 1);
+    let frontend = api.get("/api/accounts").by(&user).header("origin", "http://localhost:3000").send().await;
+    assert_eq!(frontend.header("access-control-allow-origin"), Some("http://localhost:3000"));
+}
+
 /// What a token's header says about where the key is counts for nothing, and nothing is fetched.
 #[tokio::test]
 async fn a_token_cannot_bring_its_own_key() {
@@ -48,11 +78,11 @@ async fn a_token_cannot_bring_its_own_key() {
 }
 
 #[tokio::test]
-async fn tokens_are_read_up_to_4_kib() {
+async fn tokens_are_read_up_to_8_kib() {
     let (api, user) = (api().await, User::new());
     let padded = |length: usize| user.token_with(json!({"padding": "x".repeat(length)}));
-    let (fits, large) = (padded(2700), padded(3000));
-    assert!(fits.len() <= 4096 && large.len() > 4096, "{} {}", fits.len(), large.len());
+    let (fits, large) = (padded(5900), padded(6000));
+    assert!((8100..=8192).contains(&fits.len()) && large.len() > 8192, "{} {}", fits.len(), large.len());
     assert_eq!(api.get("/api/accounts").bearer(&fits).send().await.status, 200);
     api.get("/api/accounts").bearer(&large).send().await.is_refused(401);
 }

@@ -94,7 +94,11 @@ async fn forged_tokens_are_refused() {
     let with = |algorithm, key: &[u8]| {
         jsonwebtoken::encode(&Header::new(algorithm), &user.claims(), &EncodingKey::from_secret(key)).unwrap()
     };
+    let mut critical = Header::new(Algorithm::HS256);
+    critical.crit = Some(vec!["exp".to_owned()]);
+    let critical = jsonwebtoken::encode(&critical, &user.claims(), &EncodingKey::from_secret(JWT_KEY.as_bytes()));
     let mut forged = vec![
+        critical.unwrap(),
         format!("{head}.{payload}."),
         format!("{head}.{payload}"),
         format!("{head}.{victims_payload}.{signature}"),
@@ -110,9 +114,11 @@ async fn forged_tokens_are_refused() {
         user.token_with(json!({"exp": true})),
         user.token_with(json!({"nbf": now_seconds() + 60})),
         user.token_with(json!({"tenant_id": "1"})),
+        user.token_with(json!({"tenant_id": user.tenant.simple().to_string()})),
+        user.token_with(json!({"exp": now_seconds() as f64 - 0.4})),
         user.token_with(json!({"user_id": null})),
         user.token_with(json!({"role": "root"})),
-        "x".repeat(5000),
+        "x".repeat(8193),
     ];
     forged.extend(
         unsigned.iter().flat_map(|head| [format!("{head}.{payload}."), format!("{head}.{payload}.{signature}")]),
@@ -151,6 +157,12 @@ async fn issuer_audience_and_algorithm_are_as_configured() {
 async fn a_bad_configuration_stops_the_start_and_says_why() {
     for (name, value, reason) in [
         ("JWT_SECRET_KEY", "too short", "JWT_SECRET_KEY must be at least 32 bytes long"),
+        ("JWT_SECRET_KEY", "a signing key, long enough, and a line break\n", "JWT_SECRET_KEY must be without white"),
+        ("JWT_SECRET_KEY", "{{resolve:secretsmanager:key:SecretString}}", "JWT_SECRET_KEY must be the value itself"),
+        ("CORS_ORIGINS", ",", "CORS_ORIGINS must be origins such as https://app.example.com"),
+        ("CORS_ORIGINS", "http://localhost:99999", "CORS_ORIGINS must be origins such as https://app.example.com"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "DATABASE_URL must be an address with sslmode=verify-full"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "REDIS_URL must be an address with rediss://"),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "ALLOW_HEADER_AUTH must be unset or false in a deployed stack"),
         ("DATABASE_URL", "", "DATABASE_URL must be postgres://"),
         ("RATE_LIMIT_PER_MINUTE", "many", "RATE_LIMIT_PER_MINUTE must be a whole number"),

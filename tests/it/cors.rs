@@ -24,7 +24,7 @@ async fn a_preflight_says_what_is_allowed_and_for_how_long() {
         assert_eq!(answer.header("access-control-allow-methods"), Some("GET, POST, PUT, DELETE, OPTIONS"));
         assert_eq!(
             answer.header("access-control-allow-headers"),
-            Some("Content-Type, Authorization, X-Tenant-ID, X-User-ID, X-User-Role")
+            Some("Content-Type, Authorization, X-Tenant-ID, X-User-ID, X-User-Role, Idempotency-Key")
         );
         assert!(answer.header("access-control-max-age").unwrap().parse::<u32>().unwrap() > 0);
         assert_eq!(answer.header("x-ratelimit-limit"), None, "preflights are not counted");
@@ -57,6 +57,7 @@ async fn answers_good_and_bad_are_readable_and_so_are_their_headers() {
             "Retry-After",
             "Location",
             "X-Request-Id",
+            "Idempotency-Replayed",
         ] {
             assert!(exposed.split(", ").any(|exposed| exposed == name), "{name}");
         }
@@ -86,9 +87,15 @@ async fn other_origins_get_nothing() {
 #[tokio::test]
 async fn origins_are_as_configured() {
     let mut env = servers().await.env();
-    env.insert("CORS_ORIGINS", "https://app.example.com,https://admin.example.com".to_owned());
+    env.insert("CORS_ORIGINS", "https://app.example.com,https://Admin.example.com:443".to_owned());
     let api = Api::start(env).await;
-    for (origin, allowed) in [("https://app.example.com", true), ("https://admin.example.com", true), (ORIGIN, false)] {
+    for (origin, allowed) in [
+        ("https://app.example.com", true),
+        // As a browser writes it, however it was configured.
+        ("https://admin.example.com", true),
+        ("https://Admin.example.com:443", false),
+        (ORIGIN, false),
+    ] {
         let answer = api.get("/health").header("origin", origin).send().await;
         assert_eq!(allowed_origin(&answer), allowed.then_some(origin));
     }

@@ -5,7 +5,7 @@ use shared::credential::{Credential, Password};
 use shared::validation::Field;
 use uuid::Uuid;
 
-use crate::support::{User, account, api, owner};
+use crate::support::{Api, User, account, api, owner};
 
 /// The stored algorithm, hash and salt of an account.
 async fn stored(account: &Value) -> [String; 3] {
@@ -100,4 +100,70 @@ async fn a_password_is_in_no_answer_and_no_log_line() {
     }
     let log = api.log();
     assert!(![secret, &hash, &salt, &user.token()].iter().any(|s| log.contains(*s)));
+}
+
+/// The region of a function's writable memory that holds a text, other than the stack: that is not wiped, but written
+/// over, by the next request at the latest.
+#[cfg(target_os = "linux")]
+fn found_on_the_heap(api: &Api, function: &str, text: &str) -> Option<String> {
+    use std::os::unix::fs::FileExt;
+    let pid = api.gateway.pids(function).unwrap()[0];
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let holds = |region: &&str| {
+        let (start, end) = region.split_whitespace().next().unwrap().split_once('-').unwrap();
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        // One that cannot be read has just been given back.
+        memory.read_exact_at(&mut bytes, start).is_ok()
+            && bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    let mut heap = maps.lines().filter(|line| line.contains(" rw") && !line.ends_with("[stack]"));
+    heap.find(holds).map(str::to_owned)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_password_is_not_left_in_the_memory_of_a_function() {
+    let servers = crate::support::servers().await;
+    let api = Api::start_as(servers.env(), local::gateway::PayloadVersion::V2, 1).await;
+    let user = User::new();
+    let created = api.create(&user, json!({"emailAddress": "first@example.com"})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let secrets: Vec<String> = (0..8).map(|_| Uuid::new_v4().to_string()).collect();
+    let long = format!("{}{}", "x".repeat(900), secrets[5]);
+    let cut_off = api.request("POST", "/api/accounts").body(format!(r#"{{"password": "{}""#, secrets[2]));
+    // Fields that nobody takes.
+    let [other_field, after_much] =
+        [json!({"Password": secrets[3]}), json!({"x": ["y".repeat(50_000), secrets[7]]})].map(account);
+    let requests = [
+        ("create-account", 201, api.post("/api/accounts", account(json!({"password": secrets[0]})))),
+        ("create-account", 400, api.post("/api/accounts", account(json!({"port": 0, "password": secrets[1]})))),
+        ("create-account", 400, cut_off),
+        ("create-account", 409, api.post("/api/accounts", other_field)),
+        ("update-account", 200, api.put(&one, json!({"password": secrets[4]}))),
+        ("update-account", 200, api.put(&one, json!({"password": long}))),
+        ("default-route", 404, api.post("/api/account", account(json!({"password": secrets[6]})))),
+        ("create-account", 409, api.post("/api/accounts", after_much)),
+    ];
+    for ((function, status, request), secret) in requests.into_iter().zip(&secrets) {
+        let answer = request.by(&user).send().await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        // The process answers before it lets go of everything.
+        let mut looks = 0;
+        while let Some(region) = found_on_the_heap(&api, function, secret) {
+            looks += 1;
+            assert!(looks < 20, "{function} still has a password of a {status} in {region}");
+        }
+    }
+    // What the large event leaves is the runtime's room for events. Small ones stay in it until others come.
+    let secret = Uuid::new_v4().to_string();
+    let mut password = secret.clone();
+    let mut requests = 0;
+    while requests == 0 || found_on_the_heap(&api, "create-account", &secret).is_some() {
+        api.post("/api/accounts", account(json!({"password": password}))).by(&user).send().await.is_refused(409);
+        password = "another".to_owned();
+        requests += 1;
+        assert!(requests < 100, "{requests} requests later, a password is still there");
+    }
 }

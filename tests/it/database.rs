@@ -18,13 +18,15 @@ use crate::support::{Api, Servers, User, account, connect, new_database, owner, 
 async fn migrations_run_twice_and_two_at_once_without_harm() {
     let postgres = &servers().await.postgres;
     postgres.create_database("twice").await.unwrap();
-    let (owner, app) = (postgres.owner_url("twice"), postgres.app_url("twice"));
-    let applied = join_all((0..4).map(|_| migrate::apply(&owner, Some(&app)))).await;
+    let (owner, roles) = (postgres.owner_url("twice"), postgres.role_urls("twice"));
+    let applied = join_all((0..4).map(|_| migrate::apply(&owner, &roles))).await;
     let mut counts: Vec<_> = applied.into_iter().map(|names| names.unwrap().len()).collect();
     counts.sort_unstable();
     assert_eq!(counts, [0, 0, 0, migrate::runner().get_migrations().len()]);
-    assert!(migrate::apply(&owner, None).await.unwrap().is_empty());
-    connect(&app).await;
+    assert!(migrate::apply(&owner, &[]).await.unwrap().is_empty());
+    for url in &roles {
+        connect(url).await;
+    }
 }
 
 #[tokio::test]
@@ -33,9 +35,22 @@ async fn databases_of_one_server_are_migrated_at_once_though_they_share_the_role
     let migrations = (0..6).map(|n| async move {
         let name = format!("at_once_{n}");
         postgres.create_database(&name).await.unwrap();
-        migrate::apply(&postgres.owner_url(&name), Some(&postgres.app_url(&name))).await.unwrap().len()
+        migrate::apply(&postgres.owner_url(&name), &postgres.role_urls(&name)).await.unwrap().len()
     });
     assert_eq!(join_all(migrations).await, [migrate::runner().get_migrations().len(); 6]);
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_another_for_a_time_and_says_who_it_is() {
+    let postgres = &servers().await.postgres;
+    postgres.create_database("locked").await.unwrap();
+    let [first, second] = [connect(&postgres.owner_url("locked")).await, connect(&postgres.owner_url("locked")).await];
+    migrate::wait_for_others(&first, Duration::ZERO).await.unwrap();
+    let process: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    let error = migrate::wait_for_others(&second, Duration::ZERO).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("process {process}, idle since")), "{error}");
+    drop(first);
+    migrate::wait_for_others(&second, Duration::from_secs(20)).await.unwrap();
 }
 
 #[tokio::test]
@@ -45,7 +60,7 @@ async fn a_failed_migration_leaves_nothing_behind_and_says_why() {
     let url = postgres.owner_url("blocked");
     let client = connect(&url).await;
     client.batch_execute("create table email_accounts (id int)").await.unwrap();
-    let error = format!("{:#}", migrate::apply(&url, None).await.unwrap_err());
+    let error = format!("{:#}", migrate::apply(&url, &[]).await.unwrap_err());
     assert!(error.contains("V2__accounts") || error.contains("already exists"), "{error}");
     let left: i64 = client
         .query_one("select count(*) from pg_class where relname = 'email_credentials'", &[])
@@ -54,7 +69,7 @@ async fn a_failed_migration_leaves_nothing_behind_and_says_why() {
         .get(0);
     assert_eq!(left, 0, "the migration was rolled back as a whole");
     client.batch_execute("drop table email_accounts").await.unwrap();
-    let applied = migrate::apply(&url, None).await.unwrap();
+    let applied = migrate::apply(&url, &[]).await.unwrap();
     assert_eq!(applied.first().map(String::as_str), Some("V2__accounts"), "the next run takes up where it stopped");
 }
 
@@ -63,7 +78,7 @@ async fn an_edited_migration_is_refused() {
     let database = new_database().await;
     let url = servers().await.postgres.owner_url(&database);
     connect(&url).await.batch_execute("update schema_migrations set checksum = '1' where version = 2").await.unwrap();
-    assert!(migrate::apply(&url, None).await.is_err());
+    assert!(migrate::apply(&url, &[]).await.is_err());
 }
 
 /// Managed PostgreSQL gives no superuser: the owner of a database with CREATEROLE must do.
@@ -75,7 +90,7 @@ async fn migrations_need_no_superuser() {
     admin.batch_execute("create database app owner master").await.unwrap();
     let url = format!("postgres://master:master@127.0.0.1:{}/app", server.port());
     assert_eq!(
-        migrate::apply(&url, Some(&server.app_url("app"))).await.unwrap().len(),
+        migrate::apply(&url, &server.role_urls("app")).await.unwrap().len(),
         migrate::runner().get_migrations().len()
     );
     let user = User::new();
@@ -93,13 +108,7 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
     let servers = servers().await;
     let (postgres, redis) = (Proxy::to_port(servers.postgres.port()).await, Proxy::to_port(servers.redis.port()).await);
     let mut env = servers.env();
-    env.insert(
-        "DATABASE_URL",
-        servers
-            .postgres
-            .app_url("app")
-            .replace(&servers.postgres.port().to_string(), &postgres.address.port().to_string()),
-    );
+    env.insert("DATABASE_URL", postgres.url(&servers.postgres.app_url("app"), servers.postgres.port()));
     env.insert("REDIS_URL", format!("redis://{}", redis.address));
     let api = Api::start_as(env, PayloadVersion::V2, 1).await;
     let user = User::new();
@@ -159,9 +168,9 @@ async fn with_a_million_accounts_the_list_is_served_by_an_index_and_the_policy_i
              create function id_of(n bigint, kind int) returns uuid language sql immutable
                  as $$ select (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$;
              drop index email_accounts_address_tenant_idx;
-             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, protocol, hostname, port, encryption, username, credential_id, created_at, updated_at)
+             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol, hostname, port, encryption, username, credential_id, created_at, updated_at)
              select id_of(n, 1), case when n < 10000 then id_of(0, 2) else id_of(n % 100, 2) end, case when n < 10000 then id_of(0, 3) else id_of(n % 10000, 3) end,
-                    'x', n || '@example.com', 'imap', 'h', 993, 'tls', 'u', id_of(n, 4), n, n
+                    'x', n || '@example.com', n || '@example.com', 'imap', 'h', 993, 'tls', 'u', id_of(n, 4), n, n
              from generate_series(0, 999999) n;
              analyze email_accounts;",
         )
@@ -198,6 +207,17 @@ async fn with_a_million_accounts_the_list_is_served_by_an_index_and_the_policy_i
             let plan = notices.lock().unwrap().join("\n");
             assert!(!plan.contains("Removed by Filter"), "{user}, run {run}: {plan}");
         }
+        // A create counts no further than the cap, and finds an address by its key.
+        notices.lock().unwrap().clear();
+        let create = format!(
+            "select id from insert_account('00000002-0000-7000-8000-{:012x}', '00000003-0000-7000-8000-{:012x}', gen_random_uuid(), 'x', 'new@example.com', 'new@example.com', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 50)",
+            n % 100,
+            n % 10000
+        );
+        assert_eq!(explained.query(&create, &[]).await.unwrap().len(), 0, "{user}");
+        let plan = notices.lock().unwrap().join("\n");
+        assert!(plan.contains("email_accounts_address_key") && !plan.contains("Seq Scan"), "{user}: {plan}");
+        assert!(plan.contains("actual rows=50") && !plan.contains("Removed by Filter"), "{user}: {plan}");
     }
 }
 

@@ -1,6 +1,12 @@
 //! The reference: for programs, and for people.
 
-use crate::support::{api, lasting};
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+use local::gateway::PayloadVersion;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::support::{Api, api, lasting, servers};
 
 #[tokio::test]
 async fn the_document_is_the_committed_one() {
@@ -10,18 +16,85 @@ async fn the_document_is_the_committed_one() {
     assert_eq!(answer.body, serde_json::from_str::<serde_json::Value>(&committed).unwrap());
 }
 
+struct Page {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Page {
+    async fn get(api: &Api, headers: &[(&'static str, &str)]) -> Self {
+        let url = format!("{}/docs", api.url());
+        let value = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        let headers: HeaderMap = headers.iter().map(value).collect();
+        lasting(async {
+            let response = reqwest::Client::new().get(url).headers(headers).send().await.unwrap();
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Self { status, headers, body: response.bytes().await.unwrap().to_vec() }
+        })
+        .await
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+}
+
 #[tokio::test]
 async fn the_page_may_run_its_own_scripts_only_and_keeps_what_all_answers_have() {
-    let url = format!("{}/docs", api().await.url());
-    let answer = lasting(async { reqwest::get(url).await.unwrap() }).await;
-    assert_eq!(answer.status(), 200);
-    let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap()).unwrap_or_default();
-    assert_eq!(header("content-type"), "text/html; charset=utf-8");
-    assert_eq!(header("cache-control"), "no-store");
-    assert_eq!(header("x-content-type-options"), "nosniff");
-    assert!(header("strict-transport-security").starts_with("max-age="));
-    assert!(!header("x-request-id").is_empty());
-    let policy = header("content-security-policy");
+    let page = Page::get(api().await, &[]).await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    assert!(page.header("strict-transport-security").starts_with("max-age="));
+    assert!(!page.header("x-request-id").is_empty());
+    let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
     assert!(!policy.contains("http"), "{policy}");
+}
+
+#[tokio::test]
+async fn the_page_is_compressed_for_who_takes_that() {
+    let api = api().await;
+    let plain = Page::get(api, &[]).await;
+    assert_eq!((plain.status, plain.header("content-encoding")), (200, ""));
+    for accepted in ["gzip, deflate, br", "*", "br;q=0.5, gzip;q=0.4"] {
+        let page = Page::get(api, &[("accept-encoding", accepted)]).await;
+        assert_eq!((page.status, page.header("content-encoding")), (200, "gzip"), "{accepted}");
+        assert!(page.body.len() < 600_000, "{}", page.body.len());
+        let mut text = Vec::new();
+        GzDecoder::new(page.body.as_slice()).read_to_end(&mut text).unwrap();
+        assert_eq!(text, plain.body);
+    }
+    for refused in ["identity", "br", "gzip;q=0"] {
+        assert_eq!(Page::get(api, &[("accept-encoding", refused)]).await.body, plain.body, "{refused}");
+    }
+    // A REST API would hand the base64 on as it is.
+    let rest = Api::start_as(servers().await.env(), PayloadVersion::V1, 1).await;
+    assert_eq!(Page::get(&rest, &[("accept-encoding", "gzip")]).await.body, plain.body);
+}
+
+#[tokio::test]
+async fn the_page_is_cached_and_not_sent_again_to_who_has_it() {
+    let api = api().await;
+    let mut tags = Vec::new();
+    for coding in ["identity", "gzip"] {
+        let page = Page::get(api, &[("accept-encoding", coding)]).await;
+        let tag = page.header("etag").to_owned();
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
+            let again = Page::get(api, &[("accept-encoding", coding), ("if-none-match", &known)]).await;
+            assert_eq!((again.status, again.body.len()), (304, 0), "{known}");
+            for name in ["etag", "cache-control", "vary", "content-type", "content-security-policy"] {
+                assert_eq!(again.header(name), page.header(name), "{name}");
+            }
+        }
+        let other = Page::get(api, &[("accept-encoding", coding), ("if-none-match", "\"other\"")]).await;
+        assert_eq!(other.status, 200);
+        assert_eq!(page.header("cache-control"), "public, max-age=3600");
+        assert_eq!(page.header("vary"), "Origin, Accept-Encoding");
+        tags.push(tag);
+    }
+    assert_ne!(tags[0], tags[1], "what differs in its bytes has another tag");
 }

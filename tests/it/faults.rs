@@ -1,15 +1,20 @@
 //! What breaks underneath, and what comes of it. `docs/SECURITY.md` has the matrix of faults and tests.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
+use shared::db::Db;
+use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, Servers, User, account, connect, lasting};
+use crate::proxy::{Fate, Proxy};
+use crate::support::{Api, Servers, User, account, connect, lasting, servers};
 
 #[tokio::test]
 async fn a_dead_postgresql_is_a_plain_500_and_after_its_return_all_is_well_without_a_restart() {
@@ -102,8 +107,7 @@ async fn a_function_killed_in_the_middle_leaves_nothing_half_written() {
     let request = reqwest::Client::new().post(url).bearer_auth(user.token()).json(&account(json!({}))).send();
     let killer = async {
         some_request_waits_for_a_lock(&servers).await;
-        let pid = api.gateway.pids("create-account").unwrap()[0].to_string();
-        assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        api.signal("create-account", "KILL");
     };
     let (answer, ()) = tokio::join!(request, killer);
     assert_eq!(answer.unwrap().status(), 500, "the gateway's own words: no function was left to answer");
@@ -219,6 +223,127 @@ async fn a_full_redis_means_counting_in_the_process() {
         assert_eq!(answer.status, 200);
         assert_eq!(api.log_of(&answer).await["rateLimitFallback"], json!(true));
     }
+}
+
+/// The functions' environment, with PostgreSQL behind a proxy.
+async fn behind_a_proxy(servers: &Servers) -> (Proxy, BTreeMap<&'static str, String>) {
+    let port = servers.postgres.port();
+    let proxy = Proxy::to_port(port).await;
+    let mut env = servers.env();
+    env.insert("DATABASE_URL", proxy.url(&servers.postgres.app_url("app"), port));
+    (proxy, env)
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_when_its_connection_turns_out_forgotten() {
+    let (proxy, env) = behind_a_proxy(servers().await).await;
+    let (api, user) = (Api::start_as(env, PayloadVersion::V2, 1).await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    for path in [one.as_str(), "/api/accounts", "/health/ready"] {
+        assert_eq!(api.get(path).by(&user).send().await.status, 200);
+        proxy.strike(Fate::ResetOnUse).await;
+        assert_eq!(api.get(path).by(&user).send().await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_been_sent_is_not_repeated() {
+    let (proxy, env) = behind_a_proxy(servers().await).await;
+    let (api, user) = (Api::start_as(env, PayloadVersion::V2, 1).await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let unknown = format!("/api/accounts/{}", Uuid::now_v7());
+    let second = account(json!({"emailAddress": "2@example.com"}));
+    for (connecting, request) in [
+        (api.post("/api/accounts", account(json!({}))), api.post("/api/accounts", second)),
+        (api.put(&unknown, json!({"port": 1})), api.put(&one, json!({"port": 1}))),
+        (api.delete(&unknown), api.delete(&one)),
+    ] {
+        assert!([404, 409].contains(&connecting.by(&user).send().await.status));
+        proxy.strike(Fate::ResetOnUse).await;
+        let answer = request.by(&user).send().await;
+        answer.is_refused(500);
+        assert!(api.log_of(&answer).await["error"].as_str().unwrap().contains("connection closed"), "{}", api.log());
+    }
+    let listed = api.get("/api/accounts").by(&user).send().await;
+    assert_eq!(listed.body["accounts"], json!([created]));
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_when_its_server_process_is_told_to_end() {
+    let servers = Servers::start().await;
+    let (api, user) = (Api::start_as(servers.env(), PayloadVersion::V2, 1).await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    assert_eq!(api.get(&one).by(&user).send().await.body, created);
+    let blocker = connect(&servers.postgres.owner_url("app")).await;
+    blocker.batch_execute("begin; lock table email_accounts in access exclusive mode").await.unwrap();
+    let request = api.get(&one).by(&user).send();
+    let restart = async {
+        some_request_waits_for_a_lock(&servers).await;
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'";
+        blocker.batch_execute(&format!("{end}; rollback")).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(request, restart);
+    assert_eq!((answer.status, answer.body), (200, created), "{}", api.log());
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_the_function_was_frozen_fails_no_write() {
+    let (proxy, mut env) = behind_a_proxy(servers().await).await;
+    // Without Redis to wait for, nothing comes between the thaw and the statement.
+    env.insert("RATE_LIMIT_PER_MINUTE", "0".to_owned());
+    let (api, user) = (Api::start_as(env, PayloadVersion::V2, 1).await, User::new());
+    for n in 0..10 {
+        api.create(&user, json!({"emailAddress": format!("{n}@example.com")})).await;
+        api.signal("create-account", "STOP");
+        proxy.strike(Fate::Reset).await;
+        let frozen = api.post("/api/accounts", account(json!({"emailAddress": format!("{n}b@example.com")})));
+        let thaw = async {
+            // Until the gateway has handed the event over.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            api.signal("create-account", "CONT");
+        };
+        let (answer, ()) = tokio::join!(frozen.by(&user).send(), thaw);
+        assert_eq!(answer.status, 201, "{}", api.log());
+    }
+}
+
+/// The secrets of an environment.
+fn store(env: &BTreeMap<&str, String>) -> Arc<SecretStore> {
+    let text = |name| SecretText::new(env[name].clone());
+    let secrets =
+        Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), text("JWT_SECRET_KEY"), Transport::Any).unwrap();
+    Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))))
+}
+
+#[tokio::test]
+async fn connections_are_forgotten_together() {
+    let (proxy, env) = behind_a_proxy(servers().await).await;
+    let db = Db::new(store(&env), 4, shared::MAX_IDLE).await.unwrap();
+    let at_once = || join_all((0..4).map(|_| db.schema_version()));
+    assert!(at_once().await.iter().all(Result::is_ok));
+    proxy.strike(Fate::ResetOnUse).await;
+    assert_eq!(db.schema_version().await.unwrap(), shared::db::SCHEMA_VERSION);
+    assert!(at_once().await.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_unused_for_long_is_replaced_before_it_is_lent() {
+    let (proxy, env) = behind_a_proxy(servers().await).await;
+    let store = store(&env);
+    let used = Db::new(store.clone(), 1, shared::MAX_IDLE).await.unwrap();
+    let unused = Db::new(store, 1, Duration::ZERO).await.unwrap();
+    for db in [&used, &unused] {
+        db.schema_version().await.unwrap();
+    }
+    proxy.strike(Fate::Silence).await;
+    let (used, unused) = tokio::join!(used.schema_version(), unused.schema_version());
+    assert_eq!(unused.unwrap(), shared::db::SCHEMA_VERSION);
+    used.expect_err("within the time, the connection is trusted");
 }
 
 /// What a client knows of its accounts.
@@ -337,8 +462,7 @@ async fn while_faults_strike_two_tenants_lose_nothing_and_see_nothing_of_each_ot
         cut_connections(&owner).await;
         peace().await;
         let function = ["create-account", "update-account", "list-accounts"][round];
-        let pid = api.gateway.pids(function).unwrap()[0].to_string();
-        assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        api.signal(function, "KILL");
         peace().await;
         servers.postgres.stop().unwrap();
         servers.postgres.start_again().unwrap();

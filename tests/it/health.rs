@@ -17,6 +17,24 @@ async fn health_needs_no_identity_no_database_and_no_configuration() {
 }
 
 #[tokio::test]
+async fn uptime_monitors_may_send_head() {
+    let api = api().await;
+    for path in ["/health", "/health/ready"] {
+        let (get, head) = (api.get(path).send().await, api.request("HEAD", path).send().await);
+        assert_eq!((get.status, head.status), (200, 200), "{path}");
+        let names = |answer: &crate::support::Answer| {
+            let names = answer.headers.keys().map(|name| name.as_str().to_owned());
+            names.filter(|name| name != "content-length").collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(names(&get), names(&head), "{path}");
+        assert_eq!(api.log_of(&head).await["method"], "HEAD");
+    }
+    for (path, status) in [("/api/accounts", 405), ("/api/accounts/7", 405), ("/docs", 405), ("/unknown", 404)] {
+        assert_eq!(api.request("HEAD", path).send().await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn readiness_follows_what_the_service_depends_on() {
     let mut servers = Servers::start().await;
     let api = servers.api().await;
@@ -42,6 +60,9 @@ async fn readiness_follows_what_the_service_depends_on() {
 
     servers.postgres.stop().unwrap();
     assert_eq!(ready().await, (503, "unavailable".to_owned(), state("unavailable", "degraded")));
+    // With error, message and request id, as every refusal.
+    api.get("/health/ready").send().await.is_refused(503);
+    assert_eq!(api.request("HEAD", "/health/ready").send().await.status, 503);
     assert_eq!(api.get("/health").send().await.status, 200);
     servers.postgres.start_again().unwrap();
     assert_eq!(ready().await.0, 200);

@@ -108,10 +108,22 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "truncate email_accounts",
         "delete from email_accounts",
         "delete from email_credentials",
+        "select password_hash from email_credentials",
+        "select salt from email_credentials",
+        "select * from email_credentials",
+        "select c from email_credentials c",
+        "update email_credentials set salt = salt returning salt",
+        "update email_credentials set password_hash = salt",
+        "update email_accounts set credential_id = gen_random_uuid()",
+        "update email_accounts set is_syncing = true",
+        "select purge_accounts(0, 1)",
+        "select accounts_to_key('00000000-0000-0000-0000-000000000000', 1)",
+        "select set_address_keys('{}', '{}')",
         "update email_accounts set user_id = gen_random_uuid()",
         "update schema_migrations set version = 99",
         "set role email_service_owner",
         "set role email_service_probe",
+        "set role email_service_janitor",
         "copy email_accounts to program 'true'",
         "create role intruder",
         "alter role email_service_app bypassrls",
@@ -133,7 +145,14 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
         "alter role powerful noinherit",
         "revoke email_service_owner from powerful; grant truncate on email_credentials to powerful",
         "revoke truncate on email_credentials from powerful; alter table email_accounts owner to powerful",
-        "alter table email_accounts owner to email_service_owner; alter table email_credentials disable row level security",
+        "alter table email_accounts owner to email_service_owner; grant email_service_probe to powerful",
+        "revoke email_service_probe from powerful; grant email_service_janitor to powerful",
+        // By way of another role, and of one that could only be taken on.
+        "revoke email_service_janitor from powerful; create role middle; grant email_service_probe to middle; grant middle to powerful",
+        "alter role middle bypassrls; revoke email_service_probe from middle",
+        "alter role middle nobypassrls superuser",
+        "alter role middle nosuperuser; create policy report on email_credentials to middle using (true)",
+        "drop policy report on email_credentials; alter table email_credentials disable row level security",
     ] {
         owner.batch_execute(power).await.unwrap();
         let mut env = servers.env();
@@ -143,7 +162,10 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
         assert!(api.log().contains("row-level security does not bind powerful"), "{power}: {}", api.log());
     }
     // Nothing of all that: the functions take it, and it reaches no row and no function of ours.
-    owner.batch_execute("alter table email_credentials enable row level security").await.unwrap();
+    owner
+        .batch_execute("alter table email_credentials enable row level security; grant pg_monitor to powerful")
+        .await
+        .unwrap();
     let mut env = servers.env();
     env.insert("DATABASE_URL", url);
     let api = Api::start(env).await;
@@ -301,7 +323,7 @@ async fn the_probe_tells_ids_and_nothing_else_and_only_to_the_functions() {
     let client = owner().await;
     let row = client
         .query_one(
-            "select pg_get_function_result(oid), prosecdef, provolatile = 's', proconfig, pg_get_userbyid(proowner),
+            "select pg_get_function_result(oid), prosecdef, provolatile = 'v', proconfig, pg_get_userbyid(proowner),
                     has_function_privilege('public', oid, 'execute'), has_function_privilege('email_service_app', oid, 'execute')
              from pg_proc where proname = 'account_owner'",
             &[],

@@ -55,6 +55,7 @@ impl Workshop {
             binary: binary.to_owned(),
             timeout: Duration::from_secs(60),
             routes: Vec::new(),
+            opens_secrets: false,
             queues,
             schedules,
         };

@@ -1,6 +1,7 @@
 //! Tests of the service as a whole. `support.rs` starts what they need.
 
 mod accounts;
+mod addresses;
 mod arrows;
 mod attacks;
 mod auth;
@@ -17,5 +18,7 @@ mod jobs;
 mod proxy;
 mod rate_limit;
 mod secrets;
+mod sign_in;
 mod support;
+mod templates;
 mod tidy;

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use local::services::Postgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::proxy::Proxy;
 use crate::support::{Api, JWT_KEY, Servers, User, connect, lasting};
 
 /// moto's server; ends with its scope.
 struct Moto {
     process: Child,
+    port: u16,
     url: String,
     http: reqwest::Client,
 }
@@ -36,7 +40,7 @@ impl Moto {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let moto = Self { process, url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
+        let moto = Self { process, port, url: format!("http://127.0.0.1:{port}"), http: reqwest::Client::new() };
         let deadline = Instant::now() + Duration::from_secs(30);
         while moto.http.get(&moto.url).send().await.is_err() {
             assert!(Instant::now() < deadline, "moto does not answer");
@@ -62,15 +66,14 @@ impl Moto {
         let made = self
             .call(
                 "CreateSecret",
-                json!({"Name": name, "SecretString": secret.to_string(), "ClientRequestToken": uuid::Uuid::new_v4()}),
+                json!({"Name": name, "SecretString": secret.to_string(), "ClientRequestToken": Uuid::new_v4()}),
             )
             .await;
         made["ARN"].as_str().unwrap().to_owned()
     }
 
     async fn put(&self, arn: &str, secret: &Value) {
-        let body =
-            json!({"SecretId": arn, "SecretString": secret.to_string(), "ClientRequestToken": uuid::Uuid::new_v4()});
+        let body = json!({"SecretId": arn, "SecretString": secret.to_string(), "ClientRequestToken": Uuid::new_v4()});
         assert!(self.call("PutSecretValue", body).await["VersionId"].is_string());
     }
 }
@@ -96,7 +99,7 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
     crate::faults::cut_connections(&owner).await;
     let answer = api.get(&path).by(&user).send().await;
     assert_eq!((answer.status, answer.body), (200, created), "{}", api.log());
-    assert!(api.log().contains("read the secret again"));
+    assert!(api.log().contains("reading the secret again"));
     assert!(!api.log().contains("rotated-password") && !api.log().contains(JWT_KEY));
 
     // A password that the secret does not know either is an error, and no loop.
@@ -105,10 +108,72 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
     api.get(&path).by(&user).send().await.is_refused(500);
 }
 
+/// A role that PostgreSQL refuses by another code than that of a wrong password, on connecting and with the first
+/// statement: RDS Proxy does both.
+#[tokio::test]
+async fn every_refusal_of_a_login_means_that_the_secret_is_read_again() {
+    let (servers, moto) = (Servers::start().await, Moto::start().await);
+    let url = servers.postgres.app_url("app");
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    let first_statement = "create schema refusing;
+        create function refusing.to_regclass(text) returns regclass language plpgsql
+            as $$begin raise exception 'no such login' using errcode = '28000'; end$$;
+        grant usage on schema refusing to email_service_app;
+        alter role email_service_app set search_path = refusing, pg_catalog, public";
+    owner.batch_execute("create role twin login password 'twin' in role email_service_app").await.unwrap();
+    for refusal in ["alter role email_service_app nologin", first_statement] {
+        let secret = |database_url: &str| json!({"DATABASE_URL": database_url, "REDIS_URL": servers.redis.url(), "JWT_SECRET_KEY": JWT_KEY});
+        let arn = moto.create(&Uuid::new_v4().to_string(), &secret(&url)).await;
+        let mut env = aws(&moto);
+        env.insert("SECRET_ARN", arn.clone());
+        let (api, user) = (Api::start_as(env, local::gateway::PayloadVersion::V2, 1).await, User::new());
+        assert_eq!(api.get("/api/accounts").by(&user).send().await.status, 200);
+        owner.batch_execute(refusal).await.unwrap();
+        let (_, host) = url.split_once('@').unwrap();
+        moto.put(&arn, &secret(&format!("postgres://twin:twin@{host}"))).await;
+        crate::faults::cut_connections(&owner).await;
+        assert_eq!(api.get("/api/accounts").by(&user).send().await.status, 200, "{refusal}: {}", api.log());
+        owner.batch_execute("alter role email_service_app login").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_nobody_knows_does_not_flood_secrets_manager() {
+    let (servers, moto) = (Servers::start().await, Moto::start().await);
+    let between = Proxy::to_port(moto.port).await;
+    let secret = json!({"DATABASE_URL": servers.postgres.app_url("app"), "REDIS_URL": servers.redis.url(), "JWT_SECRET_KEY": JWT_KEY});
+    let mut env = aws(&moto);
+    env.insert("AWS_ENDPOINT_URL", format!("http://{}", between.address));
+    env.insert("SECRET_ARN", moto.create("service", &secret).await);
+    // As on Managed Instances: one process with many requests at once.
+    env.insert("AWS_LAMBDA_MAX_CONCURRENCY", "4".to_owned());
+    let (api, user) = (Api::start_as(env, local::gateway::PayloadVersion::V2, 1).await, User::new());
+    assert_eq!(api.get("/api/accounts").by(&user).send().await.status, 200);
+    between.take_trips();
+
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    owner.batch_execute("alter role email_service_app password 'unknown to all'").await.unwrap();
+    crate::faults::cut_connections(&owner).await;
+    let started = Instant::now();
+    for _ in 0..5 {
+        let at_once = (0..4).map(|_| api.get("/api/accounts").by(&user).send());
+        for answer in join_all(at_once).await {
+            answer.is_refused(500);
+        }
+    }
+    // One, and on a slow machine one more in each three seconds.
+    let most = 1 + started.elapsed().as_secs() / 3;
+    assert!((1..=most).contains(&u64::from(between.take_trips())), "{}", api.log());
+}
+
 #[tokio::test]
 async fn an_unusable_secret_stops_the_start_and_says_why() {
     let moto = Moto::start().await;
     let arn = moto.create("service", &json!({"DATABASE_URL": "postgres://secret-value@h/d"})).await;
+    let secret = json!({
+        "DATABASE_URL": "postgres://secret-value@h/d", "REDIS_URL": "rediss://:{{resolve:secret-value}}@h", "JWT_SECRET_KEY": JWT_KEY
+    });
+    let unresolved = moto.create("unresolved", &secret).await;
     let env = |arn: String| {
         let mut env = aws(&moto);
         env.insert("SECRET_ARN", arn);
@@ -116,6 +181,7 @@ async fn an_unusable_secret_stops_the_start_and_says_why() {
     };
     for (arn, reason) in [
         (arn.clone(), "must be a JSON object with the strings DATABASE_URL"),
+        (unresolved, "REDIS_URL must be the value itself"),
         (format!("{arn}-unknown"), "cannot read the secret"),
     ] {
         let api = Api::start(env(arn)).await;

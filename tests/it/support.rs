@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local::gateway::{Gateway, Options, PayloadVersion};
+use local::mail_server::Dovecot;
 use local::services::{Postgres, Redis};
 use local::template::Function;
 use serde_json::{Value, json};
@@ -17,6 +18,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, OnceCell};
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
+
+/// Names in an environment for what only functions that open secrets get, as `DATABASE_URL` and
+/// `SEALING_PRIVATE_KEYS`.
+pub const MAIL_DATABASE_URL: &str = "mail: DATABASE_URL";
+pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
 
 pub const JWT_KEY: &str = "a signing key of the tests, long enough";
 
@@ -44,7 +50,7 @@ impl Servers {
     pub async fn start_with(settings: &[&str]) -> Self {
         let postgres = Postgres::start_with(settings).unwrap();
         postgres.create_database("app").await.unwrap();
-        migrate::apply(&postgres.owner_url("app"), Some(&postgres.app_url("app"))).await.unwrap();
+        migrate::apply(&postgres.owner_url("app"), &postgres.role_urls("app")).await.unwrap();
         Self { postgres, redis: Redis::start().unwrap() }
     }
 
@@ -56,12 +62,43 @@ impl Servers {
             ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
             ("ALLOW_HEADER_AUTH", "true".to_owned()),
             ("RATE_LIMIT_PER_MINUTE", "100000".to_owned()),
+            ("SEALING_PUBLIC_KEY", SEALING_KEYS.0.clone()),
+            (MAIL_DATABASE_URL, self.postgres.mail_url("app")),
+            (MAIL_PRIVATE_KEYS, SEALING_KEYS.1.clone()),
         ])
     }
 
     pub async fn api(&self) -> Api {
         Api::start(self.env()).await
     }
+}
+
+/// The run's key pair for passwords: the public and the private one.
+pub static SEALING_KEYS: LazyLock<(String, String)> = LazyLock::new(|| {
+    let (public, private) = shared::sealing::generate("tests").unwrap();
+    (public, private.to_string())
+});
+
+/// The run's own mail server.
+pub async fn mail() -> &'static Dovecot {
+    static MAIL: OnceCell<Dovecot> = OnceCell::const_new();
+    MAIL.get_or_init(|| lasting(async { Dovecot::start().unwrap() })).await
+}
+
+/// The run's own API as [`api`], for functions that reach the run's mail server and no other host.
+pub async fn mail_api() -> &'static Api {
+    static API: OnceCell<Api> = OnceCell::const_new();
+    API.get_or_init(|| async { Api::start(mail_env().await).await }).await
+}
+
+/// The environment of [`mail_api`].
+pub async fn mail_env() -> BTreeMap<&'static str, String> {
+    let mut env = servers().await.env();
+    env.insert("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8,::1/128".to_owned());
+    env.insert("MAIL_PORTS", "*".to_owned());
+    env.insert("MAIL_ISP_DATABASE", "none".to_owned());
+    env.insert("SSL_CERT_FILE", mail().await.bundle_file().display().to_string());
+    env
 }
 
 /// The run's own servers.
@@ -96,7 +133,7 @@ pub async fn new_database() -> String {
     let name = format!("db{}", NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let postgres = &servers().await.postgres;
     postgres.create_database(&name).await.unwrap();
-    migrate::apply(&postgres.owner_url(&name), Some(&postgres.app_url(&name))).await.unwrap();
+    migrate::apply(&postgres.owner_url(&name), &postgres.role_urls(&name)).await.unwrap();
     name
 }
 
@@ -133,7 +170,12 @@ impl Api {
     pub async fn start_as(env: BTreeMap<&'static str, String>, payload: PayloadVersion, concurrency: usize) -> Self {
         let log = Arc::new(Log::default());
         let mut options = Options::new(functions(), binaries());
-        options.env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        for (name, value) in env {
+            match name.strip_prefix("mail: ") {
+                Some(name) => options.mail_env.push((name.to_owned(), value)),
+                None => options.env.push((name.to_owned(), value)),
+            }
+        }
         options.payload_version = payload;
         options.concurrency = concurrency;
         let sink = log.clone();
@@ -151,8 +193,9 @@ impl Api {
     }
 
     pub fn request(&self, method: &str, path: &str) -> Request {
-        let method = method.parse().unwrap();
-        Request { http: self.http.request(method, format!("{}{path}", self.url)) }
+        let method: reqwest::Method = method.parse().unwrap();
+        let is_head = method == reqwest::Method::HEAD;
+        Request { http: self.http.request(method, format!("{}{path}", self.url)), is_head }
     }
 
     pub fn get(&self, path: &str) -> Request {
@@ -184,6 +227,12 @@ impl Api {
         assert_eq!(answer.status, 200, "{answer:?}");
         let accounts = answer.body["accounts"].as_array().unwrap();
         accounts.iter().map(|account| account["emailAddress"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Sends a function's only process a signal by its name, such as `STOP`.
+    pub fn signal(&self, function: &str, signal: &str) {
+        let pid = self.gateway.pids(function).unwrap()[0].to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
     /// All that the functions have written so far.
@@ -281,6 +330,7 @@ pub fn without(mut base: Value, field: &str) -> Value {
 
 pub struct Request {
     http: reqwest::RequestBuilder,
+    is_head: bool,
 }
 
 impl Request {
@@ -299,15 +349,15 @@ impl Request {
     }
 
     pub fn header(self, name: &str, value: &str) -> Self {
-        Self { http: self.http.header(name, value) }
+        Self { http: self.http.header(name, value), ..self }
     }
 
     pub fn json(self, body: Value) -> Self {
-        Self { http: self.http.json(&body) }
+        Self { http: self.http.json(&body), ..self }
     }
 
     pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        Self { http: self.http.body(body) }
+        Self { http: self.http.body(body), ..self }
     }
 
     pub async fn send(self) -> Answer {
@@ -322,7 +372,7 @@ impl Request {
         } else {
             serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"))
         };
-        let answer = Answer { status, headers, body };
+        let answer = Answer { status, headers, body, is_head: self.is_head };
         answer.check_what_all_answers_have();
         answer
     }
@@ -333,6 +383,7 @@ pub struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub body: Value,
+    is_head: bool,
 }
 
 impl Answer {
@@ -366,6 +417,7 @@ impl Answer {
             413 => "Payload too large",
             429 => "Rate limit exceeded",
             500 => "Internal server error",
+            503 => "Service unavailable",
             other => panic!("no kind for {other}"),
         };
         assert_eq!(self.body["error"], kind);
@@ -383,10 +435,11 @@ impl Answer {
         }
         assert!(self.header("strict-transport-security").is_some_and(|v| v.starts_with("max-age=")), "{self:?}");
         assert!(!self.request_id().is_empty());
-        if self.status >= 400 && self.status != 503 {
+        if self.status >= 400 && !self.is_head {
             assert_eq!(self.body["requestId"], self.request_id());
             assert!(self.body["error"].is_string() && self.body["message"].is_string(), "{self:?}");
         }
+        assert!(!self.is_head || self.body == Value::Null, "{self:?}");
         assert_eq!(self.status == 401, self.header("www-authenticate") == Some("Bearer"), "{self:?}");
     }
 }

@@ -28,6 +28,8 @@ use local::{
 };
 use tokio_postgres::{Client, NoTls};
 
+use crate::functions::SealingKeys;
+
 use machine::Machine;
 use report::Row;
 use requests::JWT_KEY;
@@ -82,6 +84,7 @@ struct Bench {
     redis: Redis,
     binaries: PathBuf,
     functions: Vec<String>,
+    sealing: SealingKeys,
     started: Instant,
 }
 
@@ -101,6 +104,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         redis: Redis::start()?,
         binaries,
         functions,
+        sealing: SealingKeys::new()?,
         started: Instant::now(),
     };
     bench.new_database(DATABASE).await?;
@@ -133,7 +137,7 @@ impl Bench {
 
     async fn new_database(&self, name: &str) -> Result<()> {
         self.postgres.create_database(name).await?;
-        migrate::apply(&self.postgres.owner_url(name), Some(&self.postgres.app_url(name))).await?;
+        migrate::apply(&self.postgres.owner_url(name), &self.postgres.role_urls(name)).await?;
         Ok(())
     }
 
@@ -150,10 +154,13 @@ impl Bench {
             ("DATABASE_URL", self.postgres.app_url(database)),
             ("REDIS_URL", self.redis.url()),
             ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
+            ("SEALING_PUBLIC_KEY", self.sealing.public.clone()),
             // Counted like any other, and never refused.
             ("RATE_LIMIT_PER_MINUTE", u32::MAX.to_string()),
             // As on Lambda: the log lines carry metrics.
             ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+            // Otherwise they would insist on TLS, as they do there.
+            ("AWS_SAM_LOCAL", "true".to_owned()),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }

@@ -1,11 +1,8 @@
 //! `cargo dev`: everything that the service needs, on this machine.
 
 use std::{
-    fs::{self, OpenOptions},
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -27,6 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     demo::{self, TENANT, USER},
+    env_file::EnvFile,
+    functions::SealingKeys,
     settings::Settings,
     summary,
 };
@@ -34,8 +33,15 @@ use crate::{
 pub(crate) const DATABASE: &str = "email_service";
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 6] =
-    ["CORS_ORIGINS", "JWT_ALGORITHM", "JWT_AUDIENCE", "JWT_ISSUER", "LOG_LEVEL", "RATE_LIMIT_PER_MINUTE"];
+const PASSED_ON: [&str; 7] = [
+    "ACCOUNTS_PER_USER",
+    "CORS_ORIGINS",
+    "JWT_ALGORITHM",
+    "JWT_AUDIENCE",
+    "JWT_ISSUER",
+    "LOG_LEVEL",
+    "RATE_LIMIT_PER_MINUTE",
+];
 
 /// The command line.
 pub(crate) struct Options {
@@ -109,6 +115,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
         gateway_options.env.extend(queues.iter().flat_map(Queues::env).cloned());
+        SealingKeys::load(settings)?.hand_to(&mut gateway_options, database.mail_url.clone());
         let mut gateway = Gateway::start(gateway_options).await.context(PORT_HINT)?;
         // Browsers take localhost for ::1 first. Machines without IPv6 do not.
         let _ = gateway.listen((Ipv6Addr::LOCALHOST, address.port()).into()).await;
@@ -119,7 +126,19 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
             demo::create_accounts(address).await?;
         }
         let url = format!("http://localhost:{}", address.port());
-        let file = EnvFile::write(&url, &database, &redis_url, &key)?;
+        let owner_url = database.owner_url.as_deref();
+        let variables: Vec<(String, String)> = [
+            ("API_URL", Some(url.as_str())),
+            ("DATABASE_URL", Some(&database.app_url)),
+            ("MAIL_DATABASE_URL", Some(&database.mail_url)),
+            ("OWNER_DATABASE_URL", owner_url),
+            ("REDIS_URL", Some(&redis_url)),
+            ("JWT_SECRET_KEY", Some(&key)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+        let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
         eprintln!("{}", welcome(&url, token(settings, &key).as_deref(), &file));
         std::future::pending::<Result<()>>().await
     };
@@ -146,19 +165,23 @@ pub(crate) fn free_address(settings: &Settings) -> Result<SocketAddr> {
 struct Database {
     server: Option<Postgres>,
     app_url: String,
+    mail_url: String,
     owner_url: Option<String>,
 }
 
 impl Database {
     fn prepare(settings: &Settings) -> Result<Self> {
         if let Some(app_url) = settings.get("DATABASE_URL") {
-            return Ok(Self { server: None, app_url, owner_url: settings.get("OWNER_DATABASE_URL") });
+            let mail_url = settings.get("MAIL_DATABASE_URL").context(
+                "DATABASE_URL is set: set MAIL_DATABASE_URL, too, to the URL that logs in as email_service_mail",
+            )?;
+            return Ok(Self { server: None, app_url, mail_url, owner_url: settings.get("OWNER_DATABASE_URL") });
         }
         ensure_installed(&[Tool::PostgreSql])?;
         eprintln!("Starting PostgreSQL ...");
         let server = Postgres::start()?;
-        let (app_url, owner_url) = (server.app_url(DATABASE), Some(server.owner_url(DATABASE)));
-        Ok(Self { server: Some(server), app_url, owner_url })
+        let ([app_url, mail_url], owner_url) = (server.role_urls(DATABASE), Some(server.owner_url(DATABASE)));
+        Ok(Self { server: Some(server), app_url, mail_url, owner_url })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -167,7 +190,9 @@ impl Database {
         }
         match &self.owner_url {
             Some(owner_url) => {
-                let applied = migrate::apply(owner_url, Some(&self.app_url)).await.context("migrations failed")?;
+                let applied = migrate::apply(owner_url, &[self.app_url.clone(), self.mail_url.clone()])
+                    .await
+                    .context("migrations failed")?;
                 eprintln!("{}", summary(&applied));
             }
             None => eprintln!("DATABASE_URL is set and OWNER_DATABASE_URL is not: no migrations are applied."),
@@ -230,40 +255,7 @@ With a token, valid for {} hours:
 
 {token}
 ",
-        file.0.display(),
+        file.path().display(),
         TOKEN_LIFE.as_secs() / 3600,
     )
-}
-
-/// `target/dev.env`, there as long as the service runs.
-struct EnvFile(PathBuf);
-
-impl EnvFile {
-    fn write(url: &str, database: &Database, redis: &str, key: &str) -> Result<Self> {
-        let path = workspace_root().join("target/dev.env");
-        let variables = [
-            ("API_URL", Some(url)),
-            ("DATABASE_URL", Some(database.app_url.as_str())),
-            ("OWNER_DATABASE_URL", database.owner_url.as_deref()),
-            ("REDIS_URL", Some(redis)),
-            ("JWT_SECRET_KEY", Some(key)),
-        ];
-        let lines = variables.iter().filter_map(|(name, value)| Some(format!("{name}={}\n", (*value)?)));
-        let text: String = lines.collect();
-        let write = || {
-            fs::create_dir_all(path.with_file_name(""))?;
-            // It holds passwords.
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for EnvFile {
-    fn drop(&mut self) {
-        // Whoever removed it before did what is to be done here.
-        let _ = fs::remove_file(&self.0);
-    }
 }

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use local::{build::build_binaries, workspace_root};
 
-const TARGETS: [&str; 5] = ["body", "config", "event", "query", "token"];
+const TARGETS: [&str; 9] = ["autoconfig", "body", "config", "event", "imap", "pop3", "query", "smtp", "token"];
 
 /// The command line.
 pub(crate) struct Options {

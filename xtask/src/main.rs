@@ -4,6 +4,8 @@
 mod bench;
 mod demo;
 mod dev;
+mod env_file;
+mod functions;
 mod fuzz;
 mod outside;
 mod sam;
@@ -14,7 +16,8 @@ mod verify;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use local::install::running_in_ci;
 
 use settings::Settings;
 
@@ -25,8 +28,8 @@ cargo dev [--release] [--demo] [--concurrency N]
       --demo           create a few accounts
       --concurrency N  the most processes per function (default 2)
     PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
-    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS and LOG_LEVEL, from the environment or a file
-    .env, replace each part.
+    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, ACCOUNTS_PER_USER, CORS_ORIGINS and LOG_LEVEL, from the environment or
+    a file .env, replace each part.
 cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
@@ -41,7 +44,8 @@ cargo verify
     `sam local start-api`.
     `cargo run -p xtask -- STEP` does one of schemathesis, browser and sam-artifacts alone.
 cargo fuzz-all [TARGET] [--runs N]
-    Run the fuzz targets (body, config, event, query, token), or one, on N inputs each (default 2000000).
+    Run the fuzz targets (body, config, event, imap, pop3, query, smtp, token), or one, on N inputs each (default
+    2000000).
 cargo soak [--minutes N]
     Many tenants at work while PostgreSQL, Redis and the functions fail, for N minutes (default 5).
 cargo sam-local [--serve]
@@ -90,7 +94,7 @@ async fn run() -> Result<()> {
 
 async fn migrate(settings: &Settings) -> Result<()> {
     let owner = settings.get("OWNER_DATABASE_URL").context("set OWNER_DATABASE_URL to the owner's postgres:// URL")?;
-    let applied = migrate::apply(&owner, settings.get("DATABASE_URL").as_deref()).await?;
+    let applied = migrate::apply(&owner, settings.get("DATABASE_URL").as_slice()).await?;
     println!("{}", summary(&applied));
     Ok(())
 }
@@ -100,4 +104,12 @@ fn summary(applied: &[String]) -> String {
         [] => "The database is up to date.".to_owned(),
         names => format!("Applied: {}", names.join(", ")),
     }
+}
+
+/// Leaves out a check that this machine cannot make. A developer sees it and lives with it; in CI, where nobody reads
+/// what went well, it is a failure.
+fn skip(what: &str, reason: &str) -> Result<()> {
+    ensure!(!running_in_ci(), "CI skips nothing, and {what} cannot be checked here: {reason}");
+    eprintln!("SKIPPED  {what}: {reason}");
+    Ok(())
 }

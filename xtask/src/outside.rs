@@ -19,8 +19,12 @@ use local::{
     tools::{SCHEMATHESIS, python_tool},
     workspace_root,
 };
+
+use crate::functions::SealingKeys;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::skip;
 
 const DATABASE: &str = "email_service";
 
@@ -38,7 +42,7 @@ impl Service {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
         let (postgres, redis, key) = (Postgres::start()?, Redis::start()?, secret());
         postgres.create_database(DATABASE).await?;
-        migrate::apply(&postgres.owner_url(DATABASE), Some(&postgres.app_url(DATABASE))).await?;
+        migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
         let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
         functions.retain(|function| !function.routes.is_empty());
         let binaries = build_functions(false, functions.iter().map(|function| &function.binary))?;
@@ -49,6 +53,7 @@ impl Service {
             ("JWT_SECRET_KEY".into(), key.clone()),
             ("RATE_LIMIT_PER_MINUTE".into(), rate_limit.to_string()),
         ];
+        SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE));
         // What goes wrong shows at the caller; thousands of request lines would bury it.
         options.log = Arc::new(|_, _| {});
         let gateway = Gateway::start(options).await?;
@@ -116,8 +121,8 @@ pub(crate) async fn browser() -> Result<()> {
     // A laptop without it can still do all the rest; Debian and CI have it.
     let installed = ensure_installed(&[Tool::Chromium]);
     let Some(chromium) = Tool::Chromium.locate() else {
-        eprintln!("SKIPPED: there is no Chromium ({:#})", installed.err().context("not installed")?);
-        return Ok(());
+        let reason = installed.err().context("not installed")?;
+        return skip("the browser test", &format!("there is no Chromium ({reason:#})"));
     };
     let client = workspace_root().join("clients/typescript");
     ensure!(client.join("dist/index.js").is_file(), "build the client first: npm --prefix clients/typescript test");

@@ -17,7 +17,7 @@ use local::{
     install::{Tool, ensure_installed},
     services::{Postgres, Redis, Service, free_port, secret},
     template,
-    tools::python_tool,
+    tools::{SAM, python_tool},
     workspace_root,
 };
 use serde_json::Value;
@@ -26,9 +26,10 @@ use tokio::{net::TcpStream, time::sleep};
 use crate::{
     demo::{create_accounts, send},
     dev::DATABASE,
+    functions::SealingKeys,
+    skip,
 };
 
-const SAM: &str = "aws-sam-cli==1.170.0";
 const CFN_LINT: &str = "cfn-lint==1.58.0";
 const CHECKOV: &str = "checkov==3.3.30";
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
@@ -46,12 +47,12 @@ pub(crate) fn sam(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// `cfn-lint` on both templates.
+/// `cfn-lint` on all templates.
 pub(crate) fn cfn_lint() -> Result<Command> {
-    tool("cfn-lint", CFN_LINT, &["template.yaml", "rotation.yaml"])
+    tool("cfn-lint", CFN_LINT, &["template.yaml", "data.yaml", "rotation.yaml", "bootstrap.yaml"])
 }
 
-/// The security scan of both templates.
+/// The security scan of all templates.
 pub(crate) fn checkov() -> Result<Command> {
     tool("checkov", CHECKOV, &["--config-file", ".checkov.yaml"])
 }
@@ -92,7 +93,7 @@ pub(crate) async fn check_artifacts() -> Result<()> {
     if cfg!(target_os = "linux") {
         invoke(&directory).await?;
     } else {
-        println!("skipped  invocations: what sam build makes runs on Linux only");
+        skip("invocations", "what sam build makes runs on Linux only")?;
     }
     Ok(())
 }
@@ -114,8 +115,8 @@ async fn invoke(directory: &Path) -> Result<()> {
     ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
     let (postgres, redis) = (Postgres::start()?, Redis::start()?);
     postgres.create_database(DATABASE).await?;
-    let database = postgres.app_url(DATABASE);
-    migrate::apply(&postgres.owner_url(DATABASE), Some(&database)).await?;
+    let (database, keys) = (postgres.app_url(DATABASE), SealingKeys::new()?);
+    migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
     let environment: Vec<(String, String)> = [
         // The emulator sets what only Lambda sets otherwise, and functions there refuse to believe headers.
         ("AWS_SAM_LOCAL", "true"),
@@ -123,6 +124,7 @@ async fn invoke(directory: &Path) -> Result<()> {
         ("DATABASE_URL", &database),
         ("REDIS_URL", &redis.url()),
         ("JWT_SECRET_KEY", &secret()),
+        ("SEALING_PUBLIC_KEY", &keys.public),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
@@ -136,6 +138,7 @@ async fn invoke(directory: &Path) -> Result<()> {
     let emulated = directory.join(EMULATED).display().to_string();
     let mut options = Options::new(functions, directory.to_path_buf());
     options.env = environment.clone();
+    options.mail_env = keys.mail_env(postgres.mail_url(DATABASE));
     let gateway = Gateway::start(options).await?;
     let address: SocketAddr = gateway.url().trim_start_matches("http://").parse()?;
     create_accounts(address).await?;
@@ -205,7 +208,9 @@ fn request(event: &Value) -> Result<Request<String>> {
     let uri = format!("{}?{}", text(&event["rawPath"]), text(&event["rawQueryString"]));
     let mut request = Request::builder().method(text(&event["requestContext"]["http"]["method"]).as_str()).uri(uri);
     for (name, value) in event["headers"].as_object().context("the event has no headers")? {
-        request = request.header(name, text(value));
+        // The event was addressed to a gateway on AWS.
+        let value = if name == "host" { "localhost".to_owned() } else { text(value) };
+        request = request.header(name, value);
     }
     Ok(request.body(text(&event["body"]))?)
 }

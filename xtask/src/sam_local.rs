@@ -13,6 +13,7 @@ use hyper::{Request, Response};
 use local::{
     docker::{Engine, Images, Network},
     services::{Service, free_port, last_lines, secret},
+    template, workspace_root,
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,8 +22,10 @@ use uuid::Uuid;
 use crate::{
     demo::{TENANT, USER, send},
     dev::{DATABASE, environment, free_address, token},
+    functions::SealingKeys,
     sam,
     settings::Settings,
+    skip,
 };
 
 /// For both images, the official one and the stand-in. `/tmp` is in memory.
@@ -62,10 +65,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         false => SocketAddr::from(([127, 0, 0, 1], free_port()?)),
     };
     let engine = match Engine::start() {
-        Err(error) if options.optional => {
-            println!("skipped  sam local start-api: {error:#}");
-            return Ok(());
-        }
+        Err(error) if options.optional => return skip("sam local start-api", &format!("{error:#}")),
         engine => engine?,
     };
     let template = sam::build()?.join("template.yaml");
@@ -85,13 +85,22 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     let address_here = network.published("postgres", 5432)?;
     let owner = format!("postgres://postgres:{password}@{address_here}/{DATABASE}");
     let app = format!("postgres://email_service_app:{}@postgres:5432/{DATABASE}", secret());
-    migrate::apply(&owner, Some(&app)).await.context("migrations failed")?;
+    let mail = format!("postgres://email_service_mail:{}@postgres:5432/{DATABASE}", secret());
+    migrate::apply(&owner, &[app.clone(), mail.clone()]).await.context("migrations failed")?;
 
     let key = secret();
     let mut variables: BTreeMap<_, _> = environment(settings, &app, "redis://redis:6379", &key).into_iter().collect();
     // The template names a secret that no AWS has. Only what it declares can be replaced.
-    variables.insert("SECRET_ARN".to_owned(), String::new());
-    let environment = json!({ "Parameters": variables });
+    for name in ["SECRET_ARN", "MAIL_SECRET_ARN"] {
+        variables.insert(name.to_owned(), String::new());
+    }
+    let keys = SealingKeys::new()?;
+    variables.insert("SEALING_PUBLIC_KEY".to_owned(), keys.public.clone());
+    let mut environment = json!({ "Parameters": variables });
+    for function in template::routes(&workspace_root().join("template.yaml"))?.iter().filter(|f| f.opens_secrets) {
+        let own: BTreeMap<_, _> = variables.clone().into_iter().chain(keys.mail_env(mail.clone())).collect();
+        environment[&function.logical_id] = json!(own);
+    }
     eprintln!("Starting sam local start-api ...");
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let sam = Service::run("sam local start-api", "TERM", "Press CTRL+C to quit", |directory| {

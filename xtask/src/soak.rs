@@ -19,6 +19,8 @@ use local::{
     services::{Postgres, Redis, secret},
     template, workspace_root,
 };
+
+use crate::functions::SealingKeys;
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
@@ -97,7 +99,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let binaries = build_functions(false, functions.iter().map(|function| function.binary.as_str()))?;
     let (mut postgres, mut redis) = (Postgres::start()?, Redis::start()?);
     postgres.create_database(DATABASE).await?;
-    migrate::apply(&postgres.owner_url(DATABASE), Some(&postgres.app_url(DATABASE))).await?;
+    migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
 
     let run = Arc::new(Run {
         until: Instant::now() + Duration::from_secs_f64(options.minutes * 60.0),
@@ -118,9 +120,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         ("REDIS_URL", redis.url()),
         ("JWT_SECRET_KEY", key.clone()),
         ("RATE_LIMIT_PER_MINUTE", "1000000".to_owned()),
+        ("ACCOUNTS_PER_USER", "1000000".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
+    SealingKeys::new()?.hand_to(&mut gateway_options, postgres.mail_url(DATABASE));
     let gateway = Gateway::start(gateway_options).await?;
     let address = gateway.url().trim_start_matches("http://").parse()?;
 

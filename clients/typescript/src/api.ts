@@ -83,7 +83,8 @@ export interface paths {
         post?: never;
         delete?: never;
         options?: never;
-        head?: never;
+        /** Is the process alive? Without a body */
+        head: operations["healthHead"];
         patch?: never;
         trace?: never;
     };
@@ -100,7 +101,8 @@ export interface paths {
         post?: never;
         delete?: never;
         options?: never;
-        head?: never;
+        /** Can the service do its work? Without a body */
+        head: operations["healthReadyHead"];
         patch?: never;
         trace?: never;
     };
@@ -235,7 +237,7 @@ export interface components {
             redis: string;
         };
         /**
-         * Format: email
+         * Format: idn-email
          * @description must be a valid email address of at most 254 characters, such as jane@example.com
          * @example jane@example.com
          */
@@ -255,7 +257,7 @@ export interface components {
              * @description The kind, for programs.
              * @enum {string}
              */
-            error: "Conflict" | "Forbidden" | "Internal server error" | "Invalid request" | "Method not allowed" | "Not found" | "Payload too large" | "Rate limit exceeded" | "Unauthorized";
+            error: "Conflict" | "Forbidden" | "Internal server error" | "Invalid request" | "Method not allowed" | "Not found" | "Payload too large" | "Rate limit exceeded" | "Service unavailable" | "Unauthorized";
             /** @description What happened and what to do, for people. */
             message: string;
             /** @description As in the `X-Request-Id` header and in the log. */
@@ -343,7 +345,7 @@ export interface components {
          * @enum {string}
          */
         Protocol: "imap" | "pop3";
-        /** @description The answer, also when it is a 503. */
+        /** @description The state of the service and of what it depends on. */
         Readiness: {
             /** @description The state of each. */
             dependencies: components["schemas"]["Dependencies"];
@@ -777,6 +779,26 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Service unavailable */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
         };
     };
     getAccount: {
@@ -1154,6 +1176,26 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Service unavailable */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
         };
     };
     deleteAccount: {
@@ -1293,6 +1335,26 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Service unavailable */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
         };
     };
     docs: {
@@ -1304,13 +1366,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page that loads nothing from elsewhere. */
+            /** @description A page that loads nothing from elsewhere, compressed for who accepts gzip. */
             200: {
                 headers: {
-                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @example public, max-age=3600 */
+                    "Cache-Control"?: string;
+                    /** @example default-src 'none' */
                     "Content-Security-Policy"?: string;
+                    /** @example "jwX3gSvZ4Y" */
+                    ETag?: string;
                     "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
-                    Vary: components["headers"]["Vary"];
+                    /** @example Origin, Accept-Encoding */
+                    Vary?: string;
                     "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
@@ -1318,6 +1385,24 @@ export interface operations {
                 content: {
                     "text/html; charset=utf-8": string;
                 };
+            };
+            /** @description The page that `If-None-Match` names is current. */
+            304: {
+                headers: {
+                    /** @example public, max-age=3600 */
+                    "Cache-Control"?: string;
+                    /** @example default-src 'none' */
+                    "Content-Security-Policy"?: string;
+                    /** @example "jwX3gSvZ4Y" */
+                    ETag?: string;
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    /** @example Origin, Accept-Encoding */
+                    Vary?: string;
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Internal server error */
             500: {
@@ -1378,6 +1463,41 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Error"];
                 };
+            };
+        };
+    };
+    healthHead: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Internal server error */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -1446,13 +1566,63 @@ export interface operations {
                      *         "postgresql": "unavailable",
                      *         "redis": "healthy"
                      *       },
+                     *       "error": "Service unavailable",
+                     *       "message": "The service is not ready: dependencies says what it waits for. Please try again later.",
+                     *       "requestId": "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42",
                      *       "service": "email_service",
                      *       "status": "unavailable",
                      *       "version": "1.0.0"
                      *     }
                      */
-                    "application/json": components["schemas"]["Readiness"];
+                    "application/json": components["schemas"]["Error"] & components["schemas"]["Readiness"];
                 };
+            };
+        };
+    };
+    healthReadyHead: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It can. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Internal server error */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It cannot. */
+            503: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };

@@ -39,11 +39,17 @@ pub(super) fn is_acceptable(head: &Parts) -> bool {
     head.uri.path().starts_with('/') && host.is_ok_and(is_host)
 }
 
+/// A host's name or address, the latter in brackets if it is one of IPv6, and its port.
+pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
 fn is_host(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port),
-        _ => (host, "443"),
-    };
+    let (name, port) = split_port(host);
+    let port = port.unwrap_or("443");
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let is_address = bare.unwrap_or(name).parse().is_ok_and(|address: IpAddr| address.is_ipv6() == bare.is_some());
     let is_label = |label: &str| {
@@ -174,7 +180,7 @@ fn user_agent(headers: &Values) -> Option<&String> {
 
 fn domain(head: &Parts) -> &str {
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name)
+    split_port(host).0
 }
 
 fn query_values(query: &str) -> Values {

@@ -86,10 +86,12 @@ struct Running {
 impl Pool {
     pub(super) fn new(function: Function, options: &Options, runtime_api: SocketAddr) -> Self {
         let concurrent = options.env.iter().find(|(name, _)| name == "AWS_LAMBDA_MAX_CONCURRENCY");
+        // Of one name, the last value counts.
+        let mail_env = if function.opens_secrets { &options.mail_env[..] } else { &[] };
         Self {
             binary: options.binaries.join(&function.binary),
             function,
-            env: options.env.clone(),
+            env: [&options.env[..], mail_env].concat(),
             runtime_api,
             concurrency: options.concurrency.max(1),
             events_per_process: concurrent.and_then(|(_, value)| value.parse().ok()).unwrap_or(1),

@@ -100,6 +100,7 @@ pub(super) mod tests {
             logical_id: binary.to_uppercase(),
             binary: binary.to_owned(),
             timeout: Duration::from_secs(1),
+            opens_secrets: false,
             routes: routes.iter().map(route).collect(),
             queues: Vec::new(),
             schedules: Vec::new(),

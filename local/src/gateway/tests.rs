@@ -180,7 +180,7 @@ async fn lambdas_own_api_invokes_too() -> Result<()> {
     let invoke = |name: &str, event: &str| {
         let length = event.len();
         format!(
-            "POST /2015-03-31/functions/{name}/invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{event}"
+            "POST /2015-03-31/functions/{name}/invocations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{event}"
         )
     };
     let good = fixture.send(invoke("FAKE", "{\"a\":1}").as_bytes()).await?;
@@ -210,5 +210,66 @@ async fn odd_requests_are_refused() -> Result<()> {
         let response = fixture.send(format!("{line}\r\nConnection: close\r\n{rest}").as_bytes()).await?;
         assert_eq!(response.get(9..12), Some(*status), "{line} {response}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_addressed_to_another_host_is_refused() -> Result<()> {
+    let fixture = Fixture::start(&[]).await?;
+    let invoke = "POST /2015-03-31/functions/fake/invocations";
+    let port = fixture.gateway.address.port();
+    let with_port = [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    let ours = ["localhost", "LOCALHOST", "api.localhost:1", "127.0.0.2", "[::1]"].map(str::to_owned);
+    for host in ours.iter().chain(&with_port) {
+        for line in ["GET /", invoke] {
+            let request =
+                format!("{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            let response = fixture.send(request.as_bytes()).await?;
+            assert!(response.starts_with("HTTP/1.1 200"), "{line} {host} {response}");
+        }
+    }
+    for host in [
+        "rebound.example",
+        "localhost.rebound.example",
+        "mylocalhost",
+        "127.0.0.1.rebound.example",
+        "192.0.2.1",
+        "[2001:db8::1]",
+        "localhost\r\nHost: rebound.example",
+    ] {
+        for line in ["GET /", "OPTIONS /", invoke] {
+            let request =
+                format!("{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            let response = fixture.send(request.as_bytes()).await?;
+            assert!(response.starts_with("HTTP/1.1 403"), "{line} {host} {response}");
+        }
+    }
+    let absolute = b"GET http://rebound.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(fixture.send(absolute).await?.starts_with("HTTP/1.1 403"));
+    let nameless = fixture.send(b"GET / HTTP/1.0\r\n\r\n").await?;
+    assert!(nameless.starts_with("HTTP/1.0 200"), "{nameless}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_cannot_invoke_functions() -> Result<()> {
+    let fixture = Fixture::start(&[]).await?;
+    let port = fixture.gateway.address.port();
+    let send = async |line: &str, origin: &str| {
+        let request = format!(
+            "POST {line} HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {origin}\r\nContent-Type: text/plain\r\n\
+             Content-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        );
+        fixture.send(request.as_bytes()).await
+    };
+    let own = format!("http://localhost:{port}");
+    let more = format!("{own}\r\nOrigin: https://page.example");
+    for origin in ["https://page.example", "null", "http://localhost:3000", "http://localhost", "", &more] {
+        let response = send("/2015-03-31/functions/fake/invocations", origin).await?;
+        assert!(response.starts_with("HTTP/1.1 403"), "{origin} {response}");
+        // Which pages the API serves is for the functions to say.
+        assert!(send("/api/accounts", origin).await?.starts_with("HTTP/1.1 200"), "{origin}");
+    }
+    assert!(send("/2015-03-31/functions/fake/invocations", &own).await?.starts_with("HTTP/1.1 200"));
     Ok(())
 }

@@ -1,16 +1,19 @@
 //! Queries on the accounts and their credentials. Each is one statement; the SQL of the functions that they call
-//! is in `migrations/V3__account_functions.sql`.
+//! is in `migrations/V3__account_functions.sql`, and of the newest `V6__sign_in.sql`.
 
 use anyhow::anyhow;
+use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::Db;
-use crate::account::{Account, AccountChange, AccountId, CredentialId, NewAccount};
-use crate::credential::{ALGORITHM, Credential};
-use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS};
+use super::{Access, Db};
+use crate::account::state::State;
+use crate::account::{Account, AccountChange, AccountId, CredentialId, EmailAddress, LastError, NewAccount};
+use crate::credential::{ALGORITHM, Credential, Password};
+use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
 use crate::identity::{Scope, TenantId, UserId};
+use crate::sealing::{Kind, Place, PublicKey, seal};
 
 /// A page of a user's accounts.
 #[derive(Debug)]
@@ -23,21 +26,21 @@ pub struct Page {
 
 /// What a search by id found.
 #[derive(Debug)]
-pub enum Found {
+pub enum Found<T = Account> {
     /// The caller's own account.
-    Own(Box<Account>),
+    Own(Box<T>),
     /// An account of somebody else.
     Foreign(Scope),
     /// No account, or a deleted one.
     Nothing,
 }
 
-impl Found {
+impl<T> Found<T> {
     /// The caller's own account.
     ///
     /// # Errors
     /// [`Error::Forbidden`] for somebody else's, which is also logged; [`Error::NotFound`] for none.
-    pub fn own(self, caller: &Scope, id: AccountId) -> Result<Account, Error> {
+    pub fn own(self, caller: &Scope, id: AccountId) -> Result<T, Error> {
         match self {
             Self::Own(account) => Ok(*account),
             Self::Foreign(owner) => {
@@ -69,16 +72,23 @@ macro_rules! own_or_foreign {
 }
 
 impl Db {
-    /// The caller's enabled accounts, newest first.
+    /// The caller's enabled accounts, all or those in one state, newest first.
     ///
     /// # Errors
     /// [`Error::Internal`] when PostgreSQL fails; so it is with all methods here.
-    pub async fn list_accounts(&self, scope: &Scope, limit: i64, offset: i64) -> Result<Page, Error> {
+    pub async fn list_accounts(
+        &self,
+        scope: &Scope,
+        limit: i64,
+        offset: i64,
+        state: Option<State>,
+    ) -> Result<Page, Error> {
         let rows = self
             .query(
+                Access::Read,
                 scope,
-                "select total, (account).* from list_accounts($1, $2, $3, $4)",
-                &[(&limit, Type::INT8), (&offset, Type::INT8)],
+                "select total, (account).* from list_accounts($1, $2, $3, $4, $5)",
+                &[(&limit, Type::INT8), (&offset, Type::INT8), (&state.map(State::as_str), Type::TEXT)],
             )
             .await?;
         let total =
@@ -93,25 +103,41 @@ impl Db {
     /// # Errors
     /// See [`Db::list_accounts`].
     pub async fn find_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
-        let rows = self.query(scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
-        found(&rows)
+        let rows = self
+            .query(Access::Read, scope, own_or_foreign!("find_account($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
+        found(scope, &rows, account)
     }
 
     /// Stores a new account and its credential, both or neither.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the caller has an enabled account with that address.
-    pub async fn insert_account(&self, scope: &Scope, new: &NewAccount) -> Result<Account, Error> {
+    /// [`Error::Conflict`] when the caller has an enabled account with that address, or `most` enabled accounts.
+    pub async fn insert_account(
+        &self,
+        scope: &Scope,
+        new: &NewAccount,
+        seal_with: &PublicKey,
+        most: i32,
+    ) -> Result<Account, Error> {
+        let id = AccountId(Uuid::now_v7());
+        let sealing = |kind, password| sealed(seal_with, Place { scope: *scope, account: id, kind }, password);
+        let sealed_password = sealing(Kind::Password, &new.password)?;
+        let sealed_smtp_password =
+            new.smtp_password.as_ref().map(|password| sealing(Kind::SmtpPassword, password)).transpose()?;
         let credential = Credential::new(&new.password)?;
+        let key = new.email_address.key();
         let (hash, salt) = (credential.hash_hex(), credential.salt_hex());
         let rows = self
             .query(
+                Access::Write,
                 scope,
-                "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
                 &[
-                    (&Uuid::now_v7(), Type::UUID),
+                    (&id.0, Type::UUID),
                     (&new.account_name.0, Type::TEXT),
                     (&new.email_address.0, Type::TEXT),
+                    (&key, Type::TEXT),
                     (&new.protocol.0, Type::TEXT),
                     (&new.hostname.0, Type::TEXT),
                     (&new.port.0, Type::INT4),
@@ -123,32 +149,54 @@ impl Db {
                     (&ALGORITHM, Type::TEXT),
                     (&hash, Type::TEXT),
                     (&salt, Type::TEXT),
+                    (&most, Type::INT4),
+                    (&seal_with.id(), Type::TEXT),
+                    (&sealed_password, Type::BYTEA),
+                    (&sealed_smtp_password, Type::BYTEA),
+                    (&new.smtp_hostname.as_ref().map(|v| &v.0), Type::TEXT),
+                    (&new.smtp_port.map(|v| v.0), Type::INT4),
+                    (&new.smtp_encryption.map(|v| v.0), Type::TEXT),
+                    (&new.smtp_username.as_ref().map(|v| &v.0), Type::TEXT),
                 ],
             )
             .await?;
         let account = rows.first().map(account).transpose()?.flatten();
-        account.ok_or_else(|| Error::internal(anyhow!("insert_account gave no account")))
+        account.ok_or_else(|| Error::Conflict(too_many_accounts(most).into()))
     }
 
     /// Changes an account; a change that changes nothing writes nothing.
     ///
     /// # Errors
     /// [`Error::Conflict`] when the caller has another enabled account with the new address.
-    pub async fn update_account(&self, scope: &Scope, id: AccountId, change: &AccountChange) -> Result<Found, Error> {
+    pub async fn update_account(
+        &self,
+        scope: &Scope,
+        id: AccountId,
+        change: &AccountChange,
+        seal_with: &PublicKey,
+    ) -> Result<Found, Error> {
+        let sealing = |kind, password| sealed(seal_with, Place { scope: *scope, account: id, kind }, password);
+        let sealed_password = change.password.as_ref().map(|password| sealing(Kind::Password, password)).transpose()?;
+        let smtp_password = change.smtp_password.as_ref().and_then(Option::as_ref);
+        let sealed_smtp_password = smtp_password.map(|password| sealing(Kind::SmtpPassword, password)).transpose()?;
+        let smtp = smtp_changes(change)?;
         let credential = change.password.as_ref().map(Credential::new).transpose()?;
         let algorithm = credential.as_ref().map(|_| ALGORITHM);
         let (hash, salt) =
             (credential.as_ref().map(Credential::hash_hex), credential.as_ref().map(Credential::salt_hex));
+        let key = change.email_address.as_ref().map(EmailAddress::key);
         let rows = self
             .query(
+                Access::Write,
                 scope,
                 own_or_foreign!(
-                    "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+                    "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
                 ),
                 &[
                     (&id.0, Type::UUID),
                     (&change.account_name.as_ref().map(|v| &v.0), Type::TEXT),
                     (&change.email_address.as_ref().map(|v| &v.0), Type::TEXT),
+                    (&key, Type::TEXT),
                     (&change.protocol.map(|v| v.0), Type::TEXT),
                     (&change.hostname.as_ref().map(|v| &v.0), Type::TEXT),
                     (&change.port.map(|v| v.0), Type::INT4),
@@ -160,10 +208,14 @@ impl Db {
                     (&algorithm, Type::TEXT),
                     (&hash, Type::TEXT),
                     (&salt, Type::TEXT),
+                    (&seal_with.id(), Type::TEXT),
+                    (&sealed_password, Type::BYTEA),
+                    (&sealed_smtp_password, Type::BYTEA),
+                    (&smtp, Type::TEXT),
                 ],
             )
             .await?;
-        found(&rows)
+        found(scope, &rows, account)
     }
 
     /// Deletes an account softly: the row stays, disabled.
@@ -171,25 +223,64 @@ impl Db {
     /// # Errors
     /// See [`Db::list_accounts`].
     pub async fn disable_account(&self, scope: &Scope, id: AccountId) -> Result<Found, Error> {
-        let rows = self.query(scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
-        found(&rows)
+        let rows = self
+            .query(Access::Write, scope, own_or_foreign!("disable_account($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
+        found(scope, &rows, account)
     }
 }
 
-fn found(rows: &[Row]) -> Result<Found, Error> {
+fn sealed(key: &PublicKey, place: Place, password: &Password) -> Result<Vec<u8>, Error> {
+    seal(key, &place, password.reveal().as_bytes()).map_err(Error::Internal)
+}
+
+/// The outgoing settings that change, as `update_account` takes them: a JSON object, in which a null takes one away.
+/// The password itself is no part of it, only whether there is a new one; `None` where nothing changes.
+fn smtp_changes(change: &AccountChange) -> Result<Option<String>, Error> {
+    #[derive(Serialize)]
+    struct Changes<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hostname: Option<Option<&'a str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        port: Option<Option<i32>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encryption: Option<Option<&'a str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        username: Option<Option<&'a str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<()>,
+    }
+    let changes = Changes {
+        hostname: change.smtp_hostname.as_ref().map(|v| v.as_ref().map(|v| v.0.as_str())),
+        port: change.smtp_port.map(|v| v.map(|v| v.0)),
+        encryption: change.smtp_encryption.map(|v| v.map(|v| v.0)),
+        username: change.smtp_username.as_ref().map(|v| v.as_ref().map(|v| v.0.as_str())),
+        password: change.smtp_password.as_ref().map(|_| ()),
+    };
+    let json = serde_json::to_string(&changes).map_err(Error::internal)?;
+    Ok((json != "{}").then_some(json))
+}
+
+/// What a row of [`own_or_foreign`] says. An account whose owner is the caller was the caller's a moment ago, and
+/// is gone: nobody is a stranger to himself.
+pub(super) fn found<T>(
+    caller: &Scope,
+    rows: &[Row],
+    read: impl Fn(&Row) -> Result<Option<T>, tokio_postgres::Error>,
+) -> Result<Found<T>, Error> {
     let row = rows.first().ok_or_else(|| Error::internal(anyhow!("a search gave no row")))?;
-    if let Some(account) = account(row)? {
-        return Ok(Found::Own(Box::new(account)));
+    if let Some(own) = read(row)? {
+        return Ok(Found::Own(Box::new(own)));
     }
-    match (row.try_get::<_, Option<Uuid>>("owner_tenant_id")?, row.try_get::<_, Option<Uuid>>("owner_user_id")?) {
-        (Some(tenant), Some(user)) => Ok(Found::Foreign(Scope { tenant_id: TenantId(tenant), user_id: UserId(user) })),
-        _ => Ok(Found::Nothing),
-    }
+    let owner = row.try_get::<_, Option<Uuid>>("owner_tenant_id")?.zip(row.try_get("owner_user_id")?);
+    let owner = owner.map(|(tenant, user)| Scope { tenant_id: TenantId(tenant), user_id: UserId(user) });
+    Ok(owner.filter(|owner| owner != caller).map_or(Found::Nothing, Found::Foreign))
 }
 
 /// The row's account; `None` in a row that an outer join filled with nulls.
-fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Error> {
+pub(super) fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Error> {
     let Some(id) = row.try_get::<_, Option<Uuid>>("id")? else { return Ok(None) };
+    let updated_at = row.try_get("updated_at")?;
     Ok(Some(Account {
         id: AccountId(id),
         tenant_id: TenantId(row.try_get("tenant_id")?),
@@ -208,6 +299,25 @@ fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Error> {
         is_syncing: row.try_get("is_syncing")?,
         is_enabled: row.try_get("is_enabled")?,
         created_at: row.try_get("created_at")?,
-        updated_at: row.try_get("updated_at")?,
+        updated_at,
+        smtp_hostname: row.try_get("smtp_hostname")?,
+        smtp_port: row.try_get("smtp_port")?,
+        smtp_encryption: row.try_get("smtp_encryption")?,
+        smtp_username: row.try_get("smtp_username")?,
+        auth_type: row.try_get("auth_type")?,
+        provider: row.try_get("provider")?,
+        // The database's own check lets no other in.
+        state: State::parse(row.try_get("state")?).unwrap_or(State::CredentialsMissing),
+        state_changed_at: row.try_get::<_, Option<i64>>("state_changed_at")?.unwrap_or(updated_at),
+        next_sync_at: row.try_get("next_sync_at")?,
+        last_error: match row.try_get("last_error_code")? {
+            None => None,
+            Some(code) => Some(LastError {
+                code,
+                message: row.try_get("last_error_message")?,
+                service: row.try_get("last_error_service")?,
+                at: row.try_get("last_error_at")?,
+            }),
+        },
     }))
 }

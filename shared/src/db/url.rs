@@ -12,6 +12,12 @@ use crate::tls;
 
 /// How long a new connection may take, handshakes included.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long what we sent may go without TCP's acknowledgement: a network that forgot the connection drops it without
+/// a word. Half of what a request may wait, so that a read has time for another connection.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(3);
+/// After how much silence the peer is asked whether it is still there. A function that is frozen asks when it thaws,
+/// and one that is not keeps the connection in the network's memory.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// A database's address, parsed, and whether to use TLS.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +39,8 @@ impl DatabaseUrl {
             config.ssl_mode(SslMode::Disable);
         }
         config.connect_timeout(CONNECT_TIMEOUT);
+        config.tcp_user_timeout(ACKNOWLEDGE_TIMEOUT);
+        config.keepalives_idle(KEEPALIVE_IDLE);
         Some(Self(config))
     }
 
@@ -44,6 +52,16 @@ impl DatabaseUrl {
         if let (None, Some(password)) = (self.0.get_password(), password) {
             self.0.password(password);
         }
+    }
+
+    /// Who logs in, where it says so.
+    pub fn user(&self) -> Option<&str> {
+        self.0.get_user()
+    }
+
+    /// Whether connections are over TLS, verified.
+    pub fn is_tls(&self) -> bool {
+        self.0.get_ssl_mode() == SslMode::Require
     }
 
     /// The password in it, where there is one.
@@ -90,6 +108,13 @@ pub(super) async fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dead_connection_is_noticed_in_time_for_another() {
+        let config = DatabaseUrl::parse("postgres://u:p@h/d").unwrap().0;
+        assert!(*config.get_tcp_user_timeout().unwrap() + CONNECT_TIMEOUT <= super::super::REQUEST_TIMEOUT);
+        assert!(config.get_keepalives() && config.get_keepalives_idle() < crate::MAX_IDLE);
+    }
 
     #[test]
     fn both_strict_ssl_modes_mean_verified_tls() {

@@ -115,8 +115,9 @@ pub(super) async fn seed(bench: &Bench, caller: &Caller, count: usize) -> Result
         .await?
         .query(
             "select a.id from generate_series(1, $3::bigint) n, lateral insert_account(
-                 $1, $2, gen_random_uuid(), 'Work', n || '@' || $4::text || '.example.com', 'imap', 'imap.example.com', 993,
-                 'tls', 'jane', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64)) a",
+                 $1, $2, gen_random_uuid(), 'Work', n || '@' || $4::text || '.example.com',
+                 n || '@' || $4::text || '.example.com', 'imap', 'imap.example.com', 993, 'tls', 'jane', true, 300,
+                 gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), null) a",
             &[&caller.tenant, &caller.user, &i64::try_from(count)?, &&unique[..16]],
         )
         .await?;

@@ -84,10 +84,10 @@ async fn fill(bench: &Bench, count: u64) -> Result<()> {
              do $$ declare name text; begin
                  for name in select relname from definitions loop execute 'drop index ' || name; end loop;
              end $$;
-             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, protocol, hostname, port,
-                 encryption, username, credential_id, created_at, updated_at)
-             select id_of(n, 1), id_of(n % {users} / 100, 2), id_of(n % {users}, 3), 'Work', n || '@example.com', 'imap',
-                 'imap.example.com', 993, 'tls', 'jane', id_of(n, 4), n, n
+             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
+                 hostname, port, encryption, username, credential_id, created_at, updated_at)
+             select id_of(n, 1), id_of(n % {users} / 100, 2), id_of(n % {users}, 3), 'Work', n || '@example.com',
+                 n || '@example.com', 'imap', 'imap.example.com', 993, 'tls', 'jane', id_of(n, 4), n, n
              from generate_series(0, {count} - 1) n;
              do $$ declare definition text; begin
                  for definition in select sql from definitions loop execute definition; end loop;

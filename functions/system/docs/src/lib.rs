@@ -1,36 +1,44 @@
 //! `GET /openapi.json` and `GET /docs`: the reference, for programs and for people. The page loads nothing from
-//! elsewhere: Swagger UI is in it.
+//! elsewhere: Swagger UI is in it. `build.rs` puts it together.
 
+use std::io::{self, Read};
 use std::sync::LazyLock;
 
+use anyhow::anyhow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use sha2::{Digest, Sha256};
-use shared::http::{HeaderValue, StatusCode, header};
-use shared::{Error, PublicCall, Reply};
+use flate2::read::GzDecoder;
+use shared::http::{HeaderName, HeaderValue, StatusCode, header};
+use shared::{Error, PublicCall, Reply, Request};
 
 const DOCUMENT: &str = include_str!("../../../../openapi.json");
-const STYLE: &str = include_str!("../assets/swagger-ui.css");
-const SCRIPTS: [&str; 2] = [include_str!("../assets/swagger-ui-bundle.js"), include_str!("../assets/start.js")];
+const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/page.html.gz"));
 
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    let scripts = SCRIPTS.map(|script| format!("<script>{script}</script>")).concat();
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>email_service</title>\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><link rel=\"icon\" href=\"data:,\">\
-         <style>{STYLE}</style></head><body><div id=\"docs\"></div>{scripts}</body></html>"
-    )
+/// As an answer of Lambda carries what is no text.
+static ENCODED: LazyLock<String> = LazyLock::new(|| BASE64.encode(COMPRESSED));
+
+/// For the few clients that do not read it compressed. Kept once here and not twice, in the function's zip.
+static PAGE: LazyLock<io::Result<String>> = LazyLock::new(|| {
+    let mut page = String::new();
+    GzDecoder::new(COMPRESSED).read_to_string(&mut page)?;
+    Ok(page)
 });
 
-/// Runs these scripts, by their hash, and no other; talks to this host alone.
-static POLICY: LazyLock<String> = LazyLock::new(|| {
-    let hashes = SCRIPTS.map(|script| format!("'sha256-{}'", BASE64.encode(Sha256::digest(script)))).join(" ");
-    // Swagger UI sets style attributes, and its icons are data: URLs.
-    format!(
-        "default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-});
+/// Runs these scripts, by their hash, and no other; talks to this host alone. Swagger UI sets style attributes, and its
+/// icons are data: URLs.
+const POLICY: HeaderValue = HeaderValue::from_static(concat!(
+    "default-src 'none'; script-src ",
+    env!("SCRIPT_HASHES"),
+    "; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; ",
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+));
+
+/// Each coding is a representation of its own (RFC 9110, 8.8.3.3).
+const ETAG: &str = concat!("\"", env!("PAGE_HASH"), "\"");
+const ETAG_OF_GZIP: &str = concat!("\"", env!("PAGE_HASH"), "-gzip\"");
+
+/// For an hour without a question. The page is the same until Swagger UI is replaced; what it shows is asked for anew.
+const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
 /// Answers one request.
 ///
@@ -39,14 +47,50 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 pub async fn handler(call: PublicCall) -> Result<Reply, Error> {
     // By the route, not the path: a stage or a custom domain may put something before it.
     if call.request.route.ends_with("/openapi.json") {
-        return Ok(Reply { status: StatusCode::OK, headers: Vec::new(), body: DOCUMENT.to_owned() });
+        return Ok(Reply::text(StatusCode::OK, Vec::new(), DOCUMENT.to_owned()));
     }
-    let policy = HeaderValue::from_str(&POLICY).map_err(Error::internal)?;
-    let headers = vec![
+    page(&call.request)
+}
+
+fn page(request: &Request) -> Result<Reply, Error> {
+    // A REST API, which sends format 1.0, decodes base64 only where it is told to.
+    let compress = request.is_format_2 && request.header("accept-encoding").is_some_and(prefers_gzip);
+    let etag = if compress { ETAG_OF_GZIP } else { ETAG };
+    let mut headers: Vec<(HeaderName, HeaderValue)> = vec![
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, CACHING),
+        (header::ETAG, HeaderValue::from_static(etag)),
+        (header::VARY, HeaderValue::from_static("Origin, Accept-Encoding")),
     ];
-    Ok(Reply { status: StatusCode::OK, headers, body: PAGE.clone() })
+    if request.header("if-none-match").is_some_and(|known| names(known, etag)) {
+        // A cache replaces the headers that it has by these, so they are those of the page.
+        return Ok(Reply::text(StatusCode::NOT_MODIFIED, headers, String::new()));
+    }
+    if compress {
+        headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+        return Ok(Reply { status: StatusCode::OK, headers, body: ENCODED.clone(), is_base64_encoded: true });
+    }
+    let page = PAGE.as_ref().map_err(|error| Error::internal(anyhow!("the page cannot be decompressed: {error}")))?;
+    Ok(Reply::text(StatusCode::OK, headers, page.clone()))
+}
+
+/// Whether an `Accept-Encoding` takes gzip, and does not like the page as it is better (RFC 9110, 12.5.3).
+fn prefers_gzip(accepted: &str) -> bool {
+    let weight_of = |coding: &str| {
+        accepted.split(',').find_map(|item| {
+            let (name, weight) = item.split_once(';').unwrap_or((item, ""));
+            let weight = weight.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.parse::<f32>().ok());
+            name.trim().eq_ignore_ascii_case(coding).then(|| weight.unwrap_or_default())
+        })
+    };
+    let gzip = weight_of("gzip").or_else(|| weight_of("*")).unwrap_or_default();
+    gzip > 0.0 && gzip >= weight_of("identity").unwrap_or_default()
+}
+
+/// Whether an `If-None-Match` names this tag: weakly, as for every cache (RFC 9110, 13.1.2).
+fn names(known: &str, etag: &str) -> bool {
+    known.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 #[cfg(test)]
@@ -55,8 +99,30 @@ mod tests {
 
     #[test]
     fn the_page_fits_into_an_answer_of_lambda_and_no_script_ends_early() {
-        assert!(PAGE.len() < 5_000_000);
-        assert_eq!(PAGE.matches("</script").count(), SCRIPTS.len());
-        assert_eq!(PAGE.matches("</style").count(), 1);
+        let page = PAGE.as_ref().unwrap();
+        assert!(page.len() < 5_000_000);
+        assert_eq!(page.matches("</script").count(), env!("SCRIPT_HASHES").split(' ').count());
+        assert_eq!(page.matches("</style").count(), 1);
+        assert!(COMPRESSED.len() * 3 < page.len());
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_take_it() {
+        for yes in ["gzip", "GZIP", "gzip, deflate, br", "br;q=1.0, gzip;q=0.8, *;q=0.1", "*", "identity;q=0.5, gzip"] {
+            assert!(prefers_gzip(yes), "{yes}");
+        }
+        for no in ["", "br", "identity", "gzip;q=0", "gzip; q=0.0", "*;q=0", "gzip;q=0, *", "gzip;q=0.1, identity"] {
+            assert!(!prefers_gzip(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_known_page_is_recognised() {
+        for known in ["\"a\"", "W/\"a\"", "\"b\", \"a\"", "\"b\",W/\"a\"", "*"] {
+            assert!(names(known, "\"a\""), "{known}");
+        }
+        for unknown in ["", "a", "\"b\"", "\"a-gzip\""] {
+            assert!(!names(unknown, "\"a\""), "{unknown}");
+        }
     }
 }

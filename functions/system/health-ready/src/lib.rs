@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 use shared::db::SCHEMA_VERSION;
+use shared::error::Envelope;
 use shared::http::StatusCode;
 use shared::{Error, ReadinessCall, Reply, SERVICE, VERSION};
 
-/// The answer, also when it is a 503.
+/// The state of the service and of what it depends on.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = Readiness))]
@@ -20,6 +21,15 @@ pub struct Output {
     version: &'static str,
     /// The state of each.
     dependencies: Dependencies,
+}
+
+/// The answer of 503: what every error has, and the state beside it.
+#[derive(Serialize)]
+struct Unavailable<'a> {
+    #[serde(flatten)]
+    error: Envelope<'a>,
+    #[serde(flatten)]
+    state: Output,
 }
 
 /// What the service depends on.
@@ -51,7 +61,7 @@ fn postgresql(schema_version: Result<i32, Error>) -> &'static str {
             "schema outdated"
         }
         Err(error) => {
-            if let Error::Internal(cause) = error {
+            if let Some(cause) = error.cause() {
                 tracing::error!(error = format!("{cause:#}"), "PostgreSQL is not ready");
             }
             "unavailable"
@@ -68,8 +78,19 @@ pub async fn handler(call: ReadinessCall) -> Result<Reply, Error> {
     let dependencies =
         Dependencies { postgresql: postgresql(schema_version), redis: if redis { "healthy" } else { "degraded" } };
     let (code, status) = dependencies.status();
-    Reply::json(code, &Output { status, service: SERVICE, version: VERSION, dependencies })
+    let state = Output { status, service: SERVICE, version: VERSION, dependencies };
+    if code.is_success() {
+        return Reply::json(code, &state);
+    }
+    let error =
+        Envelope { error: UNAVAILABLE, message: NOT_READY.to_owned(), request_id: &call.request_id, details: &[] };
+    Reply::json(code, &Unavailable { error, state })
 }
+
+/// The kind of a 503.
+pub const UNAVAILABLE: &str = "Service unavailable";
+/// What a person learns from it.
+pub const NOT_READY: &str = "The service is not ready: dependencies says what it waits for. Please try again later.";
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,14 @@
 //! Brings a database's schema up to date with `migrations/`: as a custom resource of the stack, so that a deployment
 //! migrates before traffic shifts and stops where that fails; by hand with any other event; and, through [`apply`], in
-//! development and in tests.
+//! development and in tests. With the event `{"purge": true}` it forgets accounts that were deleted `RETENTION_DAYS` ago.
+
+pub mod keys;
+pub mod online;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use futures_util::FutureExt;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
@@ -25,17 +28,20 @@ use shared::tls::client_config;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use zeroize::Zeroizing;
 
 mod embedded {
     refinery::embed_migrations!("../../../migrations");
 }
 
-/// The role that the functions log in as.
-const APP_ROLE: &str = "email_service_app";
+/// The roles that functions log in as: endpoints, and those that open sealed secrets.
+const ROLES: [&str; 2] = ["email_service_app", "email_service_mail"];
 /// Any number, as long as every migration takes the same lock.
 const LOCK: i64 = 0x656d_6169_6c5f_7376;
 /// How long to wait for a database that was made a moment ago.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(8 * 60);
+/// How long to wait for another migration. What is left of [`PATIENCE`] when the database was slow to appear.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long all may take: below the function's own limit (template.yaml, 900 s), for CloudFormation must get an answer.
 const PATIENCE: Duration = Duration::from_secs(840);
 
@@ -51,36 +57,62 @@ struct Event {
     request_id: String,
     logical_resource_id: String,
     physical_resource_id: Option<String>,
+    resource_properties: Properties,
+    /// By hand, or from a schedule: purge, do not migrate.
+    #[serde(rename = "purge")]
+    is_purge: bool,
+}
+
+/// The custom resource's properties.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Properties {
+    /// Which sealing key is current; CloudFormation sends numbers as texts. By hand, the first.
+    sealing_key_generation: Option<String>,
+}
+
+/// What a migration did.
+struct Migrated {
+    applied: Vec<String>,
+    /// None where no function seals yet.
+    sealing_public_key: Option<String>,
 }
 
 /// Answers one event.
 ///
 /// # Errors
-/// The migration failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
+/// The migration or the purge failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
 pub async fn handler(event: LambdaEvent<Value>) -> anyhow::Result<Value> {
     let event: Event = serde_json::from_value(event.payload).unwrap_or_default();
+    if event.is_purge {
+        let purged = timeout(PATIENCE, purge()).await.context("the purge took too long; call it again")??;
+        tracing::info!(purged, "deleted accounts are forgotten");
+        return Ok(json!({"purged": purged}));
+    }
     let outcome = match event.request_type.as_str() {
         // The database outlives the resource, and may be gone already.
-        "Delete" => Ok(Vec::new()),
-        _ => match AssertUnwindSafe(timeout(PATIENCE, migrate())).catch_unwind().await {
+        "Delete" => Ok(Migrated { applied: Vec::new(), sealing_public_key: None }),
+        _ => match AssertUnwindSafe(timeout(PATIENCE, migrate(&event.resource_properties))).catch_unwind().await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(anyhow!("the migration took longer than {PATIENCE:?}")),
             Err(_) => Err(anyhow!("the migration panicked, see the log")),
         },
     };
     match &outcome {
-        Ok(applied) => tracing::info!(?applied, version = SCHEMA_VERSION, "the schema is up to date"),
+        Ok(Migrated { applied, .. }) => tracing::info!(?applied, version = SCHEMA_VERSION, "the schema is up to date"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "the migration failed"),
     }
     match event.response_url.clone() {
         Some(url) => report(&url, &event, &outcome).await.map(|()| Value::Null),
-        None => outcome.map(|applied| json!({"applied": applied, "schemaVersion": SCHEMA_VERSION})),
+        None => outcome.map(|Migrated { applied, sealing_public_key }| {
+            json!({"applied": applied, "schemaVersion": SCHEMA_VERSION, "sealingPublicKey": sealing_public_key})
+        }),
     }
 }
 
 /// Tells CloudFormation, which waits for an hour where nobody does. Its URL is signed for a request without a content
 /// type.
-async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Vec<String>>) -> anyhow::Result<()> {
+async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Migrated>) -> anyhow::Result<()> {
     let reason = outcome.as_ref().err().map(|error| format!("{error:#}"));
     let answer = json!({
         "Status": if reason.is_none() { "SUCCESS" } else { "FAILED" },
@@ -91,7 +123,10 @@ async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Vec<String>>)
         "StackId": event.stack_id,
         "RequestId": event.request_id,
         "LogicalResourceId": event.logical_resource_id,
-        "Data": {"SchemaVersion": SCHEMA_VERSION.to_string()},
+        "Data": {
+            "SchemaVersion": SCHEMA_VERSION.to_string(),
+            "SealingPublicKey": outcome.as_ref().ok().and_then(|migrated| migrated.sealing_public_key.as_deref()),
+        },
     });
     let https = HttpsConnectorBuilder::new().with_tls_config(client_config()?).https_or_http().enable_http1().build();
     let http = legacy::Client::builder(TokioExecutor::new()).build(https);
@@ -110,11 +145,34 @@ async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Vec<String>>)
 }
 
 /// As the environment says. It is read here and not at the start, for a `Delete` must be answered in any case.
-async fn migrate() -> anyhow::Result<Vec<String>> {
+async fn migrate(properties: &Properties) -> anyhow::Result<Migrated> {
     let config = MigrationConfig::from_env()?;
     let mut client = connect_patiently(&config).await?;
     let app = SecretStore::new(config.secrets).get().await?.database;
-    apply_over(&mut client, app.password()).await
+    let mut passwords = vec![(ROLES[0], app.password().map(<[u8]>::to_vec).map(Zeroizing::new))];
+    let mut sealing_public_key = None;
+    if let Some(arn) = &config.mail_secret_arn {
+        let manager = SecretsManager::default();
+        let generation = properties.sealing_key_generation.as_deref().unwrap_or("1");
+        let generation = generation.parse().context("SealingKeyGeneration must be a whole number of 1 or more")?;
+        sealing_public_key = Some(keys::ensure(&manager, arn, generation).await?);
+        let login = Login::parse(manager.read(arn).await?.reveal())?;
+        passwords
+            .push((ROLES[1], login.password.map(|password| Zeroizing::new(password.reveal().as_bytes().to_vec()))));
+    }
+    let passwords: Vec<_> =
+        passwords.iter().filter_map(|(role, password)| Some((*role, password.as_ref()?.as_slice()))).collect();
+    let applied = apply_over(&mut client, &passwords).await?;
+    Ok(Migrated { applied, sealing_public_key })
+}
+
+/// Nothing is forgotten unless the configuration says after how long.
+async fn purge() -> anyhow::Result<i64> {
+    let config = MigrationConfig::from_env()?;
+    match config.retention_days {
+        Some(days) => online::purge(&connect_patiently(&config).await?, days.get()).await,
+        None => Ok(0),
+    }
 }
 
 /// A database and its proxy answer some minutes after they are made. The login is read anew each time: it may be
@@ -150,40 +208,79 @@ pub fn runner() -> Runner {
 
 /// Applies what is missing and returns its names; none the second time. Two at once wait for each other.
 ///
-/// `owner_url` logs in as a role that may create roles and tables. The password in `app_url`, where given,
-/// becomes that of the functions' role.
+/// `owner_url` logs in as a role that may create roles and tables. Each of `urls` logs in as one of the functions' roles,
+/// whose password becomes the one in it.
 ///
 /// # Errors
 /// The database cannot be reached; a migration fails, and is rolled back as a whole; a migration that was applied has
 /// been edited since. Newer ones than we know are none: an older release is being deployed again.
-pub async fn apply(owner_url: &str, app_url: Option<&str>) -> anyhow::Result<Vec<String>> {
+pub async fn apply(owner_url: &str, urls: &[String]) -> anyhow::Result<Vec<String>> {
     let owner = parse(owner_url).context("the owner's database URL is not usable")?;
-    let app = app_url.map(parse).transpose().context("the functions' database URL is not usable")?;
-    apply_over(&mut owner.connect().await?, app.as_ref().and_then(DatabaseUrl::password)).await
+    let urls = urls.iter().map(|url| parse(url)).collect::<anyhow::Result<Vec<_>>>();
+    let urls = urls.context("the functions' database URL is not usable")?;
+    let login = |url: &'_ DatabaseUrl| {
+        let role = ROLES.into_iter().find(|role| url.user() == Some(role));
+        role.with_context(|| format!("the functions' database URL must log in as one of {}", ROLES.join(", ")))
+    };
+    let mut passwords = Vec::new();
+    for url in &urls {
+        if let Some(password) = url.password() {
+            passwords.push((login(url)?, password));
+        }
+    }
+    apply_over(&mut owner.connect().await?, &passwords).await
 }
 
-async fn apply_over(client: &mut Client, app_password: Option<&[u8]>) -> anyhow::Result<Vec<String>> {
-    // Held until the connection closes, which it does on every way out of here.
-    client
-        .query_typed("select pg_advisory_lock($1)", &[(&LOCK, Type::INT8)])
-        .await
-        .context("cannot wait for other migrations")?;
+async fn apply_over(client: &mut Client, passwords: &[(&str, &[u8])]) -> anyhow::Result<Vec<String>> {
+    wait_for_others(client, LOCK_PATIENCE).await?;
     let mut applied = Vec::new();
     loop {
-        match apply_once(client, app_password, &mut applied).await {
+        match apply_once(client, passwords, &mut applied).await {
             // That lock is this database's. Roles are the whole server's, and another of its databases may be migrated at
             // the same moment; PostgreSQL has no code of its own for that.
             Err(error) if format!("{error:#}").contains("tuple concurrently updated") => {}
-            outcome => return outcome.map(|()| applied),
+            outcome => {
+                outcome?;
+                break;
+            }
         }
+    }
+    online::finish(client).await?;
+    Ok(applied)
+}
+
+/// Takes the lock that every migration of a database takes. It is held until the connection closes, which it does on
+/// every way out of here.
+///
+/// # Errors
+/// Another connection still holds it after `patience`; the error says which, and since when it has done nothing. That
+/// of a function that was killed lives on until the proxy misses its client, for half an hour.
+pub async fn wait_for_others(client: &Client, patience: Duration) -> anyhow::Result<()> {
+    const TAKE: &str = "select pg_try_advisory_lock($1)";
+    const HOLDER: &str = "select format('process %s, %s since %s', pid, state, state_change) \
+        from pg_locks join pg_stat_activity using (pid) \
+        where locktype = 'advisory' and granted and (classid::int8 << 32 | objid::int8) = $1";
+    let ask = async |statement: &str| client.query_typed(statement, &[(&LOCK, Type::INT8)]).await;
+    let started = Instant::now();
+    loop {
+        let answer = ask(TAKE).await.context("cannot wait for other migrations")?;
+        if answer.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+            return Ok(());
+        }
+        if started.elapsed() >= patience {
+            let answer = ask(HOLDER).await?;
+            let holder = answer.first().and_then(|row| row.try_get(0).ok()).unwrap_or("just gone");
+            bail!("another migration holds the lock ({holder}): wait for its end, or end it by pg_terminate_backend");
+        }
+        sleep(Duration::from_millis(250)).await;
     }
 }
 
-async fn apply_once(client: &mut Client, app_password: Option<&[u8]>, applied: &mut Vec<String>) -> anyhow::Result<()> {
+async fn apply_once(client: &mut Client, passwords: &[(&str, &[u8])], applied: &mut Vec<String>) -> anyhow::Result<()> {
     let report = runner().run_async(client).await.context("a migration failed")?;
     applied.extend(report.applied_migrations().iter().map(ToString::to_string));
-    if let Some(password) = app_password {
-        set_password(client, password).await.context("cannot set the password of the functions' role")?;
+    for (role, password) in passwords {
+        set_password(client, role, password).await.with_context(|| format!("cannot set the password of {role}"))?;
     }
     Ok(())
 }
@@ -193,12 +290,12 @@ fn parse(url: &str) -> anyhow::Result<DatabaseUrl> {
 }
 
 /// Sends the SCRAM verifier and not the password, which the server would log along with a failing statement.
-async fn set_password(client: &Client, password: &[u8]) -> anyhow::Result<()> {
+async fn set_password(client: &Client, role: &str, password: &[u8]) -> anyhow::Result<()> {
     let verifier = scram_sha_256(password);
     let statement = client
         .query_typed(
             "select format('alter role %I password %L', $1, $2)",
-            &[(&APP_ROLE, Type::TEXT), (&verifier, Type::TEXT)],
+            &[(&role, Type::TEXT), (&verifier, Type::TEXT)],
         )
         .await?;
     let statement: &str = statement.first().ok_or_else(|| anyhow!("format gave no row"))?.try_get(0)?;

@@ -1,0 +1,8 @@
+//! All that a server says from its greeting on: an outcome within bounds, and nothing secret in its words.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mail::login::Protocol;
+use mail::testing::sign_in_to_bytes;
+
+fuzz_target!(|data: &[u8]| sign_in_to_bytes(Protocol::Smtp, data));

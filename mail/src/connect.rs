@@ -1,0 +1,464 @@
+//! The only place that opens a connection to a mail host.
+//!
+//! Whoever types a host name decides where this service connects, so every connection is led through [`Connector`]:
+//! the name is resolved, addresses that are not public are refused, the connection goes to an address that was
+//! checked and to no other, and the [`Stream`] is bounded in time and bytes whatever the other side does.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::{fmt, io};
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use crate::dns::{Resolver, ascii_name};
+use crate::error::{Code, Error};
+
+mod network;
+
+pub use network::{Network, is_public};
+
+/// Name resolution and TCP together. Who needs longer is overloaded or drops what we send.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One answer, or one TLS handshake, from its first wait to its last byte: a byte a second buys no time.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For a goodbye. It is polite, and unlocks a POP3 mailbox at once, but nobody waits for it any longer.
+pub(crate) const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Failures to connect are reported on the full second only. A refusal of ours costs nothing and a closed port a
+/// round trip; without this the clock would tell them apart.
+const FAILURE_PACE: Duration = Duration::from_secs(1);
+
+/// Of a name's addresses. More than that share the time so thinly that none gets a fair try.
+const MAX_ADDRESSES: usize = 4;
+
+/// Of what was read and not yet taken; the most that the other side can make us hold beside a line.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// Of mail over IMAP, POP3 and SMTP, by its two encryptions and none, and the customary stand-in for port 25.
+const MAIL_PORTS: [u16; 7] = [110, 143, 465, 587, 993, 995, 2525];
+
+/// Where a [`Connector`] may connect to.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Networks of the operator's own that are open although they are not public.
+    pub private_networks: Vec<Network>,
+    /// The ports of mail hosts.
+    pub ports: Ports,
+    /// Whether [`Security::Plain`] is allowed.
+    pub allow_plaintext: bool,
+    /// The port of [`Connector::connect_https`]: 443, but for tests.
+    pub https_port: u16,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { private_networks: Vec::new(), ports: Ports::default(), allow_plaintext: false, https_port: 443 }
+    }
+}
+
+impl Policy {
+    /// Whether a connection to this address is allowed. What an IPv6 address carries inside must be allowed as well.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        is_public(address)
+            || self.private_networks.iter().any(|network| network.contains(address))
+                && network::embedded_ipv4(address).is_none_or(|inner| self.allows(inner.into()))
+    }
+}
+
+/// Which TCP ports may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// `*`
+    Any,
+    /// These.
+    List(Vec<u16>),
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self::List(MAIL_PORTS.into())
+    }
+}
+
+impl Ports {
+    fn allows(&self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::List(ports) => ports.contains(&port),
+        }
+    }
+}
+
+impl FromStr for Ports {
+    type Err = &'static str;
+
+    /// `*`, or numbers with commas between them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let ports = text.split(',').map(|port| port.trim().parse::<u16>().ok().filter(|port| *port > 0));
+        ports.collect::<Option<Vec<_>>>().map(Self::List).ok_or("must be * or ports with commas between them")
+    }
+}
+
+/// How a connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// From the first byte.
+    Tls,
+    /// By a command of the protocol, before anything else is said. The [`Stream`] comes plain; the protocol calls
+    /// [`Stream::start_tls`].
+    StartTls,
+    /// Not at all.
+    Plain,
+}
+
+/// The bounds of one connection, from resolving to closing.
+#[derive(Debug, Clone, Copy)]
+pub struct Session {
+    /// When everything fails.
+    pub deadline: Instant,
+    /// How many bytes may be read from the network, those of TLS included.
+    pub bytes: u64,
+}
+
+impl Session {
+    /// Bounds that begin now.
+    pub fn new(time: Duration, bytes: u64) -> Self {
+        Self { deadline: Instant::now() + time, bytes }
+    }
+}
+
+/// Opens connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Connector {
+    resolver: Resolver,
+    policy: Arc<Policy>,
+    tls: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// Over a configuration that verifies certificates. rustls knows nothing older than TLS 1.2.
+    pub fn new(resolver: Resolver, policy: Policy, tls: Arc<ClientConfig>) -> Self {
+        Self { resolver, policy: Arc::new(policy), tls }
+    }
+
+    /// Where it may connect to.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Connects to a mail host: a name in its ASCII form, or an IP address.
+    ///
+    /// # Errors
+    /// [`Code::Unreachable`] for what is refused, closed or silent, in the same words, and for the first two after the
+    /// same time. [`Code::Tls`] where the handshake fails, and for [`Security::Plain`] where the policy has none.
+    pub async fn connect(&self, host: &str, port: u16, security: Security, session: Session) -> Result<Stream, Error> {
+        if security == Security::Plain && !self.policy.allow_plaintext {
+            let mut error = Error::new(Code::Tls, "a connection without encryption is not allowed here");
+            error.message = "Signing in without encryption is not allowed. Choose tls or starttls.".into();
+            return Err(error);
+        }
+        self.open(host, port, self.policy.ports.allows(port), session).await?.secured(security).await
+    }
+
+    /// Connects to a web server by TLS, on the one port that these have.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_https(&self, host: &str, session: Session) -> Result<Stream, Error> {
+        self.open(host, self.policy.https_port, true, session).await?.start_tls().await
+    }
+
+    /// Connects, without TLS yet.
+    async fn open(&self, host: &str, port: u16, port_allowed: bool, session: Session) -> Result<Stream, Error> {
+        let started = Instant::now();
+        let limit = session.deadline.min(started + CONNECT_TIMEOUT);
+        let detail = match timeout_at(limit, self.reach(host, port, port_allowed, limit)).await {
+            Ok(Ok(tcp)) => {
+                let tls = TlsConnector::from(self.tls.clone());
+                return Ok(Stream::new(Box::new(tcp), host, tls, session));
+            }
+            Ok(Err(detail)) => detail,
+            Err(_) => "no connection in time".into(),
+        };
+        let paces = started.elapsed().div_duration_f64(FAILURE_PACE).ceil().max(1.0);
+        sleep_until(limit.min(started + FAILURE_PACE.mul_f64(paces))).await;
+        Err(Error::new(Code::Unreachable, format!("{host}:{port}: {detail}")))
+    }
+
+    /// Resolves and connects to the first checked address that answers. What is refused is refused after resolving,
+    /// so that it takes as long as what is not.
+    async fn reach(&self, host: &str, port: u16, port_allowed: bool, limit: Instant) -> Result<TcpStream, String> {
+        let found = self.resolver.addresses(host).await.map_err(|error| error.to_string())?;
+        if !port_allowed {
+            return Err("this port is not allowed".into());
+        }
+        // A name may have other addresses beside public ones, be it by a resolver that translates (DNS64). They are
+        // left out and harm nobody, since the connection goes to an address that was checked.
+        let mut addresses: Vec<IpAddr> = found.iter().copied().filter(|address| self.policy.allows(*address)).collect();
+        addresses.truncate(MAX_ADDRESSES);
+        let mut failure = match found.first() {
+            Some(refused) => format!("{refused} is refused: {}", network::purpose(*refused)),
+            None => "no address".into(),
+        };
+        for (tried, address) in addresses.iter().enumerate() {
+            // The last one may take all the time that is left, the others their share of it.
+            let share = limit.duration_since(Instant::now()) / (addresses.len() - tried) as u32;
+            failure = match timeout(share, TcpStream::connect(SocketAddr::new(*address, port))).await {
+                Ok(Ok(tcp)) => match tcp.set_nodelay(true) {
+                    Ok(()) => return Ok(tcp),
+                    Err(error) => error.to_string(),
+                },
+                Ok(Err(error)) => format!("{address}: {error}"),
+                Err(_) => format!("{address}: silent"),
+            };
+        }
+        Err(failure)
+    }
+}
+
+/// Any connection, encrypted or not.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection that was checked and is bounded. What is read of it goes through one buffer; as [`AsyncRead`] and
+/// [`AsyncWrite`] it keeps the session's deadline and bytes, and leaves the time of an answer to its user.
+pub struct Stream {
+    io: BufReader<Box<dyn Io>>,
+    host: String,
+    tls: TlsConnector,
+    encrypted: bool,
+    /// Whether it may stay without encryption.
+    plain: bool,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("host", &self.host).field("encrypted", &self.encrypted).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(io: Box<dyn Io>, host: &str, tls: TlsConnector, session: Session) -> Self {
+        let bounded = Bounded { io, deadline: Box::pin(sleep_until(session.deadline)), bytes: session.bytes };
+        let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(bounded) as Box<dyn Io>);
+        Self { io, host: host.to_owned(), tls, encrypted: false, plain: false }
+    }
+
+    /// As it is to begin.
+    pub(crate) async fn secured(self, security: Security) -> Result<Self, Error> {
+        match security {
+            Security::Tls => self.start_tls().await,
+            Security::StartTls => Ok(self),
+            Security::Plain => Ok(Self { plain: true, ..self }),
+        }
+    }
+
+    /// Whether what is written can be read by the host alone.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// To be asked before a secret is sent, whatever was said until then.
+    ///
+    /// # Errors
+    /// [`Code::Tls`] where others could read it.
+    pub(crate) fn check_secrecy(&self) -> Result<(), Error> {
+        if self.encrypted || self.plain {
+            return Ok(());
+        }
+        Err(Error::new(Code::Tls, "the connection is not encrypted"))
+    }
+
+    /// Encrypts from here on, verified by the name that was asked for.
+    ///
+    /// # Errors
+    /// [`Code::Tls`] when the handshake fails or something was sent ahead of it: that is not from the host for sure,
+    /// and who believed it would believe whoever sits between (RFC 9051 section 11.1 and CVE-2011-0411).
+    /// [`Code::Unreachable`] when the other side is silent.
+    pub async fn start_tls(self) -> Result<Self, Error> {
+        let Self { io, host, tls, plain, .. } = self;
+        if !io.buffer().is_empty() {
+            return Err(Error::new(Code::Tls, format!("{} bytes ahead of the TLS handshake", io.buffer().len())));
+        }
+        let name = match host.parse::<IpAddr>() {
+            Ok(address) => Ok(ServerName::from(address)),
+            Err(_) => ServerName::try_from(ascii_name(&host).unwrap_or_default()),
+        };
+        let name = name.map_err(|error| Error::new(Code::Tls, format!("{host}: {error}")))?;
+        let encrypted = match timeout(ANSWER_TIMEOUT, tls.connect(name, io.into_inner())).await {
+            Ok(Ok(encrypted)) => encrypted,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(failed(&error)),
+            Ok(Err(error)) => return Err(Error::new(Code::Tls, error.to_string())),
+            Err(_) => return Err(silent()),
+        };
+        let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(encrypted) as Box<dyn Io>);
+        Ok(Self { io, host, tls, encrypted: true, plain })
+    }
+
+    /// Appends a line with its end, CR LF or LF, of at most `max` bytes.
+    ///
+    /// # Errors
+    /// [`Code::Protocol`] when the line is longer or the session has read its bytes, [`Code::Unreachable`] when it
+    /// does not come in time or the connection ends.
+    pub async fn read_line(&mut self, into: &mut Vec<u8>, max: usize) -> Result<(), Error> {
+        answered(async {
+            let mut left = max;
+            loop {
+                let buffered = self.io.fill_buf().await.map_err(|error| failed(&error))?;
+                if buffered.is_empty() {
+                    return Err(Error::new(Code::Unreachable, "the server closed the connection"));
+                }
+                let (length, done) = match buffered.iter().position(|byte| *byte == b'\n') {
+                    Some(end) => (end + 1, true),
+                    None => (buffered.len(), false),
+                };
+                if length > left {
+                    return Err(Error::new(Code::Protocol, format!("a line of more than {max} bytes")));
+                }
+                left -= length;
+                into.extend_from_slice(&buffered[..length]);
+                self.io.consume(length);
+                if done {
+                    return Ok(());
+                }
+            }
+        })
+        .await
+    }
+
+    /// Appends that many bytes. Nothing is reserved ahead: who announces much must also send it.
+    ///
+    /// # Errors
+    /// As [`Self::read_line`].
+    pub async fn read_exact(&mut self, into: &mut Vec<u8>, length: usize) -> Result<(), Error> {
+        let read = async { (&mut self.io).take(length as u64).read_to_end(into).await.map_err(|error| failed(&error)) };
+        match answered(read).await? {
+            read if read == length => Ok(()),
+            _ => Err(Error::new(Code::Unreachable, "the server closed the connection")),
+        }
+    }
+
+    /// Sends all of it.
+    ///
+    /// # Errors
+    /// [`Code::Unreachable`] when the other side does not take it.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        answered(async {
+            self.io.write_all(bytes).await.map_err(|error| failed(&error))?;
+            self.io.flush().await.map_err(|error| failed(&error))
+        })
+        .await
+    }
+}
+
+async fn answered<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(silent()))
+}
+
+fn silent() -> Error {
+    Error::new(Code::Unreachable, "no answer in time")
+}
+
+/// What an error of an open connection says to a user.
+fn failed(error: &io::Error) -> Error {
+    let code = match error.kind() {
+        io::ErrorKind::QuotaExceeded => Code::Protocol,
+        // rustls hands its own errors on by this kind: a broken record, an alert.
+        io::ErrorKind::InvalidData => Code::Tls,
+        _ => Code::Unreachable,
+    };
+    Error::new(code, error.to_string())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The session's bounds, below TLS, so that handshakes keep them as well.
+struct Bounded {
+    io: Box<dyn Io>,
+    deadline: Pin<Box<Sleep>>,
+    bytes: u64,
+}
+
+impl Bounded {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the session's time is up")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let read = (buf.filled().len() - before) as u64;
+        match self.bytes.checked_sub(read) {
+            Some(left) => self.bytes = left,
+            None => {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many bytes in a session")));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! Mail protocols and nothing else: this crate knows no tenant, no database and no Lambda.
+//!
+//! [`connect`] is the only place that opens a connection; whatever speaks a protocol gets a [`connect::Stream`] that
+//! was checked, is bounded in time and bytes, and encrypts where that was asked for.
+
+pub mod connect;
+pub mod discover;
+pub mod dns;
+mod error;
+pub mod imap;
+pub mod login;
+pub mod pop3;
+mod sasl;
+pub mod smtp;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use error::{Code, Error};

@@ -1,0 +1,343 @@
+//! A mail server that says what a test tells it to, certificates for it, and hostile bytes without a network.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+use std::{fmt, io};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::connect::{Io, Security, Session, Stream};
+use crate::error::Error;
+use crate::login::{Login, Protocol, Secret, converse};
+
+/// The name that the certificates of these tests are for, unless they are for another.
+pub const HOST: &str = "mail.example.com";
+
+/// What a server says and expects to hear, in order. After the last step it hangs up.
+#[derive(Debug, Clone, Default)]
+pub struct Script(Vec<Step>);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Say(Vec<u8>),
+    Hear(String),
+    Tls,
+    Trickle(Vec<u8>, Duration),
+    Endless(Vec<u8>),
+    Silence,
+}
+
+impl Script {
+    /// Hangs up at once.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sends these bytes.
+    #[must_use]
+    pub fn say(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.then(Step::Say(bytes.as_ref().into()))
+    }
+
+    /// Waits for a line, and hangs up if it is another one.
+    #[must_use]
+    pub fn hear(self, line: impl Into<String>) -> Self {
+        self.then(Step::Hear(line.into()))
+    }
+
+    /// Encrypts from here on.
+    #[must_use]
+    pub fn tls(self) -> Self {
+        self.then(Step::Tls)
+    }
+
+    /// Sends these bytes one by one, with a pause after each.
+    #[must_use]
+    pub fn trickle(self, bytes: impl AsRef<[u8]>, pause: Duration) -> Self {
+        self.then(Step::Trickle(bytes.as_ref().into(), pause))
+    }
+
+    /// Sends these bytes again and again until the client leaves.
+    #[must_use]
+    pub fn endless(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.then(Step::Endless(bytes.as_ref().into()))
+    }
+
+    /// Says nothing more until the client leaves.
+    #[must_use]
+    pub fn silence(self) -> Self {
+        self.then(Step::Silence)
+    }
+
+    /// And then what another script says.
+    #[must_use]
+    pub fn append(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    fn then(mut self, step: Step) -> Self {
+        self.0.push(step);
+        self
+    }
+
+    /// Plays it to one client. Every line that was heard is in the answer, the last one may be another than expected.
+    async fn play(self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, tls: TlsAcceptor) -> Vec<String> {
+        let mut io: BufReader<Box<dyn Io>> = BufReader::new(Box::new(io));
+        let mut heard = Vec::new();
+        for step in self.0 {
+            // Whatever fails here fails because the client is gone, and the test sees what it has made of it.
+            let done = match step {
+                Step::Say(bytes) => io.write_all(&bytes).await.is_ok(),
+                Step::Trickle(bytes, pause) => trickle(&mut io, &bytes, pause).await.is_ok(),
+                Step::Endless(bytes) => loop {
+                    if io.write_all(&bytes).await.is_err() {
+                        break false;
+                    }
+                },
+                Step::Silence => {
+                    let _ = tokio::io::copy(&mut io, &mut tokio::io::sink()).await;
+                    false
+                }
+                Step::Hear(expected) => {
+                    let mut line = String::new();
+                    let _ = io.read_line(&mut line).await;
+                    heard.push(line.trim_end_matches(['\r', '\n']).to_owned());
+                    line == format!("{expected}\r\n")
+                }
+                Step::Tls => match tls.accept(io.into_inner()).await {
+                    Ok(encrypted) => {
+                        io = BufReader::new(Box::new(encrypted));
+                        true
+                    }
+                    Err(_) => return heard,
+                },
+            };
+            if !done || io.flush().await.is_err() {
+                break;
+            }
+        }
+        let _ = io.shutdown().await;
+        heard
+    }
+}
+
+async fn trickle(io: &mut (impl AsyncWrite + Unpin), bytes: &[u8], pause: Duration) -> io::Result<()> {
+    for byte in bytes {
+        io.write_all(&[*byte]).await?;
+        io.flush().await?;
+        sleep(pause).await;
+    }
+    Ok(())
+}
+
+/// Plays a script to everybody who connects to a port of loopback; ends when it is dropped.
+#[derive(Debug)]
+pub struct ScriptedServer {
+    address: SocketAddr,
+    log: Arc<Mutex<Log>>,
+    _task: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    connections: usize,
+    heard: Vec<String>,
+}
+
+impl ScriptedServer {
+    /// On a free port.
+    ///
+    /// # Panics
+    /// There is none.
+    pub async fn start(script: Script, tls: Arc<ServerConfig>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let log = Arc::default();
+        let mut task = JoinSet::new();
+        task.spawn(serve(listener, script, TlsAcceptor::from(tls), Arc::clone(&log)));
+        Self { address, log, _task: task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The lines of the clients that are gone.
+    pub fn heard(&self) -> Vec<String> {
+        self.log.lock().expect("no holder panics").heard.clone()
+    }
+
+    /// How many clients came.
+    pub fn connections(&self) -> usize {
+        self.log.lock().expect("no holder panics").connections
+    }
+}
+
+async fn serve(listener: TcpListener, script: Script, tls: TlsAcceptor, log: Arc<Mutex<Log>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        log.lock().expect("no holder panics").connections += 1;
+        let (script, tls, log) = (script.clone(), tls.clone(), log.clone());
+        connections.spawn(async move {
+            let lines = script.play(stream, tls).await;
+            log.lock().expect("no holder panics").heard.extend(lines);
+        });
+    }
+}
+
+/// Who signs the certificates of a test's servers.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Authority {
+    /// One of its own: nobody knows it who was not told.
+    ///
+    /// # Panics
+    /// There are no random numbers.
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).expect("a root");
+        let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self { pem: certificate.pem(), issuer: Issuer::new(parameters, key), client: Arc::new(client) }
+    }
+
+    /// Its own certificate, for `SSL_CERT_FILE`.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Trusts this authority and no other.
+    pub fn client(&self) -> Arc<ClientConfig> {
+        self.client.clone()
+    }
+
+    /// A server that is called `name` (or has this IP address).
+    ///
+    /// # Panics
+    /// `name` is none.
+    pub fn server(&self, name: &str) -> Arc<ServerConfig> {
+        self.server_until(name, 4000)
+    }
+
+    /// The same with a certificate that has expired.
+    ///
+    /// # Panics
+    /// `name` is none.
+    pub fn expired_server(&self, name: &str) -> Arc<ServerConfig> {
+        self.server_until(name, 2001)
+    }
+
+    fn server_until(&self, name: &str, year: i32) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().expect("a key");
+        let mut parameters = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        parameters.not_before = date_time_ymd(2000, 1, 1);
+        parameters.not_after = date_time_ymd(year, 1, 1);
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key);
+        Arc::new(config.expect("a certificate and its key"))
+    }
+}
+
+/// Signs in and out where the server plays a script in memory. With the outcome comes what the server heard.
+///
+/// # Errors
+/// What [`crate::login::try_login`] makes of it.
+///
+/// # Panics
+/// The server does.
+pub async fn sign_in_to_script(
+    (protocol, security): (Protocol, Security),
+    login: &Login,
+    script: Script,
+    (client, server): (Arc<ClientConfig>, Arc<ServerConfig>),
+    session: Session,
+) -> (Result<(), Error>, Vec<String>) {
+    let (here, there) = duplex(4096);
+    let server = tokio::spawn(script.play(there, TlsAcceptor::from(server)));
+    let outcome = sign_in(here, (protocol, security), login, client, session).await;
+    (outcome, server.await.expect("a script does not panic"))
+}
+
+/// Signs in and out where the server says just these bytes, whatever it is told, and hangs up: by password and by
+/// token, plain and by STARTTLS. For property tests and fuzzing.
+///
+/// # Panics
+/// An outcome is not short, clean, and without the secret.
+pub fn sign_in_to_bytes(protocol: Protocol, bytes: &[u8]) {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without threads")
+    });
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+    let secrets = [Secret::Password("hunter22".to_owned().into()), Secret::AccessToken("ya29.token".to_owned().into())];
+    for secret in secrets {
+        let login = Login::new("alice", secret).expect("no control characters");
+        for security in [Security::Plain, Security::StartTls] {
+            let server = tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink());
+            let outcome = RUNTIME.block_on(async {
+                let session = Session::new(Duration::from_secs(60), 1024 * 1024);
+                sign_in(server, (protocol, security), &login, AUTHORITY.client(), session).await
+            });
+            match outcome {
+                Ok(()) => assert_eq!(security, Security::Plain, "nobody has shown a certificate"),
+                Err(error) => {
+                    for words in [&error.message, &error.detail] {
+                        assert!(words.chars().count() <= 200 && !words.chars().any(char::is_control), "{error:?}");
+                        assert!(!words.to_lowercase().contains(login.secret().reveal()), "{error:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What [`crate::login::try_login`] does, over anything and without the guard, as if it were [`HOST`].
+async fn sign_in(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    (protocol, security): (Protocol, Security),
+    login: &Login,
+    tls: Arc<ClientConfig>,
+    session: Session,
+) -> Result<(), Error> {
+    let stream = Stream::new(Box::new(io), HOST, TlsConnector::from(tls), session).secured(security).await?;
+    converse(stream, protocol, security, login).await
+}

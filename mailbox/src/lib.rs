@@ -1,0 +1,301 @@
+//! What mail functions share: where `shared`, which knows accounts and tenants, meets `mail`, which knows servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use mail::connect::{Connector, Network, Policy, Ports, Security, Session};
+use mail::dns::Resolver;
+use mail::login::{Login, Protocol, Secret, Server, try_login};
+use serde::Serialize;
+use shared::account::state::Event;
+use shared::account::{Account, AccountChange, NewAccount};
+use shared::config::Outbound;
+use shared::credential::Password;
+use zeroize::Zeroizing;
+
+/// How long a try may take. Callers are promised an answer within 10 s, start of the function included.
+const TRY_TIME: Duration = Duration::from_millis(8500);
+/// What a server may send during a try, which is greetings, capabilities and two answers: a thousandth of it.
+const TRY_BYTES: u64 = 1024 * 1024;
+
+/// Asks the name servers of the configuration, or the system's.
+///
+/// # Errors
+/// `MAIL_NAME_SERVERS` is not usable.
+pub fn resolver(outbound: &Outbound) -> anyhow::Result<Resolver> {
+    let servers = items(&outbound.name_servers).map(str::parse).collect::<Result<Vec<_>, _>>();
+    Ok(Resolver::new(&servers.context("bad configuration: MAIL_NAME_SERVERS must be addresses with ports")?))
+}
+
+/// The one way to mail hosts, as the configuration allows it.
+///
+/// # Errors
+/// A variable is not usable, or there are no root certificates.
+pub fn connector(outbound: &Outbound) -> anyhow::Result<Connector> {
+    let networks = items(&outbound.private_networks).map(str::parse).collect::<Result<Vec<Network>, _>>();
+    let ports = match outbound.ports.as_str() {
+        "" => Ok(Ports::default()),
+        ports => ports.parse(),
+    };
+    let policy = Policy {
+        private_networks: networks.map_err(|rule| anyhow!("bad configuration: MAIL_PRIVATE_NETWORKS {rule}"))?,
+        ports: ports.map_err(|rule| anyhow!("bad configuration: MAIL_PORTS {rule}"))?,
+        allow_plaintext: outbound.allow_plaintext,
+        ..Policy::default()
+    };
+    let tls = shared::tls::client_config()?;
+    Ok(Connector::new(resolver(outbound)?, policy, Arc::new(tls)))
+}
+
+/// What stands between commas.
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// What it takes to sign in to an account's servers.
+#[derive(Debug)]
+pub struct Settings {
+    incoming: Server,
+    username: String,
+    password: Password,
+    smtp: Option<Smtp>,
+}
+
+/// The outgoing server; what is not set is that of the mailbox.
+#[derive(Debug)]
+struct Smtp {
+    server: Server,
+    username: String,
+    password: Password,
+}
+
+/// The fields that settings are made of, wherever they come from.
+struct Fields {
+    protocol: Protocol,
+    hostname: String,
+    port: u16,
+    encryption: Security,
+    username: String,
+    password: Password,
+    smtp_hostname: Option<String>,
+    smtp_port: Option<u16>,
+    smtp_encryption: Option<Security>,
+    smtp_username: Option<String>,
+    smtp_password: Option<Password>,
+}
+
+fn protocol(name: &str) -> Protocol {
+    if name == "pop3" { Protocol::Pop3 } else { Protocol::Imap }
+}
+
+fn security(name: &str) -> Security {
+    match name {
+        "none" => Security::Plain,
+        "starttls" => Security::StartTls,
+        _ => Security::Tls,
+    }
+}
+
+/// Ports were checked when they came in, also by the database: one that does not fit is one that nobody answers on.
+fn port(number: i32) -> u16 {
+    u16::try_from(number).unwrap_or_default()
+}
+
+/// RFC 8314 (submission), and RFC 5321 for what has no encryption.
+fn smtp_port(encryption: Security) -> u16 {
+    match encryption {
+        Security::Tls => 465,
+        Security::StartTls => 587,
+        Security::Plain => 25,
+    }
+}
+
+impl From<Fields> for Settings {
+    fn from(fields: Fields) -> Self {
+        let Fields { protocol, hostname, port, encryption, username, password, .. } = fields;
+        let smtp = fields.smtp_hostname.map(|host| {
+            let security = fields.smtp_encryption.unwrap_or(Security::Tls);
+            let port = fields.smtp_port.unwrap_or_else(|| smtp_port(security));
+            Smtp {
+                server: Server { protocol: Protocol::Smtp, host, port, security },
+                username: fields.smtp_username.unwrap_or_else(|| username.clone()),
+                password: fields.smtp_password.unwrap_or_else(|| password.clone()),
+            }
+        });
+        Self { incoming: Server { protocol, host: hostname, port, security: encryption }, username, password, smtp }
+    }
+}
+
+impl Settings {
+    /// Those of a create's body.
+    pub fn new(new: NewAccount) -> Self {
+        Self::from(Fields {
+            protocol: protocol(new.protocol.0),
+            hostname: new.hostname.ascii().into_owned(),
+            port: port(new.port.0),
+            encryption: security(new.encryption.0),
+            username: new.username.0,
+            password: new.password,
+            smtp_hostname: new.smtp_hostname.map(|host| host.ascii().into_owned()),
+            smtp_port: new.smtp_port.map(|number| port(number.0)),
+            smtp_encryption: new.smtp_encryption.map(|name| security(name.0)),
+            smtp_username: new.smtp_username.map(|name| name.0),
+            smtp_password: new.smtp_password,
+        })
+    }
+
+    /// Those of a stored account, with what a change names in its place; `None` where there is no password.
+    pub fn stored(
+        account: &Account,
+        password: Option<Password>,
+        smtp_password: Option<Password>,
+        change: AccountChange,
+    ) -> Option<Self> {
+        let ascii = |host: &str| shared::account::Hostname(host.to_owned()).ascii().into_owned();
+        let changed = change.smtp_hostname.map(|host| host.map(|host| host.ascii().into_owned()));
+        Some(Self::from(Fields {
+            protocol: protocol(change.protocol.map_or(account.protocol.as_str(), |name| name.0)),
+            hostname: change.hostname.map_or_else(|| ascii(&account.hostname), |host| host.ascii().into_owned()),
+            port: port(change.port.map_or(account.port, |number| number.0)),
+            encryption: security(change.encryption.map_or(account.encryption.as_str(), |name| name.0)),
+            username: change.username.map_or_else(|| account.username.clone(), |name| name.0),
+            password: change.password.or(password)?,
+            smtp_hostname: changed.unwrap_or_else(|| account.smtp_hostname.as_deref().map(ascii)),
+            smtp_port: match change.smtp_port {
+                Some(number) => number.map(|number| port(number.0)),
+                None => account.smtp_port.map(port),
+            },
+            smtp_encryption: match change.smtp_encryption {
+                Some(name) => name.map(|name| security(name.0)),
+                None => account.smtp_encryption.as_deref().map(security),
+            },
+            smtp_username: match change.smtp_username {
+                Some(name) => name.map(|name| name.0),
+                None => account.smtp_username.clone(),
+            },
+            smtp_password: change.smtp_password.unwrap_or(smtp_password),
+        }))
+    }
+
+    /// Signs in to both servers, side by side, and out again.
+    pub async fn try_all(&self, connector: &Connector) -> Outcome {
+        let session = Session::new(TRY_TIME, TRY_BYTES);
+        let try_one = async |server: &Server, username: &str, password: &Password| {
+            let secret = Secret::Password(Zeroizing::new(password.reveal().to_owned()));
+            let outcome = match Login::new(username, secret) {
+                Ok(login) => try_login(connector, server, &login, session).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &outcome {
+                let service = server.protocol.as_str();
+                tracing::info!(service, code = error.code.as_str(), detail = error.detail, "sign_in_failed");
+            }
+            Tried::new(server.protocol, outcome)
+        };
+        let smtp = async {
+            match &self.smtp {
+                Some(smtp) => Some(try_one(&smtp.server, &smtp.username, &smtp.password).await),
+                None => None,
+            }
+        };
+        let (incoming, smtp) = tokio::join!(try_one(&self.incoming, &self.username, &self.password), smtp);
+        Outcome { success: incoming.success && smtp.as_ref().is_none_or(|smtp| smtp.success), incoming, smtp }
+    }
+}
+
+/// What came of a try.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = TestResult))]
+pub struct Outcome {
+    /// Whether every login was accepted.
+    pub success: bool,
+    /// The server that mail is read from.
+    pub incoming: Tried,
+    /// The server that sends; none where the account has none.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub smtp: Option<Tried>,
+}
+
+/// What came of a try at one server.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = TestedServer))]
+pub struct Tried {
+    /// `imap`, `pop3` or `smtp`.
+    pub service: &'static str,
+    /// Whether the login was accepted.
+    pub success: bool,
+    /// What went wrong, as in `lastError`; none on success.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub code: Option<&'static str>,
+    /// For a person.
+    pub message: String,
+}
+
+impl Tried {
+    fn new(protocol: Protocol, outcome: Result<(), mail::Error>) -> Self {
+        let service = protocol.as_str();
+        match outcome {
+            Ok(()) => Self { service, success: true, code: None, message: "Signed in.".into() },
+            Err(error) => Self { service, success: false, code: Some(error.code.as_str()), message: error.message },
+        }
+    }
+}
+
+impl Outcome {
+    /// Of an account that has no password to try with.
+    pub fn without_password(account: &Account) -> Self {
+        let incoming = Tried {
+            service: protocol(&account.protocol).as_str(),
+            success: false,
+            code: Some(mail::Code::Authentication.as_str()),
+            message: "There is no password for this account that could be used. Set it again.".into(),
+        };
+        Self { success: false, incoming, smtp: None }
+    }
+
+    /// What that is for the account's state, and which of the two tries says so.
+    pub fn event(&self) -> (Event, Option<&Tried>) {
+        let tried = || [Some(&self.incoming), self.smtp.as_ref()].into_iter().flatten();
+        let refusals = [mail::Code::Authentication, mail::Code::ConsentRevoked].map(mail::Code::as_str);
+        let refused = tried().find(|tried| tried.code.is_some_and(|code| refusals.contains(&code)));
+        match (refused, tried().find(|tried| !tried.success)) {
+            (Some(refused), _) => (Event::Refused, Some(refused)),
+            (None, Some(failed)) => (Event::Failed, Some(failed)),
+            (None, None) => (Event::SignedIn, None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(incoming: Option<mail::Code>, smtp: Option<Option<mail::Code>>) -> Outcome {
+        let tried = |protocol, code: Option<mail::Code>| {
+            Tried::new(protocol, code.map_or(Ok(()), |code| Err(mail::Error::new(code, "detail"))))
+        };
+        let incoming = tried(Protocol::Imap, incoming);
+        let smtp = smtp.map(|code| tried(Protocol::Smtp, code));
+        Outcome { success: incoming.success && smtp.as_ref().is_none_or(|smtp| smtp.success), incoming, smtp }
+    }
+
+    #[test]
+    fn a_refusal_weighs_more_than_a_failure_wherever_it_comes_from() {
+        use mail::Code::*;
+        let event = |incoming, smtp| {
+            let outcome = outcome(incoming, smtp);
+            let (event, tried) = outcome.event();
+            (event, tried.map(|tried| tried.service))
+        };
+        assert_eq!(event(None, None), (Event::SignedIn, None));
+        assert_eq!(event(None, Some(None)), (Event::SignedIn, None));
+        assert_eq!(event(Some(Unreachable), None), (Event::Failed, Some("imap")));
+        assert_eq!(event(None, Some(Some(Tls))), (Event::Failed, Some("smtp")));
+        assert_eq!(event(Some(Unreachable), Some(Some(Authentication))), (Event::Refused, Some("smtp")));
+        assert_eq!(event(Some(ConsentRevoked), Some(Some(Tls))), (Event::Refused, Some("imap")));
+        assert_eq!(event(Some(Unavailable), Some(Some(Protocol))), (Event::Failed, Some("imap")));
+    }
+}

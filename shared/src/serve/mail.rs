@@ -1,0 +1,144 @@
+//! Start-up of the functions that have to do with mail hosts: those that seal, those that reach mail hosts, and those that
+//! open what is sealed. What they have is what they need, and no more.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
+use serde_json::Value;
+
+use super::{Gate, respond, run, serve};
+use crate::MAX_IDLE;
+use crate::call::{Call, MailCall, NetworkCall, Reply};
+use crate::config::{Config, Outbound, sealing_public_key};
+use crate::db::Db;
+use crate::error::Error;
+use crate::keyring::Keyring;
+use crate::log;
+use crate::redis_link::RedisLink;
+use crate::sealing::{PrivateKeys, PublicKey};
+use crate::secrets::{SecretStore, Secrets};
+
+/// Serves an endpoint of identified callers that is sent passwords: it can seal them, and open none.
+///
+/// # Errors
+/// As [`serve()`]; `SEALING_PUBLIC_KEY` is missing.
+pub async fn serve_sealing<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(Call, Arc<PublicKey>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let key = Arc::new(sealing_public_key()?);
+    // The library's random generator takes its time at the first use, which is not to be a request's.
+    key.warm_up()?;
+    serve(move |call| handler(call, key.clone())).await
+}
+
+/// Serves an endpoint of identified callers that reaches mail hosts, and neither PostgreSQL nor a key.
+///
+/// # Errors
+/// The configuration is bad, or the secret cannot be read.
+pub async fn serve_network<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(NetworkCall<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let (config, _, secrets) = begin().await?;
+    let network = prepare(&Outbound::from_env()?)?;
+    let redis = RedisLink::new(&secrets.redis_url)?;
+    redis.warm_up().await;
+    let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
+    run(config.public, move |front, event| {
+        let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
+        async move {
+            let handling = |identity, request| handler(NetworkCall { identity, request, network: network.clone() });
+            respond(&front, &gate, None, handling, event).await
+        }
+    })
+    .await
+}
+
+/// Serves an endpoint of identified callers that signs in to their accounts.
+///
+/// # Errors
+/// As [`serve()`]; there are no private keys.
+pub async fn serve_mail<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(MailCall<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let (config, store, secrets) = begin().await?;
+    let network = prepare(&Outbound::from_env()?)?;
+    let keyring = Keyring::new(store.clone()).await?;
+    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
+    let redis = RedisLink::new(&secrets.redis_url)?;
+    let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
+    connected?;
+    let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
+    run(config.public, move |front, event| {
+        let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
+        let (db, keyring) = (db.for_request(), keyring.clone());
+        async move {
+            let call = |identity, request| MailCall {
+                identity,
+                request,
+                db: db.clone(),
+                keyring: keyring.clone(),
+                network: network.clone(),
+            };
+            let handling = |identity, request| handler(call(identity, request));
+            respond(&front, &gate, Some(db.clone()), handling, event).await
+        }
+    })
+    .await
+}
+
+/// An order to a function that nobody reaches over HTTP.
+pub struct MailCommand {
+    /// The way to all rows that the order is about, as the role that may read sealed secrets.
+    pub db: Db,
+    /// What opens them.
+    pub keys: Arc<PrivateKeys>,
+    /// What seals them.
+    pub current: PublicKey,
+}
+
+/// Serves orders that are given by hand, whatever their event holds: each reads the secrets and keys anew.
+///
+/// # Errors
+/// The configuration is bad.
+pub async fn serve_command<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(MailCommand) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = anyhow::Result<Value>> + Send,
+{
+    let config = Config::from_env()?;
+    log::start(config.public.log_level);
+    let obey = move |_: LambdaEvent<Value>| {
+        let (source, handler) = (config.secrets.clone(), handler.clone());
+        async move {
+            let store = Arc::new(SecretStore::new(source));
+            let keys = Keyring::new(store.clone()).await?.keys().await?;
+            let current = sealing_public_key()?;
+            let db = Db::new(store, 1, MAX_IDLE).await?;
+            handler(MailCommand { db, keys, current }).await
+        }
+    };
+    let service = service_fn(move |event| {
+        let outcome = obey(event);
+        async move { outcome.await.map_err(|error| RuntimeError::from(format!("{error:#}"))) }
+    });
+    Box::pin(lambda_runtime::run(service)).await.map_err(|error| anyhow!(error))
+}
+
+/// Reads the configuration and the secrets.
+async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
+    let config = Config::from_env()?;
+    log::start(config.public.log_level);
+    let store = Arc::new(SecretStore::new(config.secrets.clone()));
+    let secrets = store.get().await?;
+    Ok((config, store, secrets))
+}

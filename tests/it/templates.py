@@ -1,0 +1,38 @@
+"""The templates as CloudFormation gets them, and what its handlers call: JSON for templates.rs.
+
+Runs in the SAM CLI's environment, which has the transform, and with the linter CloudFormation's own schemas.
+"""
+
+import json
+import os
+import sys
+
+import boto3
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+REGION = "us-east-1"
+
+
+def expand(path):
+    with open(path) as file:
+        template = json.loads(json.dumps(yaml_parse(file.read())))
+    if template.get("Transform") != "AWS::Serverless-2016-10-31":
+        return template
+    # As after an upload.
+    template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
+    translator = Translator({}, Parser(), boto_session=boto3.session.Session(region_name=REGION))
+    return translator.translate(template, {"Stage": "prod"})
+
+
+def permissions(kind):
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region=REGION, resource_type=kind).schema
+    return sorted({action for handler in schema.get("handlers", {}).values() for action in handler.get("permissions", [])})
+
+
+os.environ["AWS_DEFAULT_REGION"] = REGION
+stacks = {os.path.basename(path): expand(path) for path in sys.argv[1:]}
+kinds = {resource["Type"] for stack in stacks.values() for resource in stack["Resources"].values()}
+json.dump({"stacks": stacks, "permissions": {kind: permissions(kind) for kind in sorted(kinds)}}, sys.stdout)

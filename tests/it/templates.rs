@@ -1,0 +1,499 @@
+//! What can be known of the stacks without an account: the templates after the transform, whether every reference leads
+//! somewhere and in no circle, whether there is room, and whether each role may do what is asked of it and no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use local::tools::{SAM, python_tool};
+use local::workspace_root;
+use serde_json::Value;
+
+use crate::tidy::{read, sources, statements};
+
+const FUNCTIONS: &str = "template.yaml";
+const DATA: &str = "data.yaml";
+const BOOTSTRAP: &str = "bootstrap.yaml";
+const TEMPLATES: [&str; 4] = [FUNCTIONS, DATA, "rotation.yaml", BOOTSTRAP];
+
+/// CloudFormation takes 500 resources in a stack. The rest is room for a release that needs more before it needs less.
+const MOST_RESOURCES: usize = 450;
+/// How many functions the stack is meant to carry.
+const MOST_FUNCTIONS: usize = 45;
+/// CloudWatch's hard limit for one alarm.
+const MOST_METRICS_OF_AN_ALARM: usize = 10;
+/// IAM's limit for a managed policy, in characters without white space.
+const MOST_OF_A_POLICY: usize = 6144;
+
+/// What `templates.py` says: `stacks` by file, `permissions` of the handlers by resource type.
+static EXPANDED: LazyLock<Value> = LazyLock::new(|| {
+    let mut command = Command::new(python_tool("python3", SAM).unwrap());
+    command.current_dir(workspace_root()).arg("tests/it/templates.py").args(TEMPLATES);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+});
+
+fn stack(file: &str) -> &'static Value {
+    &EXPANDED["stacks"][file]
+}
+
+fn resources(file: &str) -> impl Iterator<Item = (&'static String, &'static Value)> {
+    stack(file)["Resources"].as_object().unwrap().iter()
+}
+
+fn names(file: &str, section: &str) -> BTreeSet<String> {
+    stack(file)[section].as_object().into_iter().flat_map(|section| section.keys().cloned()).collect()
+}
+
+/// The texts in a value that is one text or a list of them.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(values) => values.iter().filter_map(Value::as_str).collect(),
+        value => value.as_str().into_iter().collect(),
+    }
+}
+
+/// Every object with one member, which is what an intrinsic function is: its name and argument.
+fn intrinsics<'a>(value: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
+    match value {
+        Value::Object(map) => {
+            if let (1, Some((name, argument))) = (map.len(), map.iter().next()) {
+                found.push((name, argument));
+            }
+            map.values().for_each(|value| intrinsics(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| intrinsics(value, found)),
+        _ => {}
+    }
+}
+
+fn intrinsics_of(value: &Value) -> Vec<(&str, &Value)> {
+    let mut found = Vec::new();
+    intrinsics(value, &mut found);
+    found
+}
+
+/// The names of resources and parameters that a value refers to, by `Ref`, `Fn::GetAtt` or `Fn::Sub`.
+fn references(value: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (function, argument) in intrinsics_of(value) {
+        match (function, argument) {
+            ("Ref", Value::String(name)) => _ = names.insert(name.clone()),
+            ("Fn::GetAtt", argument) => {
+                let name = argument.as_str().or_else(|| argument[0].as_str()).unwrap();
+                names.insert(name.split('.').next().unwrap().to_owned());
+            }
+            ("Fn::Sub", argument) => {
+                let text = argument.as_str().or_else(|| argument[0].as_str()).unwrap();
+                let own = argument[1].as_object();
+                for name in text.split("${").skip(1).filter_map(|rest| rest.split('}').next()) {
+                    let name = name.split('.').next().unwrap();
+                    if !name.starts_with('!') && !own.is_some_and(|own| own.contains_key(name)) {
+                        names.insert(name.to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.starts_with("AWS::"));
+    names
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    for file in TEMPLATES {
+        let (resources, parameters) = (names(file, "Resources"), names(file, "Parameters"));
+        let (conditions, mappings) = (names(file, "Conditions"), names(file, "Mappings"));
+        let refers = references(stack(file));
+        assert!(refers.len() > 4, "{file}: {refers:?}");
+        for name in refers {
+            assert!(resources.contains(&name) || parameters.contains(&name), "{file}: there is no {name}");
+        }
+        for (function, argument) in intrinsics_of(stack(file)) {
+            match (function, argument) {
+                ("Fn::If", Value::Array(list)) => {
+                    assert!(conditions.contains(list[0].as_str().unwrap()), "{file}: {argument}");
+                }
+                ("Condition", Value::String(name)) => assert!(conditions.contains(name), "{file}: {name}"),
+                ("Fn::FindInMap", Value::Array(list)) => {
+                    assert!(mappings.contains(list[0].as_str().unwrap()), "{file}: {argument}");
+                }
+                _ => {}
+            }
+        }
+        for (id, resource) in self::resources(file) {
+            for name in texts(&resource["DependsOn"]) {
+                assert!(resources.contains(name), "{file}: {id} depends on {name}");
+            }
+            for name in texts(&resource["Condition"]) {
+                assert!(conditions.contains(name), "{file}: {id} has the condition {name}");
+            }
+        }
+        for parameter in parameters {
+            assert!(references(stack(file)).contains(&parameter), "{file}: nobody uses the parameter {parameter}");
+        }
+    }
+}
+
+#[test]
+fn nothing_waits_for_itself() {
+    for file in TEMPLATES {
+        let all = names(file, "Resources");
+        let mut waits: BTreeMap<&String, BTreeSet<String>> = resources(file)
+            .map(|(id, resource)| {
+                let mut on = references(resource);
+                on.extend(texts(&resource["DependsOn"]).into_iter().map(str::to_owned));
+                on.retain(|name| all.contains(name));
+                (id, on)
+            })
+            .collect();
+        // What waits for nobody that is left can be made.
+        while let Some(id) = waits.iter().find(|(_, on)| on.is_empty()).map(|(id, _)| *id) {
+            waits.remove(id);
+            waits.values_mut().for_each(|on| _ = on.remove(id));
+        }
+        assert!(waits.is_empty(), "{file}: {waits:?}");
+    }
+}
+
+/// The name of an import or export after the name of the data's stack.
+fn suffix(name: &Value, stack: &str) -> String {
+    let text = name["Fn::Sub"].as_str().unwrap_or_else(|| panic!("{name}"));
+    text.strip_prefix(stack).unwrap_or_else(|| panic!("{text} does not begin with {stack}")).to_owned()
+}
+
+fn imports(value: &Value) -> BTreeSet<String> {
+    let found = intrinsics_of(value).into_iter().filter(|(function, _)| *function == "Fn::ImportValue");
+    found.map(|(_, name)| suffix(name, "${DataStack}-")).collect()
+}
+
+#[test]
+fn every_import_is_exported() {
+    let outputs = stack(DATA)["Outputs"].as_object().unwrap().values().filter(|output| !output["Export"].is_null());
+    let exports: BTreeSet<_> = outputs.map(|output| suffix(&output["Export"]["Name"], "${AWS::StackName}-")).collect();
+    let imports = imports(stack(FUNCTIONS));
+    assert!(imports.len() > 10, "{imports:?}");
+    assert_eq!(imports.difference(&exports).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn every_output_that_the_runbook_asks_for_exists() {
+    let outputs: Vec<_> = [FUNCTIONS, DATA].into_iter().flat_map(|file| names(file, "Outputs")).collect();
+    let distinct: BTreeSet<_> = outputs.iter().cloned().collect();
+    assert_eq!(distinct.len(), outputs.len(), "the runbook asks both stacks by name: {outputs:?}");
+    let page = read("docs/OPERATIONS.md");
+    let asked = page.split("output ").skip(1).filter(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()));
+    let asked: BTreeSet<_> =
+        asked.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next()).map(str::to_owned).collect();
+    assert!(asked.len() >= 10, "{asked:?}");
+    assert_eq!(asked.difference(&distinct).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// The functions of the template, by logical id.
+fn functions() -> impl Iterator<Item = (&'static String, &'static Value)> {
+    // The transform keeps the name of a function and forgets which binary it runs.
+    resources(FUNCTIONS).filter(|(_, resource)| resource["Type"] == "AWS::Lambda::Function")
+}
+
+#[test]
+fn there_is_room_for_45_functions() {
+    for file in TEMPLATES {
+        assert!(names(file, "Resources").len() <= MOST_RESOURCES, "{file}");
+    }
+    // An API's function, whole: itself, version, alias, permission, deployment group, role, log group.
+    let one = "GetAccount";
+    let each = resources(FUNCTIONS).filter(|(id, _)| id.starts_with(one)).count();
+    assert_eq!(each, 7);
+    let now = names(FUNCTIONS, "Resources").len();
+    let then = now + (MOST_FUNCTIONS - functions().count()) * each;
+    assert!(then <= MOST_RESOURCES, "{now} now, {then} with {MOST_FUNCTIONS} functions");
+    // Without an upload's addresses and before CloudFormation's own additions; its limit is 1 MB.
+    assert!(stack(FUNCTIONS).to_string().len() * MOST_FUNCTIONS / functions().count() < 900_000);
+}
+
+#[test]
+fn no_alarm_lists_the_functions() {
+    for (id, resource) in TEMPLATES.into_iter().flat_map(resources) {
+        if resource["Type"] == "AWS::CloudWatch::Alarm" {
+            let metrics = resource["Properties"]["Metrics"].as_array().map_or(1, Vec::len);
+            assert!(metrics <= MOST_METRICS_OF_AN_ALARM, "{id}");
+            let listed = functions().filter(|(function, _)| references(resource).contains(*function)).count();
+            assert_eq!(listed, 0, "{id}");
+        }
+    }
+}
+
+/// Services that the handlers call only for what no template here has: secrets of other databases, file systems, logs
+/// that go to Firehose, endpoints of VPC Lattice and of other regions.
+const UNUSED_SERVICES: [&str; 8] = [
+    "docdb-elastic",
+    "redshift",
+    "redshift-serverless",
+    "elasticfilesystem",
+    "s3files",
+    "firehose",
+    "vpc-lattice",
+    "vpce",
+];
+
+/// Actions that the schemas list and no deployment here needs: policies of users and groups, boundaries, features of
+/// functions that ours do not have, and two names that are none.
+const UNUSED_ACTIONS: [&str; 12] = [
+    "iam:AttachGroupPolicy",
+    "iam:AttachUserPolicy",
+    "iam:DetachGroupPolicy",
+    "iam:DetachUserPolicy",
+    "iam:PutRolePermissionsBoundary",
+    "iam:DeleteRolePermissionsBoundary",
+    "lambda:AssociateRuntimeAlias",
+    "lambda:GetCodeSigningConfig",
+    "lambda:GetLayerVersion",
+    "lambda:PassCapacityProvider",
+    "s3:REST.PUT.OBJECT",
+    "s3:getObject",
+];
+
+/// Actions that CloudFormation needs and no schema lists.
+const UNLISTED_ACTIONS: [(&str, &str); 9] = [
+    ("route53:AssociateVPCWithHostedZone", "the private name of an interface endpoint"),
+    ("logs:GetLogDelivery", "the access log of an HTTP API"),
+    ("logs:UpdateLogDelivery", "the access log of an HTTP API"),
+    ("logs:DeleteLogDelivery", "the access log of an HTTP API"),
+    ("logs:ListLogDeliveries", "the access log of an HTTP API"),
+    ("cloudformation:CreateChangeSet", "the transform of a nested stack"),
+    ("serverlessrepo:CreateCloudFormationTemplate", "the hosted rotation's own template"),
+    ("serverlessrepo:GetApplication", "the hosted rotation's own template"),
+    ("serverlessrepo:GetCloudFormationTemplate", "the hosted rotation's own template"),
+];
+
+/// The actions that the statements in a value allow.
+fn allowed(value: &Value) -> BTreeSet<String> {
+    let allow = statements(value).into_iter().filter(|statement| statement["Effect"] == "Allow");
+    allow.flat_map(|statement| texts(&statement["Action"])).map(str::to_owned).collect()
+}
+
+#[test]
+fn cloudformation_may_do_what_the_handlers_do_and_nothing_else() {
+    let deployed = [FUNCTIONS, DATA, "rotation.yaml"];
+    let kinds: BTreeSet<_> = deployed.into_iter().flat_map(resources).filter_map(|(_, r)| r["Type"].as_str()).collect();
+    let needed: BTreeSet<String> = kinds
+        .into_iter()
+        .flat_map(|kind| texts(&EXPANDED["permissions"][kind]))
+        .filter(|action| !UNUSED_SERVICES.contains(&action.split(':').next().unwrap()))
+        .filter(|action| !UNUSED_ACTIONS.contains(action))
+        .chain(UNLISTED_ACTIONS.map(|(action, _)| action))
+        .map(str::to_owned)
+        .collect();
+    assert!(needed.len() > 300, "{}", needed.len());
+    let role = &stack(BOOTSTRAP)["Resources"]["CloudFormationRole"]["Properties"];
+    let policies = references(&role["ManagedPolicyArns"]);
+    let policies = policies.iter().map(|name| &stack(BOOTSTRAP)["Resources"][name]["Properties"]["PolicyDocument"]);
+    let allowed: BTreeSet<String> = policies.flat_map(allowed).collect();
+    assert_eq!(needed.difference(&allowed).collect::<Vec<_>>(), Vec::<&String>::new(), "missing in bootstrap.yaml");
+    assert_eq!(allowed.difference(&needed).collect::<Vec<_>>(), Vec::<&String>::new(), "too much in bootstrap.yaml");
+}
+
+#[test]
+fn policies_keep_to_the_size_that_iam_takes() {
+    for (id, resource) in TEMPLATES.into_iter().flat_map(resources) {
+        if resource["Type"] == "AWS::IAM::ManagedPolicy" {
+            let size = resource["Properties"]["PolicyDocument"].to_string().len();
+            assert!(size <= MOST_OF_A_POLICY, "{id}: {size}");
+        }
+    }
+}
+
+/// `get-role` as IAM calls it: `GetRole`.
+fn pascal_case(command: &str, separator: char) -> String {
+    command.split(separator).map(|word| word[..1].to_uppercase() + &word[1..]).collect()
+}
+
+#[test]
+fn the_pipeline_may_do_what_its_scripts_do() {
+    let role = &stack(BOOTSTRAP)["Resources"]["PipelineRole"];
+    let allowed = allowed(role);
+    let scripts =
+        [".github/deploy", ".github/prune-versions", ".github/workflows/deploy-stage.yml"].map(read).join("\n");
+    let calls: BTreeSet<_> = scripts
+        .split("aws ")
+        .skip(1)
+        .filter_map(|call| {
+            let mut words = call.split_whitespace();
+            let (service, command) = (words.next()?, words.next()?);
+            let is_call = call.contains("--") && command.contains('-') && !command.starts_with('-');
+            is_call.then(|| format!("{service}:{}", pascal_case(command, '-')))
+        })
+        .collect();
+    assert!(calls.len() >= 6, "{calls:?}");
+    assert_eq!(calls.difference(&allowed).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// A function as the template has it, and the sources of its package.
+struct Function {
+    name: String,
+    environment: BTreeSet<String>,
+    network: Option<BTreeSet<String>>,
+    policies: BTreeSet<String>,
+    source: String,
+}
+
+/// What each function gets, by what the template says and its code.
+fn classes() -> Vec<Function> {
+    let all = crate::support::functions().into_iter();
+    all.map(|function| {
+        let resource = &stack(FUNCTIONS)["Resources"][&function.logical_id]["Properties"];
+        let role = references(&resource["Role"]).pop_first().unwrap();
+        let attached = &stack(FUNCTIONS)["Resources"][&role]["Properties"]["ManagedPolicyArns"];
+        let folders = sources(&workspace_root().join("functions")).into_iter();
+        let own = folders.filter(|path| path.contains(&format!("/{}/src/", function.binary)));
+        Function {
+            environment: resource["Environment"]["Variables"].as_object().unwrap().keys().cloned().collect(),
+            network: resource["VpcConfig"].is_object().then(|| imports(&resource["VpcConfig"])),
+            policies: references(attached).into_iter().chain(imports(attached)).collect(),
+            source: own.map(|path| fs::read_to_string(path).unwrap()).collect(),
+            name: function.binary,
+        }
+    })
+    .collect()
+}
+
+#[test]
+fn no_function_gets_what_its_class_does_not_use() {
+    for function in classes() {
+        let Function { name, environment, network, policies, source } = function;
+        let has = |name: &str| environment.contains(name);
+        let may = |name: &str| policies.contains(name);
+        // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces.
+        let alone = source.contains("serve_public");
+        assert_eq!(network.is_none(), alone, "{name}");
+        if alone {
+            assert_eq!(policies, BTreeSet::from(["TracingPolicy".to_owned()]), "{name}");
+        }
+        // A secret that is named can be read, and no other.
+        assert_eq!(has("SECRET_ARN"), may("ServiceSecretPolicyArn"), "{name}");
+        assert_eq!(has("OWNER_SECRET_ARN"), may("OwnerSecretPolicyArn"), "{name}");
+        assert_eq!(has("OWNER_SECRET_ARN"), name == "migrate", "{name}");
+        assert_eq!(has("MAIL_SECRET_ARN"), may("MailSecretPolicyArn") || may("MailSecretKeeperPolicyArn"), "{name}");
+        assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
+        assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
+        // Only who is told which mail hosts it may reach has a way to them.
+        let out = network.unwrap_or_default().contains("MailSubnetIds");
+        assert_eq!(out, has("MAIL_PORTS"), "{name}");
+        // The public half goes to who seals, and who opens has no use for it.
+        assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")), "{name}");
+    }
+}
+
+#[test]
+fn the_functions_policies_have_the_actions_that_the_code_calls() {
+    const KNOWN: [&str; 2] = ["get_secret_value", "put_secret_value"];
+    let shared = sources(&workspace_root().join("shared/src"));
+    let functions = sources(&workspace_root().join("functions"));
+    let text: String = shared.iter().chain(&functions).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let called: BTreeSet<_> = KNOWN
+        .into_iter()
+        .filter(|call| text.contains(&format!(".{call}()")))
+        .map(|call| format!("secretsmanager:{}", pascal_case(call, '_')))
+        .collect();
+    let policies = ["ServiceSecretPolicy", "MailSecretPolicy", "MailSecretKeeperPolicy", "OwnerSecretPolicy"];
+    let mut allowed: BTreeSet<_> =
+        policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();
+    // Secrets Manager decrypts and encrypts in the function's name.
+    allowed.retain(|action| !action.starts_with("kms:"));
+    assert!(called.is_subset(&allowed), "{called:?} {allowed:?}");
+    // The SDK's crates say which services there are at all.
+    let manifest = read("Cargo.toml");
+    let sdks: Vec<_> = manifest.lines().filter(|line| line.starts_with("aws-sdk-")).collect();
+    assert!(sdks.iter().all(|line| line.starts_with("aws-sdk-secretsmanager")), "whose policy is that? {sdks:?}");
+}
+
+/// The parameters that a section of samconfig.toml sets.
+fn overrides(section: &str) -> BTreeMap<String, String> {
+    let file = read("samconfig.toml");
+    let text = file.split(&format!("\n[{section}]\n")).nth(1).unwrap_or_else(|| panic!("no {section}"));
+    let text = text.split("\n[").next().unwrap().split("parameter_overrides = [").nth(1).unwrap();
+    let text = text.split(']').next().unwrap();
+    let pairs = text.split('"').filter_map(|word| word.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn every_stage_is_configured_for_the_templates_there_are() {
+    let built = overrides("default.build.parameters");
+    for stage in ["dev", "staging", "prod"] {
+        let (data, functions) =
+            (overrides(&format!("{stage}-data.deploy.parameters")), overrides(&format!("{stage}.deploy.parameters")));
+        for (file, set) in [(DATA, &data), (FUNCTIONS, &functions)] {
+            let known = names(file, "Parameters");
+            for name in set.keys() {
+                assert!(known.contains(name), "{file} has no parameter {name}, which {stage} sets");
+            }
+            assert_eq!(set["Stage"], stage);
+        }
+        assert_eq!(functions["DataStack"], format!("email-service-{stage}-data"));
+        assert_eq!(functions["Architecture"], built["Architecture"], "{stage} would run what was built for another");
+        let file = read("samconfig.toml");
+        for line in [
+            format!("role_arn = \"arn:aws:iam::000000000000:role/email-service-{stage}-cloudformation\""),
+            format!("s3_bucket = \"email-service-{stage}-artifacts-000000000000\""),
+        ] {
+            assert_eq!(file.matches(&line).count(), 2, "{line}");
+        }
+    }
+}
+
+/// Runs `.github/deploy` with programs in place of `aws` and `sam`; returns whether it went well and what it said.
+fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let root = std::env::temp_dir().join(format!("email-service-deploy-{}", uuid::Uuid::new_v4()));
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    };
+    write(".github/deploy", &read(".github/deploy"));
+    write("samconfig.toml", configuration);
+    write("template.yaml", &read(FUNCTIONS));
+    write(".aws-sam/build/template.yaml", "");
+    let status = if status.is_empty() { "exit 254".to_owned() } else { format!("echo {status}") };
+    let aws = format!(
+        "#!/bin/sh\ncase $2 in get-role) echo role;; get-account-settings) echo {quota};; describe-stacks) {status};; esac\n"
+    );
+    write("bin/aws", &aws);
+    write("bin/sam", "#!/bin/sh\necho \"sam $*\"\n");
+    let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+    let output = Command::new(root.join(".github/deploy")).arg(stage).env("PATH", path).output().unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.success(), said)
+}
+
+#[test]
+fn a_deployment_asks_first_what_would_fail_late() {
+    let stand_ins = read("samconfig.toml");
+    let (deployed, said) = deploy("prod", &stand_ins, 1000, "CREATE_COMPLETE");
+    assert!(!deployed && said.contains("000000000000") && said.contains("app.example.com"), "{said}");
+    assert!(!said.contains("staging"), "another stage is no concern of this one: {said}");
+
+    let filled = stand_ins.replace("000000000000", "123456789012").replace("example.com", "example.org");
+    let (deployed, said) = deploy("prod", &filled, 10, "CREATE_COMPLETE");
+    assert!(!deployed && said.contains("\"Concurrent executions\" is 10"), "{said}");
+
+    let (deployed, said) = deploy("dev", &filled, 10, "CREATE_COMPLETE");
+    assert!(deployed, "a stage that reserves nothing needs no quota: {said}");
+    assert_eq!(said, "sam deploy --config-env dev-data\nsam deploy --config-env dev\n");
+
+    for status in ["", "CREATE_FAILED"] {
+        let (deployed, said) = deploy("prod", &filled, 1000, status);
+        let expected =
+            "sam deploy --config-env prod-data --disable-rollback\nsam deploy --config-env prod --disable-rollback\n";
+        assert!(deployed && said == expected, "a first try keeps what it made: {said}");
+    }
+
+    let (deployed, said) = deploy("nowhere", &filled, 1000, "CREATE_COMPLETE");
+    assert!(!deployed && said.contains("no stage nowhere"), "{said}");
+}

@@ -1,0 +1,41 @@
+//! What every command gives to the functions that it starts.
+
+use anyhow::Result;
+use local::gateway;
+
+use crate::settings::Settings;
+
+/// A key pair to seal passwords with.
+pub(crate) struct SealingKeys {
+    /// For those who are sent passwords.
+    pub(crate) public: String,
+    /// For those who sign in with them.
+    pub(crate) private: String,
+}
+
+impl SealingKeys {
+    /// As thrown away as the servers.
+    pub(crate) fn new() -> Result<Self> {
+        let (public, private) = shared::sealing::generate("local")?;
+        Ok(Self { public, private: private.to_string() })
+    }
+
+    /// The developer's own, for a database that outlives us; else new ones.
+    pub(crate) fn load(settings: &Settings) -> Result<Self> {
+        match (settings.get("SEALING_PUBLIC_KEY"), settings.get("SEALING_PRIVATE_KEYS")) {
+            (Some(public), Some(private)) => Ok(Self { public, private }),
+            _ => Self::new(),
+        }
+    }
+
+    /// Hands the keys to the functions of a gateway, and the other database role to those that open secrets.
+    pub(crate) fn hand_to(self, options: &mut gateway::Options, mail_url: String) {
+        options.mail_env = self.mail_env(mail_url);
+        options.env.push(("SEALING_PUBLIC_KEY".into(), self.public));
+    }
+
+    /// What functions that open secrets have in the place of others' variables.
+    pub(crate) fn mail_env(&self, mail_url: String) -> Vec<(String, String)> {
+        vec![("DATABASE_URL".into(), mail_url), ("SEALING_PRIVATE_KEYS".into(), self.private.clone())]
+    }
+}
