@@ -1,9 +1,9 @@
 //! SQS on this machine: moto, an emulator of AWS that others maintain, and the queues of the template in it.
 //!
-//! It honours visibility timeouts, counts receipts and redrives as SQS does. Unlike SQS it takes an empty message, and two
-//! who receive at the same moment may get the same message, so each queue is to have one receiver.
+//! It honours visibility timeouts, counts receipts and redrives as SQS does, once it is made to do one thing at a time
+//! (`queue_server.py`). Unlike SQS it takes an empty message, and delivers in order and at once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::{
@@ -38,10 +38,13 @@ impl QueueServer {
     /// # Errors
     /// It cannot be installed or started.
     pub fn start() -> Result<Self> {
-        let program = python_tool("moto_server", MOTO)?.display().to_string();
+        let python = python_tool("python", MOTO)?.display().to_string();
         retry_on_other_ports(|port| {
-            let service = Service::run("moto", "KILL", "Running on", |_| {
-                Ok([&program, "-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).to_vec())
+            let service = Service::run("moto", "KILL", "Running on", |directory| {
+                let program = directory.join("queue_server.py");
+                fs::write(&program, include_str!("queue_server.py"))?;
+                let (program, port) = (program.display().to_string(), port.to_string());
+                Ok([&python, &program, "-H", "127.0.0.1", "-p", &port].map(String::from).to_vec())
             })?;
             Ok(Self { _service: service, url: format!("http://127.0.0.1:{port}") })
         })
