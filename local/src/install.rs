@@ -2,12 +2,14 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::workspace_root;
 
 /// A program that comes from the system's package manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +99,8 @@ export DEBIAN_FRONTEND=noninteractive
 packages=
 while [ "$1" != -- ]; do packages="$packages $1"; shift; done
 shift
-apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends $packages || exit
+apt-get update --quiet &&
+    apt-get install --yes --quiet --no-install-recommends --option DPkg::Lock::Timeout=300 $packages || exit
 if command -v systemctl >/dev/null; then
     for unit; do systemctl disable --quiet "$unit" || true; done
 fi
@@ -110,7 +113,9 @@ pub fn ensure_installed(tools: &[Tool]) -> Result<()> {
         return Ok(());
     }
     // Tests that need the same tool start at once, and package managers refuse a second run rather than wait.
-    let lock = File::create(env::temp_dir().join("email-service-install.lock"))?;
+    let target = workspace_root().join("target");
+    fs::create_dir_all(&target)?;
+    let lock = File::create(target.join("install.lock"))?;
     lock.lock().context("cannot wait for another installation")?;
     let missing = missing();
     if missing.is_empty() {

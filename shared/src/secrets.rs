@@ -197,7 +197,7 @@ impl SecretStore {
         {
             return Ok(tried_at < last);
         }
-        tracing::warn!("what the secret says is outdated; reading it again");
+        tracing::warn!("a login was refused or a key is unknown: reading the secret again");
         let fetched = self.fetch(place).await;
         *refreshed_at = Some(Instant::now());
         fetched.map(|_| true)

@@ -30,6 +30,7 @@ async fn create_answers_with_the_account_and_where_it_is() {
         names,
         [
             "accountName",
+            "authType",
             "createdAt",
             "credentialId",
             "emailAddress",
@@ -39,14 +40,23 @@ async fn create_answers_with_the_account_and_where_it_is() {
             "isEnabled",
             "isSyncEnabled",
             "isSyncing",
+            "lastError",
             "lastSyncAt",
+            "nextSyncAt",
             "port",
             "protocol",
+            "provider",
+            "smtpEncryption",
+            "smtpHostname",
+            "smtpPort",
+            "smtpUsername",
+            "state",
+            "stateChangedAt",
             "syncInterval",
             "tenantId",
             "updatedAt",
             "userId",
-            "username"
+            "username",
         ]
     );
     for (name, value) in [
@@ -439,6 +449,11 @@ async fn update_changes_what_it_names_and_nothing_else() {
             .filter(|_| matches!(field.as_str(), "protocol" | "encryption"))
             .map_or(value.clone(), |v| json!(v.to_lowercase()));
         expected["updatedAt"] = answer.body["updatedAt"].clone();
+        if ["protocol", "hostname", "port", "encryption", "username"].contains(&field.as_str()) {
+            // What matters to signing in makes the account due.
+            assert!(answer.body["nextSyncAt"].as_i64() >= before["nextSyncAt"].as_i64(), "{field}");
+            expected["nextSyncAt"] = answer.body["nextSyncAt"].clone();
+        }
         assert_eq!(answer.body, expected);
         assert!(answer.body["updatedAt"].as_i64() > before["updatedAt"].as_i64(), "{field}");
         assert_eq!(api.get(&path(&created)).by(&user).send().await.body, answer.body);

@@ -115,7 +115,7 @@ async fn older_accounts_get_their_keys_while_the_functions_of_the_release_before
         .await
         .unwrap();
 
-    assert!(!migrate::apply(&owner_url, &[app_url.clone()]).await.unwrap().is_empty());
+    assert!(!migrate::apply(&owner_url, std::slice::from_ref(&app_url)).await.unwrap().is_empty());
     let keys = |user: User| {
         let owner = &owner;
         async move {
@@ -330,7 +330,7 @@ async fn creates_of_one_user_count_one_after_the_other() {
     let user = User::new();
     let create = |address: &str| {
         format!(
-            "select id from insert_account('{}', '{}', gen_random_uuid(), 'x', '{address}', '{address}', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 1)",
+            "select id from insert_account('{}', '{}', gen_random_uuid(), 'x', '{address}', '{address}', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 1, null, null, null, null, null, null, null)",
             user.tenant, user.user
         )
     };

@@ -210,7 +210,7 @@ async fn with_a_million_accounts_the_list_is_served_by_an_index_and_the_policy_i
         // A create counts no further than the cap, and finds an address by its key.
         notices.lock().unwrap().clear();
         let create = format!(
-            "select id from insert_account('00000002-0000-7000-8000-{:012x}', '00000003-0000-7000-8000-{:012x}', gen_random_uuid(), 'x', 'new@example.com', 'new@example.com', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 50)",
+            "select id from insert_account('00000002-0000-7000-8000-{:012x}', '00000003-0000-7000-8000-{:012x}', gen_random_uuid(), 'x', 'new@example.com', 'new@example.com', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 50, null, null, null, null, null, null, null)",
             n % 100,
             n % 10000
         );

@@ -148,7 +148,10 @@ async fn every_function_has_an_event_file_that_it_answers_as_over_http() {
         let answer = api.gateway.invoke(&function.binary, event.clone()).await.unwrap().unwrap();
 
         let http = &event["requestContext"]["http"];
-        let mut request = api.request(http["method"].as_str().unwrap(), http["path"].as_str().unwrap());
+        let query = event["rawQueryString"].as_str().filter(|query| !query.is_empty());
+        let path =
+            http["path"].as_str().unwrap().to_owned() + &query.map_or(String::new(), |query| format!("?{query}"));
+        let mut request = api.request(http["method"].as_str().unwrap(), &path);
         for (name, value) in event["headers"].as_object().unwrap() {
             if name != "host" && name != "content-length" {
                 request = request.header(name, value.as_str().unwrap());

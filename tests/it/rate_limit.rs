@@ -269,7 +269,7 @@ async fn what_was_counted_by_a_clock_that_was_set_back_is_dropped() {
 #[tokio::test]
 async fn the_script_runs_with_the_permissions_of_the_template_also_where_nobody_knows_it() {
     let servers = Servers::start().await;
-    let template = std::fs::read_to_string(local::workspace_root().join("template.yaml")).unwrap();
+    let template = std::fs::read_to_string(local::workspace_root().join("data.yaml")).unwrap();
     let (_, permissions) = template.split_once("AccessString: >-").unwrap();
     let (permissions, _) = permissions.split_once("AuthenticationMode").unwrap();
     let client = redis::Client::open(servers.redis.url()).unwrap();

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use local::certificates::Certificate;
+use local::mail_server::Dovecot;
 use serde_json::{Value, json};
 use shared::account::state::{Event, Standing, State};
 use uuid::Uuid;
@@ -82,8 +84,6 @@ async fn what_goes_wrong_has_its_code() {
         (json!({"port": ports.pop3, "encryption": "starttls"}), "protocol"),
         (json!({"protocol": "pop3"}), "protocol"),
         (json!({"port": ports.imap}), "tls"),
-        // Not what the certificate is for.
-        (json!({"hostname": "127.0.0.2"}), "tls"),
         (json!({"encryption": "none", "port": ports.imap}), "tls"),
         (json!({"port": 1}), "unreachable"),
         (json!({"hostname": "no-such-host.invalid"}), "unreachable"),
@@ -95,6 +95,24 @@ async fn what_goes_wrong_has_its_code() {
         let protocol = changes["protocol"].as_str().unwrap_or("imap");
         let expected = json!({"success": false, "incoming": result(protocol, json!(code)), "smtp": null});
         assert_eq!(codes(&answer.body), expected, "{changes}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_proves_nothing_is_a_tls_error() {
+    let (api, user) = (mail_api().await, User::new());
+    for certificate in [Certificate::Expired, Certificate::OtherName, Certificate::OtherAuthority] {
+        let server = Dovecot::start_with(certificate).unwrap();
+        server.add_user("jane@mail.example", PASSWORD).unwrap();
+        let ports = server.ports();
+        for (port, encryption) in [(ports.imaps, "tls"), (ports.imap, "starttls")] {
+            let settings = json!({
+                "username": "jane@mail.example", "hostname": "localhost", "password": PASSWORD, "port": port,
+                "encryption": encryption,
+            });
+            let answer = try_settings(api, &user, account(settings)).await;
+            assert_eq!(answer.body["incoming"]["code"], "tls", "{certificate:?} {encryption}: {answer:?}");
+        }
     }
 }
 

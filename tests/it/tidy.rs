@@ -284,6 +284,28 @@ fn every_test_that_the_security_page_names_exists() {
 }
 
 #[test]
+fn the_map_has_every_room_and_no_other() {
+    let map = read("docs/ARCHITECTURE.md");
+    let root = local::workspace_root();
+    let manifest = read("Cargo.toml");
+    let members = manifest.split("members = [").nth(1).unwrap().split(']').next().unwrap();
+    for member in members.split('"').skip(1).step_by(2) {
+        let room = member.split('/').next().unwrap();
+        assert!(map.contains(&format!("`{room}/")), "docs/ARCHITECTURE.md does not know {room}");
+    }
+    // Words in code style that have a slash and are no pattern, arrow or route are paths; `src/` is of many packages.
+    let words = map.split('`').skip(1).step_by(2).filter(|word| !word.starts_with('/') && !word.starts_with("src/"));
+    let paths = words.filter(|word| word.contains('/') && !word.contains([' ', '<', '{']));
+    let mut looked_at = 0;
+    for path in paths {
+        let beside = [root.join(path), root.join("shared/src").join(path), root.join("tests").join(path)];
+        assert!(beside.iter().any(|path| path.exists()), "docs/ARCHITECTURE.md names {path}, which is not there");
+        looked_at += 1;
+    }
+    assert!(looked_at >= 20, "{looked_at}");
+}
+
+#[test]
 fn every_crate_forbids_unsafe_code() {
     assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
     let others = ["benches", "benches/floor", "fuzz", "local", "mail", "openapi", "shared", "tests", "xtask"];

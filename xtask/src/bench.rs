@@ -38,15 +38,20 @@ use requests::JWT_KEY;
 pub(crate) struct Options {
     accounts: u64,
     only: Option<String>,
+    quick: bool,
     record: bool,
     peer: Option<peer::Peer>,
 }
+
+/// What a quick run divides its rounds by, and how many accounts its large table has: about a second for each row.
+const QUICKER: usize = 20;
+const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 
 const SECTIONS: [&str; 6] = ["size", "cold", "warm", "context", "crowd", "scale"];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { accounts: 1_000_000, only: None, record: false, peer: None };
+        let mut options = Self { accounts: 1_000_000, only: None, quick: false, record: false, peer: None };
         let mut headers = Vec::new();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -62,6 +67,7 @@ impl Options {
                     ensure!(SECTIONS.contains(&section.as_str()), "--only needs one of {}", SECTIONS.join(", "));
                     options.only = Some(section);
                 }
+                "--quick" => (options.quick, options.accounts) = (true, QUICK_ACCOUNTS),
                 "--record" => options.record = true,
                 "--peer" => options.peer = Some(peer::Peer::parse(value()?)?),
                 "--peer-header" => {
@@ -74,6 +80,7 @@ impl Options {
         if let Some(peer) = &mut options.peer {
             peer.headers = headers;
         }
+        ensure!(!(options.quick && options.record), "figures of a quick run are not recorded");
         Ok(options)
     }
 }
@@ -85,8 +92,14 @@ struct Bench {
     binaries: PathBuf,
     functions: Vec<String>,
     sealing: SealingKeys,
+    /// Names of the binaries that this run has built.
+    built: Vec<String>,
+    quick: bool,
     started: Instant,
 }
+
+/// What is measured beside the functions.
+const FLOORS: [&str; 2] = ["floor", "hello-world"];
 
 const DATABASE: &str = "app";
 
@@ -96,8 +109,14 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         .into_iter()
         .map(|function| function.binary)
         .collect();
-    eprintln!("Building for release; the first time takes minutes ...");
-    let binaries = build_functions(true, functions.iter().map(String::as_str).chain(["floor"]))?;
+    let built: Vec<String> = functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect();
+    match options.quick {
+        true => {
+            eprintln!("Building for development: a quick run shows that all is there, and no figure of it counts ...")
+        }
+        false => eprintln!("Building for release; the first time takes minutes ..."),
+    }
+    let binaries = build_functions(!options.quick, &built)?;
     let settings = ["track_activity_query_size=16384", "shared_buffers=512MB", "max_wal_size=8GB", "autovacuum=off"];
     let bench = Bench {
         postgres: Postgres::start_with(&settings)?,
@@ -105,6 +124,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         binaries,
         functions,
         sealing: SealingKeys::new()?,
+        built,
+        quick: options.quick,
         started: Instant::now(),
     };
     bench.new_database(DATABASE).await?;
@@ -115,7 +136,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         rows.extend(peer::measure(&bench, peer).await?);
     } else {
         for section in SECTIONS.into_iter().filter(|section| options.only.as_ref().is_none_or(|only| only == section)) {
-            machine.look()?;
+            if !bench.quick {
+                machine.look()?;
+            }
             rows.extend(match section {
                 "size" => report::sizes(&bench)?,
                 "cold" => cold::measure(&bench).await?,
@@ -125,6 +148,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 _ => scale::measure(&bench, options.accounts).await?,
             });
         }
+    }
+    if bench.quick {
+        return report::finish_quickly(&rows, bench.started.elapsed());
     }
     machine.look()?;
     report::finish(&rows, &machine, bench.started.elapsed(), options.record)
@@ -166,11 +192,18 @@ impl Bench {
     }
 
     fn start(&self, binary: &str, database: &str) -> Result<Environment> {
-        Environment::start(&self.binary(binary), &self.env(database))
+        Environment::start(&self.binary(binary)?, &self.env(database))
     }
 
-    fn binary(&self, name: &str) -> PathBuf {
-        self.binaries.join(name)
+    /// One that this run has built: another may lie there from some other day, or not at all.
+    fn binary(&self, name: &str) -> Result<PathBuf> {
+        ensure!(self.built.iter().any(|built| built == name), "{name} is to be measured and was not built");
+        Ok(self.binaries.join(name))
+    }
+
+    /// How often to do what a whole run does so often.
+    fn rounds(&self, whole: usize) -> usize {
+        if self.quick { whole.div_ceil(QUICKER) } else { whole }
     }
 }
 

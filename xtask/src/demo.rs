@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Bytes, client::conn::http1::handshake};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use local::mail_server::Dovecot;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 /// The development user, the same at every start so that pasted commands keep working.
@@ -22,6 +23,32 @@ const ACCOUNTS: [(&str, &str, &str, &str, u16, &str); 4] = [
     (OTHER_TENANT, USER, "other-tenant", "pop3", 995, "tls"),
 ];
 
+/// The user of the local mail server. Validation wants a domain with a dot; nobody can have this one.
+pub(crate) const DEMO_ADDRESS: &str = "demo@mail.example";
+pub(crate) const DEMO_PASSWORD: &str = "demo password";
+
+/// What is in the demo mailbox: sender, subject, date and text, the newest last.
+const MESSAGES: [(&str, &str, &str, &str); 3] = [
+    (
+        "Ada Lovelace <ada@mail.example>",
+        "Notes on the engine",
+        "Mon, 02 Nov 2026 09:00:00 +0000",
+        "The translation is done. The notes are longer than the text.",
+    ),
+    (
+        "=?utf-8?q?J=C3=BCrgen?= <juergen@mail.example>",
+        "=?utf-8?b?R3LDvMOfZSBhdXMgS8O2bG4=?=",
+        "Tue, 03 Nov 2026 18:30:00 +0100",
+        "Bis bald!",
+    ),
+    (
+        "Grace Hopper <grace@mail.example>",
+        "Re: Notes on the engine",
+        "Wed, 04 Nov 2026 08:15:00 -0500",
+        "I found something in relay 70. See you on Friday?",
+    ),
+];
+
 pub(crate) async fn create_accounts(address: SocketAddr) -> Result<()> {
     for (tenant, user, name, protocol, port, encryption) in ACCOUNTS {
         let email = format!("{name}@example.com");
@@ -35,18 +62,48 @@ pub(crate) async fn create_accounts(address: SocketAddr) -> Result<()> {
             "username": email,
             "password": "demo password",
         });
-        let request = Request::post("/api/accounts")
-            .header("Host", address.to_string())
-            .header("Content-Type", "application/json")
-            .header("X-Tenant-ID", tenant)
-            .header("X-User-ID", user)
-            .body(account.to_string())?;
-        let answer = send(address, request).await.context("cannot reach our own API")?;
-        // An external database may hold them from last time.
-        let is_there = [StatusCode::CREATED, StatusCode::CONFLICT].contains(&answer.status());
-        ensure!(is_there, "the demo account {name} was refused: {} {}", answer.status(), answer.body());
+        create(address, tenant, user, &account).await?;
     }
     eprintln!("Created {} demo accounts.", ACCOUNTS.len());
+    Ok(())
+}
+
+/// A mailbox with a few messages on the local mail server, and the development user's account of it.
+pub(crate) async fn create_mailbox(address: SocketAddr, mail: &Dovecot) -> Result<()> {
+    mail.add_user(DEMO_ADDRESS, DEMO_PASSWORD)?;
+    for (index, (from, subject, date, text)) in MESSAGES.iter().enumerate() {
+        let message = format!(
+            "From: {from}\r\nTo: {DEMO_ADDRESS}\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: \
+             <{index}.demo@mail.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n"
+        );
+        mail.deliver(DEMO_ADDRESS, message.as_bytes())?;
+    }
+    let account = json!({
+        "accountName": "Demo mailbox",
+        "emailAddress": DEMO_ADDRESS,
+        "protocol": "imap",
+        "hostname": "localhost",
+        "port": mail.ports().imaps,
+        "username": DEMO_ADDRESS,
+        "password": DEMO_PASSWORD,
+        "smtpHostname": "localhost",
+        "smtpPort": mail.ports().submissions,
+    });
+    create(address, TENANT, USER, &account).await
+}
+
+async fn create(address: SocketAddr, tenant: &str, user: &str, account: &Value) -> Result<()> {
+    let request = Request::post("/api/accounts")
+        .header("Host", address.to_string())
+        .header("Content-Type", "application/json")
+        .header("X-Tenant-ID", tenant)
+        .header("X-User-ID", user)
+        .body(account.to_string())?;
+    let answer = send(address, request).await.context("cannot reach our own API")?;
+    // An external database may hold them from last time.
+    let is_there = [StatusCode::CREATED, StatusCode::CONFLICT].contains(&answer.status());
+    let name = &account["emailAddress"];
+    ensure!(is_there, "the demo account {name} was refused: {} {}", answer.status(), answer.body());
     Ok(())
 }
 

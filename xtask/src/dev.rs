@@ -14,6 +14,7 @@ use local::{
     event_sources::EventSources,
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
+    mail_server::{Dovecot, Ports},
     queue_server::{QueueServer, Queues},
     services::{Postgres, Redis, secret},
     template::{self, Function},
@@ -23,7 +24,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    demo::{self, TENANT, USER},
+    demo::{self, DEMO_ADDRESS, DEMO_PASSWORD, TENANT, USER},
     env_file::EnvFile,
     functions::SealingKeys,
     settings::Settings,
@@ -33,31 +34,39 @@ use crate::{
 pub(crate) const DATABASE: &str = "email_service";
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 7] = [
+const PASSED_ON: [&str; 13] = [
     "ACCOUNTS_PER_USER",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
     "JWT_AUDIENCE",
     "JWT_ISSUER",
     "LOG_LEVEL",
+    "MAIL_ALLOW_PLAINTEXT",
+    "MAIL_ISP_DATABASE",
+    "MAIL_NAME_SERVERS",
+    "MAIL_PORTS",
+    "MAIL_PRIVATE_NETWORKS",
     "RATE_LIMIT_PER_MINUTE",
+    "SSL_CERT_FILE",
 ];
 
 /// The command line.
 pub(crate) struct Options {
     release: bool,
     demo: bool,
+    mail: bool,
     concurrency: usize,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { release: false, demo: false, concurrency: 2 };
+        let mut options = Self { release: false, demo: false, mail: true, concurrency: 2 };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--release" => options.release = true,
                 "--demo" => options.demo = true,
+                "--no-mail" => options.mail = false,
                 "--concurrency" => {
                     let value = arguments.next().and_then(|value| value.parse().ok()).filter(|value| *value > 0);
                     options.concurrency = value.context("--concurrency needs a number from 1")?;
@@ -83,6 +92,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         }
     };
     let database = Database::prepare(settings)?;
+    let mail = if options.mail { start_mail() } else { None };
 
     let template = workspace_root().join("template.yaml");
     let mut functions = template::routes(&template)?;
@@ -116,6 +126,10 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
         gateway_options.env.extend(queues.iter().flat_map(Queues::env).cloned());
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, database.mail_url.clone());
+        let mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
+        // What the developer set stands there already, but for the bundle, which has theirs in it.
+        gateway_options.env.retain(|(name, _)| mail_env.iter().all(|(new, _)| new != name));
+        gateway_options.env.extend(mail_env.iter().cloned());
         let mut gateway = Gateway::start(gateway_options).await.context(PORT_HINT)?;
         // Browsers take localhost for ::1 first. Machines without IPv6 do not.
         let _ = gateway.listen((Ipv6Addr::LOCALHOST, address.port()).into()).await;
@@ -124,6 +138,9 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         event_sources.run_schedules();
         if options.demo {
             demo::create_accounts(address).await?;
+            if let Some(mail) = &mail {
+                demo::create_mailbox(address, mail).await?;
+            }
         }
         let url = format!("http://localhost:{}", address.port());
         let owner_url = database.owner_url.as_deref();
@@ -137,9 +154,13 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .chain(mail_env)
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
         eprintln!("{}", welcome(&url, token(settings, &key).as_deref(), &file));
+        if let Some(mail) = &mail {
+            eprintln!("{}", welcome_to_mail(mail, options.demo));
+        }
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
@@ -201,6 +222,27 @@ impl Database {
     }
 }
 
+/// The mail server, or the reason why there is none: the service is of use without.
+fn start_mail() -> Option<Dovecot> {
+    eprintln!("Starting the mail server ...");
+    let started = Dovecot::start();
+    if let Err(error) = &started {
+        eprintln!("There is no mail server: {error:#}\nAll else works. `cargo dev --no-mail` does not try.");
+    }
+    started.ok()
+}
+
+/// What the functions need to reach the mail server: by default they connect to public addresses and the usual ports,
+/// and trust the system's authorities, alone.
+fn mail_environment(settings: &Settings, mail: &Dovecot) -> Vec<(String, String)> {
+    let or = |name: &str, default: &str| (name.to_owned(), settings.get(name).unwrap_or_else(|| default.to_owned()));
+    vec![
+        or("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8,::1/128"),
+        or("MAIL_PORTS", "*"),
+        ("SSL_CERT_FILE".to_owned(), mail.bundle_file().display().to_string()),
+    ]
+}
+
 pub(crate) fn environment(settings: &Settings, database: &str, redis: &str, key: &str) -> Vec<(String, String)> {
     let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), settings.get(name)?)));
     let own =
@@ -226,6 +268,22 @@ pub(crate) fn token(settings: &Settings, key: &str) -> Option<String> {
         }
     }
     jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(key.as_bytes())).ok()
+}
+
+fn welcome_to_mail(mail: &Dovecot, demo: bool) -> String {
+    let Ports { imap, imaps, pop3, pop3s, submission, submissions } = mail.ports();
+    let mailbox = match demo {
+        true => format!("The mailbox {DEMO_ADDRESS} has the password `{DEMO_PASSWORD}`, and an account here."),
+        false => "It has no mailbox: --demo makes one.".to_owned(),
+    };
+    format!(
+        "\
+A mail server is at localhost: IMAP {imap} (STARTTLS) and {imaps} (TLS), POP3 {pop3} and {pop3s}, submission {submission}
+and {submissions}. What is submitted is not sent on. {mailbox}
+Its certificates' authority is in {}.
+",
+        mail.ca_file().display(),
+    )
 }
 
 fn welcome(url: &str, token: Option<&str>, file: &EnvFile) -> String {

@@ -22,26 +22,28 @@ use local::install::running_in_ci;
 use settings::Settings;
 
 const USAGE: &str = "\
-cargo dev [--release] [--demo] [--concurrency N]
-    Serve the functions on http://localhost:5000 with a throw-away PostgreSQL and Redis.
+cargo dev [--release] [--demo] [--no-mail] [--concurrency N]
+    Serve the functions on http://localhost:5000 with a throw-away PostgreSQL, Redis and mail server.
       --release        build with optimisation
-      --demo           create a few accounts
+      --demo           create a few accounts, and a mailbox with messages
+      --no-mail        start no mail server
       --concurrency N  the most processes per function (default 2)
     PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
-    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, ACCOUNTS_PER_USER, CORS_ORIGINS and LOG_LEVEL, from the environment or
-    a file .env, replace each part.
+    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS, LOG_LEVEL, ACCOUNTS_PER_USER, SSL_CERT_FILE
+    and what begins with MAIL_, from the environment or a file .env, replace each part.
 cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
       --only SECTION   size, cold, warm, context, crowd or scale
+      --quick          see that all can be measured, with the development build and about a second for each row
       --record         put the table into docs/PERFORMANCE.md
       --peer URL       measure a server with the same API and this service in turn, and nothing else
       --peer-header 'Name: value'
                        what the peer wants to see in each request, such as a token
 cargo verify
-    Check format, lints, dependencies, tests, hostile input, the API as Schemathesis, the TypeScript client and a browser
-    see it, documentation, the template, what `sam build` makes of it and, where a Docker engine can be had,
-    `sam local start-api`.
+    Check format, lints, dependencies, tests, that the benchmark runs, hostile input, the API as Schemathesis, the
+    TypeScript client and a browser see it, documentation, the template, what `sam build` makes of it and
+    `sam local start-api`. What this machine lacks is skipped; where CI is set, that is a failure.
     `cargo run -p xtask -- STEP` does one of schemathesis, browser and sam-artifacts alone.
 cargo fuzz-all [TARGET] [--runs N]
     Run the fuzz targets (body, config, event, imap, pop3, query, smtp, token), or one, on N inputs each (default
@@ -50,9 +52,10 @@ cargo soak [--minutes N]
     Many tenants at work while PostgreSQL, Redis and the functions fail, for N minutes (default 5).
 cargo sam-local [--serve]
     Build the functions and try their main paths behind `sam local start-api`, with PostgreSQL and Redis in containers.
-    Uses the Docker engine that runs; root gets one for the time where only dockerd is installed.
+    Uses the Docker engine that runs; root gets one for the time where only dockerd is installed. Where CI is set, root
+    on Debian gets dockerd installed.
       --serve          serve on http://localhost:5000 (or PORT) until Ctrl-C
-      --if-possible    no engine is no failure
+      --if-possible    no engine is no failure, unless CI is set
 cargo migrate
     Bring the database of OWNER_DATABASE_URL up to date, and give the functions' role the password in DATABASE_URL.
 ";

@@ -15,7 +15,7 @@ use crate::sam;
 /// A step makes its command at its turn, so that a tool is installed only when the steps before were fine.
 type Step = (&'static str, fn() -> Result<Command>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("format", || Ok(cargo_command(&["fmt", "--all", "--check"]))),
     ("lints", || Ok(cargo_command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
     ("dependencies", || {
@@ -29,6 +29,8 @@ const STEPS: [Step; 14] = [
         ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
         Ok(cargo_command(&["test", "--workspace"]))
     }),
+    // Of the development build, which the tests have made already: a release takes a quarter of an hour to build.
+    ("benchmark", || Ok(cargo_command(&["bench", "--", "--quick"]))),
     ("hostile input", || Ok(xtask(&["fuzz-all", "--runs", "20000"]))),
     ("Schemathesis", || Ok(xtask(&["schemathesis"]))),
     ("TypeScript client", || {

@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 use crate::dns::testing::{NameServer, Zone};
@@ -27,15 +27,17 @@ fn session() -> Session {
     Session::new(Duration::from_secs(10), 64 * 1024)
 }
 
-/// A port where nobody listens: it was given out a moment ago, and loopback has many.
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap().port()
+/// A port where nobody listens, and nobody else can while the socket is there.
+fn closed_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 #[tokio::test(start_paused = true)]
 async fn blocked_closed_and_not_allowed_look_alike_and_take_as_long() {
-    let closed = closed_port().await;
+    let (_held, closed) = closed_port();
     let only_mail = Policy { ports: Ports::default(), ..local() };
     let blocked = Policy { ports: Ports::Any, ..Policy::default() };
     let mut messages = Vec::new();
@@ -119,7 +121,7 @@ async fn a_name_that_is_public_first_and_loopback_next_reaches_nobody() {
     let names = NameServer::start(zone).await;
     let connector = connector(&[names.address()], test_net());
     for asked in [1, 2, 3] {
-        let session = Session::new(Duration::from_millis(200), 1024);
+        let session = Session::new(Duration::from_millis(500), 1024);
         let refused = connector.connect("rebind.example", server.address().port(), Security::Plain, session).await;
         assert_eq!(refused.unwrap_err().code, Code::Unreachable);
         // What was checked is what was connected to: nobody asks twice.
@@ -134,9 +136,9 @@ async fn of_a_mixed_name_only_allowed_addresses_are_used() {
     let server = ScriptedServer::start(Script::new().say("* OK ready\r\n"), AUTHORITY.server(HOST)).await;
     let port = server.address().port();
     let names = NameServer::start(Zone::new().a("mixed.example", "198.51.100.1").a("mixed.example", "127.0.0.1")).await;
-    let session = || Session::new(Duration::from_millis(200), 1024);
     let refused = connector(&[names.address()], test_net());
-    let error = refused.connect("mixed.example", port, Security::Plain, session()).await.unwrap_err();
+    let short = Session::new(Duration::from_millis(500), 1024);
+    let error = refused.connect("mixed.example", port, Security::Plain, short).await.unwrap_err();
     assert_eq!((error.code, server.connections()), (Code::Unreachable, 0));
     // The same name where it is the other way round.
     let allowed = connector(&[names.address()], local());
@@ -174,10 +176,8 @@ async fn of_many_addresses_only_the_first_few_are_tried() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_address_that_is_silent_leaves_time_for_the_next() {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let full = socket.listen(0).unwrap();
-    let port = full.local_addr().unwrap().port();
+    let (socket, port) = closed_port();
+    let _full = socket.listen(0).unwrap();
     let mut waiting = Vec::new();
     while let Ok(Ok(guest)) = timeout(Duration::from_millis(50), TcpStream::connect(("127.0.0.1", port))).await {
         waiting.push(guest);
@@ -185,9 +185,9 @@ async fn an_address_that_is_silent_leaves_time_for_the_next() {
     let open = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
     let names = NameServer::start(Zone::new().a("half.example", "127.0.0.1").a("half.example", "127.0.0.2")).await;
     let connector = connector(&[names.address()], local());
-    let session = Session::new(Duration::from_millis(500), 1024);
+    let session = Session::new(Duration::from_secs(1), 1024);
     connector.connect("half.example", port, Security::Plain, session).await.unwrap();
-    open.accept().await.unwrap();
+    timeout(Duration::from_secs(1), open.accept()).await.expect("the second one was not reached").unwrap();
 }
 
 #[tokio::test]

@@ -103,6 +103,14 @@ impl Db {
             ],
         )
         .await?;
+        // The alarms accounts-refused and accounts-unreachable count these lines by their state.
+        tracing::info!(
+            accountId = %stored.account.id,
+            hostname = stored.account.hostname,
+            state = to.to.state.as_str(),
+            fault = fault.map(|fault| fault.code),
+            "account_tried"
+        );
         Ok(())
     }
 

@@ -37,11 +37,11 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let bouncer = PgBouncer::start(&bench.postgres, 2)?;
     let mut bounced_env = bench.env(DATABASE);
     bounced_env.push(("DATABASE_URL".to_owned(), bouncer.app_url(DATABASE)));
-    let bounced = |binary: &str| Environment::start(&bench.binary(binary), &bounced_env);
+    let bounced = |binary: &str| Environment::start(&bench.binary(binary)?, &bounced_env);
     let (mut hello, mut floor, mut connect) = (Starts::default(), Starts::default(), Times::default());
     let (mut bounced_ours, mut bounced_floor, mut bounced_connect) =
         (Starts::default(), Starts::default(), Times::default());
-    for _ in 0..ROUNDS {
+    for _ in 0..bench.rounds(ROUNDS) {
         hello.time(bench.start("hello-world", DATABASE)?, b"{}")?;
         connect.0.push(connect_time(&floor.time(bench.start("floor", DATABASE)?, &get)?)?);
         bounced_connect.0.push(connect_time(&bounced_floor.time(bounced("floor")?, &get)?)?);

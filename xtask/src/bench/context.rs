@@ -35,12 +35,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ];
     let mut floor = bench.start("floor", DATABASE)?;
     let mut times = [Times::default(), Times::default(), Times::default()];
-    for round in 0..UNCOUNTED + ROUNDS {
+    let (uncounted, rounds) = (bench.rounds(UNCOUNTED), bench.rounds(ROUNDS));
+    for round in 0..uncounted + rounds {
         for (flights, times) in ways.iter().zip(&mut times) {
             let answer = floor.invoke(json!({ "flights": flights }).to_string().as_bytes())?;
             if round == 0 {
                 ensure!(answer.json()?["rows"].as_u64() >= Some(1), "the account was not found by {flights}");
-            } else if round >= UNCOUNTED {
+            } else if round >= uncounted {
                 times.0.push(answer.took);
             }
         }

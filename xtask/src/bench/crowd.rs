@@ -21,12 +21,14 @@ use super::{
 
 const UNCOUNTED: Duration = Duration::from_millis(700);
 const COUNTED: Duration = Duration::from_secs(3);
+const COUNTED_QUICKLY: Duration = Duration::from_millis(300);
 const AT_ONCE: usize = 4;
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let caller = Caller::new()?;
     let id = seed(bench, &caller, 1).await?.first().copied();
     let event = caller.event("get-account", id, None)?;
+    let counted = if bench.quick { COUNTED_QUICKLY } else { COUNTED };
     let mut rows = Vec::new();
     let mut one_rate = 0.0;
     for (name, processes, concurrency) in [
@@ -35,8 +37,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
         ("1 environment, AWS_LAMBDA_MAX_CONCURRENCY=4", 1, AT_ONCE),
     ] {
         bench.progress(&format!("at once: {name}"));
-        let times = Crowd::default().run(bench, "get-account", &event, processes, concurrency)?;
-        let rate = times.0.len() as f64 / COUNTED.as_secs_f64();
+        let times = Crowd::default().run(bench, &event, counted, processes, concurrency)?;
+        let rate = times.0.len() as f64 / counted.as_secs_f64();
         if processes * concurrency == 1 {
             one_rate = rate;
         }
@@ -58,7 +60,15 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn run(self, bench: &Bench, function: &str, event: &[u8], processes: usize, concurrency: usize) -> Result<Times> {
+    fn run(
+        self,
+        bench: &Bench,
+        event: &[u8],
+        counted: Duration,
+        processes: usize,
+        concurrency: usize,
+    ) -> Result<Times> {
+        let binary = bench.binary("get-account")?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let mut env = bench.env(DATABASE);
@@ -71,14 +81,13 @@ impl Crowd {
             scope.spawn(move || {
                 // A connection of our own is the sign to stop.
                 while let Ok((stream, _)) = listener.accept()
-                    && start.elapsed() < UNCOUNTED + COUNTED
+                    && start.elapsed() < UNCOUNTED + counted
                 {
                     scope.spawn(move || Link::new(stream).and_then(|link| crowd.serve(link, event, start)));
                 }
             });
-            let started: Result<Vec<Process>> =
-                (0..processes).map(|_| Process::start(&bench.binary(function), &env, port)).collect();
-            thread::sleep(UNCOUNTED + COUNTED);
+            let started: Result<Vec<Process>> = (0..processes).map(|_| Process::start(&binary, &env, port)).collect();
+            thread::sleep(UNCOUNTED + counted);
             // The processes hang up as they end.
             drop(started?);
             std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;

@@ -32,7 +32,7 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
     for function in ["list-accounts", "get-account"] {
         let mut small = Side::start(bench, function, FEW)?;
         let mut large = Side::start(bench, function, many)?;
-        for round in 0..ROUNDS {
+        for round in 0..bench.rounds(ROUNDS) {
             let (first, second) = if round % 2 == 0 { (&mut small, &mut large) } else { (&mut large, &mut small) };
             first.ask(round)?;
             second.ask(round)?;
@@ -53,7 +53,9 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
         }
     }
     println!();
-    fs::write(target_directory().join("bench-plans.txt"), plans)?;
+    if !bench.quick {
+        fs::write(target_directory().join("bench-plans.txt"), plans)?;
+    }
     Ok(rows)
 }
 
@@ -103,6 +105,7 @@ async fn fill(bench: &Bench, count: u64) -> Result<()> {
 struct Side {
     environment: local::environment::Environment,
     events: Vec<Vec<u8>>,
+    uncounted: usize,
     times: Times,
 }
 
@@ -115,13 +118,14 @@ impl Side {
             Caller::with_ids(id_of(user / 100, 2), id_of(user, 3))?.event(function, id, None)
         };
         let events = (0..USERS_ASKING).map(event).collect::<Result<_>>()?;
-        Ok(Self { environment: bench.start(function, &database(count))?, events, times: Times::default() })
+        let (environment, uncounted) = (bench.start(function, &database(count))?, bench.rounds(UNCOUNTED));
+        Ok(Self { environment, events, uncounted, times: Times::default() })
     }
 
     fn ask(&mut self, round: usize) -> Result<()> {
         let answer = self.environment.invoke(&self.events[round % self.events.len()])?;
         ensure_good(&answer)?;
-        if round >= UNCOUNTED {
+        if round >= self.uncounted {
             self.times.0.push(answer.took);
         }
         Ok(())

@@ -11,8 +11,6 @@ use super::{
 
 const UNCOUNTED: usize = 300;
 const ROUNDS: usize = 2000;
-/// Accounts for both sides to delete, and one more for the first look.
-const DELETED: usize = 2 * (UNCOUNTED + ROUNDS) + 1;
 
 type Make<'a, T> = Box<dyn Fn(usize) -> Result<T> + 'a>;
 
@@ -32,7 +30,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let rich = Caller::new()?;
     seed(bench, &rich, 100).await?;
     let deleter = Caller::new()?;
-    let deleted = seed(bench, &deleter, DELETED).await?;
+    // Accounts for both sides to delete, and one more for the first look.
+    let rounds = bench.rounds(UNCOUNTED) + bench.rounds(ROUNDS);
+    let deleted = seed(bench, &deleter, 2 * rounds + 1).await?;
     // As many that none of them comes to the cap.
     let creators = (0..10).map(|_| Caller::new()).collect::<Result<Vec<_>>>()?;
     let creator = |n: usize| &creators[n % creators.len()];
@@ -111,7 +111,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
             name: "delete",
             function: "delete-account",
             event: Box::new(|n| deleter.event("delete-account", Some(deleted[n]), None)),
-            params: Box::new(|n| Ok(deleter.params(&[json!({ "uuid": deleted[UNCOUNTED + ROUNDS + n] })]))),
+            params: Box::new(|n| Ok(deleter.params(&[json!({ "uuid": deleted[rounds + n] })]))),
             counts: true,
         },
     ];
@@ -129,9 +129,10 @@ async fn compare(bench: &Bench, case: &Case<'_>) -> Result<Vec<Row>> {
     let sent = Sent::by(bench, || ours.invoke(&(case.event)(0)?)).await?;
     let (mut our_times, mut floor_times) = (Times::default(), Times::default());
     let mut cpu_before = Default::default();
-    for n in 1..UNCOUNTED + ROUNDS {
+    let (uncounted, rounds) = (bench.rounds(UNCOUNTED), bench.rounds(ROUNDS));
+    for n in 1..uncounted + rounds {
         let (event, params) = ((case.event)(n)?, sent.event(&(case.params)(n)?));
-        if n == UNCOUNTED {
+        if n == uncounted {
             cpu_before = (ours.cpu_time()?, floor.cpu_time()?);
         }
         // Who went first last time goes second.
@@ -141,14 +142,14 @@ async fn compare(bench: &Bench, case: &Case<'_>) -> Result<Vec<Row>> {
         }
         let floor_answer = floor.invoke(&params)?;
         let answer = answer.map_or_else(|| ours.invoke(&event), Ok)?;
-        if n >= UNCOUNTED {
+        if n >= uncounted {
             our_times.0.push(answer.took);
             floor_times.0.push(floor_answer.took);
         }
         ensure_good(&answer)?;
         ensure!(floor_answer.body.starts_with(b"{\"rows\":1"), "the floor found nothing");
     }
-    let cpu = |after, before| micros(after - before) / ROUNDS as f64;
+    let cpu = |after, before| micros(after - before) / rounds as f64;
     let name = case.name;
     let p50 = Row::beside(format!("warm {name}: p50"), "µs", micros(our_times.median()), micros(floor_times.median()));
     let p99 = (micros(our_times.percentile(99)), micros(floor_times.percentile(99)));

@@ -233,9 +233,9 @@ pub async fn apply(owner_url: &str, urls: &[String]) -> anyhow::Result<Vec<Strin
 
 async fn apply_over(client: &mut Client, passwords: &[(&str, &[u8])]) -> anyhow::Result<Vec<String>> {
     wait_for_others(client, LOCK_PATIENCE).await?;
-    let mut applied = Vec::new();
+    let before = versions(client).await?;
     loop {
-        match apply_once(client, passwords, &mut applied).await {
+        match apply_once(client, passwords).await {
             // That lock is this database's. Roles are the whole server's, and another of its databases may be migrated at
             // the same moment; PostgreSQL has no code of its own for that.
             Err(error) if format!("{error:#}").contains("tuple concurrently updated") => {}
@@ -246,7 +246,24 @@ async fn apply_over(client: &mut Client, passwords: &[(&str, &[u8])]) -> anyhow:
         }
     }
     online::finish(client).await?;
-    Ok(applied)
+    // Asked of the database: an attempt that fails half-way does not tell what it did.
+    let after = versions(client).await?;
+    let is_new = |version: &i64| after.contains(version) && !before.contains(version);
+    let runner = runner();
+    let new = runner.get_migrations().iter().filter(|migration| is_new(&migration.version().into()));
+    let mut new: Vec<_> = new.map(|migration| (migration.version(), migration.to_string())).collect();
+    new.sort();
+    Ok(new.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The versions of the migrations that the database has; none where there was never one.
+async fn versions(client: &Client) -> anyhow::Result<Vec<i64>> {
+    let table = client.query_typed("select to_regclass('schema_migrations') is not null", &[]).await?;
+    if !table.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+        return Ok(Vec::new());
+    }
+    let rows = client.query_typed("select version::bigint from schema_migrations", &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// Takes the lock that every migration of a database takes. It is held until the connection closes, which it does on
@@ -276,9 +293,8 @@ pub async fn wait_for_others(client: &Client, patience: Duration) -> anyhow::Res
     }
 }
 
-async fn apply_once(client: &mut Client, passwords: &[(&str, &[u8])], applied: &mut Vec<String>) -> anyhow::Result<()> {
-    let report = runner().run_async(client).await.context("a migration failed")?;
-    applied.extend(report.applied_migrations().iter().map(ToString::to_string));
+async fn apply_once(client: &mut Client, passwords: &[(&str, &[u8])]) -> anyhow::Result<()> {
+    runner().run_async(client).await.context("a migration failed")?;
     for (role, password) in passwords {
         set_password(client, role, password).await.with_context(|| format!("cannot set the password of {role}"))?;
     }

@@ -9,6 +9,7 @@ import sys
 
 import boto3
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
+from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
 from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
@@ -33,6 +34,9 @@ def permissions(kind):
 
 
 os.environ["AWS_DEFAULT_REGION"] = REGION
+for path in sys.argv[1:]:
+    # `sam deploy` reads every template so before anything else, also one without its transform.
+    SamLocalStackProvider.get_stacks(path)
 stacks = {os.path.basename(path): expand(path) for path in sys.argv[1:]}
 kinds = {resource["Type"] for stack in stacks.values() for resource in stack["Resources"].values()}
 json.dump({"stacks": stacks, "permissions": {kind: permissions(kind) for kind in sorted(kinds)}}, sys.stdout)
