@@ -159,14 +159,14 @@ impl Gateway {
         format!("http://{}", self.address)
     }
 
-    /// Invokes a function with a raw event. The inner error is the payload that Lambda would report.
+    /// As [`Invoker::invoke`].
     pub async fn invoke(&self, function: &str, event: Value) -> Result<Result<Value, Value>> {
-        let pool = self.pool(function)?.clone();
-        // A process that this starts may outlive the caller's runtime.
-        match self.runtime.spawn(async move { pool.invoke(event.to_string().into()).await }).await? {
-            Ok(answer) => Ok(Ok(serde_json::from_slice(&answer).context("the function answered with no JSON")?)),
-            Err(payload) => Ok(Err(payload)),
-        }
+        self.invoker().invoke(function, event).await
+    }
+
+    /// What invokes the functions beside the gateway.
+    pub fn invoker(&self) -> Invoker {
+        Invoker { shared: self.shared.clone(), runtime: self.runtime.clone() }
     }
 
     /// Starts a process of each function that has none.
@@ -176,7 +176,7 @@ impl Gateway {
 
     /// The ids of a function's processes.
     pub fn pids(&self, function: &str) -> Result<Vec<u32>> {
-        Ok(self.pool(function)?.pids())
+        Ok(self.shared.pool(function)?.pids())
     }
 
     /// Stops listening, ends all processes and waits until they are gone.
@@ -186,9 +186,24 @@ impl Gateway {
             pool.close().await;
         }
     }
+}
 
-    fn pool(&self, function: &str) -> Result<&Arc<Pool>> {
-        self.shared.pools.get(function).with_context(|| format!("there is no function {function}"))
+/// Invokes a gateway's functions as Lambda's event sources do. When the gateway ends, invocations fail.
+#[derive(Clone)]
+pub struct Invoker {
+    shared: Arc<Shared>,
+    runtime: Handle,
+}
+
+impl Invoker {
+    /// Invokes a function with a raw event. The inner error is the payload that Lambda would report.
+    pub async fn invoke(&self, function: &str, event: Value) -> Result<Result<Value, Value>> {
+        let pool = self.shared.pool(function)?.clone();
+        // A process that this starts may outlive the caller's runtime.
+        match self.runtime.spawn(async move { pool.invoke(event.to_string().into()).await }).await? {
+            Ok(answer) => Ok(Ok(serde_json::from_slice(&answer).context("the function answered with no JSON")?)),
+            Err(payload) => Ok(Err(payload)),
+        }
     }
 }
 
@@ -208,6 +223,10 @@ impl fmt::Debug for Gateway {
 }
 
 impl Shared {
+    fn pool(&self, function: &str) -> Result<&Arc<Pool>> {
+        self.pools.get(function).with_context(|| format!("there is no function {function}"))
+    }
+
     async fn answer(
         &self,
         request: Request<Incoming>,

@@ -1,5 +1,5 @@
-//! The cloud on one machine, for the commands of `xtask` and for the tests: throw-away servers, a local API Gateway that
-//! reads `template.yaml`, and the installation of what they need.
+//! The cloud on one machine, for the commands of `xtask` and for the tests: throw-away servers, a local API Gateway,
+//! queues and schedules that read `template.yaml`, and the installation of what they need.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,11 @@ pub mod build;
 pub mod certificates;
 pub mod docker;
 pub mod environment;
+pub mod event_sources;
 pub mod gateway;
 pub mod install;
 pub mod mail_server;
+pub mod queue_server;
 pub mod services;
 pub mod smtp_sink;
 pub mod template;

@@ -1,12 +1,16 @@
-//! Reads the functions and their routes from the SAM template, so that the local gateway serves what is deployed.
+//! Reads the functions, what leads to them and the queues from the SAM template, so that what is deployed is what runs
+//! here.
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// What Lambda gives a function that sets none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
+/// What SQS gives a queue, and Lambda an event source, that set none.
+const DEFAULT_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_BATCH_SIZE: usize = 10;
 
 /// An `AWS::Serverless::Function` that is built from this workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +23,19 @@ pub struct Function {
     pub timeout: Duration,
     /// The HTTP API routes that lead to it.
     pub routes: Vec<Route>,
+    /// The queues that it works off.
+    pub queues: Vec<QueueEvent>,
+    /// How long it is from one turn to the next, for each of its schedules.
+    pub schedules: Vec<Duration>,
     /// Whether it opens sealed secrets: it has the variable `MAIL_SECRET_ARN`.
     pub opens_secrets: bool,
+}
+
+impl Function {
+    /// Whether anything but a direct invocation leads to it.
+    pub fn has_events(&self) -> bool {
+        !(self.routes.is_empty() && self.queues.is_empty() && self.schedules.is_empty())
+    }
 }
 
 /// A route of the HTTP API.
@@ -32,12 +47,55 @@ pub struct Route {
     pub path: String,
 }
 
+/// A queue that Lambda polls for a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueEvent {
+    /// The queue's logical id.
+    pub queue: String,
+    /// The most messages of one invocation.
+    pub batch_size: usize,
+    /// How long a batch waits to get full.
+    pub window: Duration,
+    /// Whether the function says which messages of a batch failed (`ReportBatchItemFailures`).
+    pub reports_failures: bool,
+    /// The most invocations at once, where there is a limit.
+    pub concurrency: Option<usize>,
+}
+
+/// An `AWS::SQS::Queue`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The resource's name in the template.
+    pub logical_id: String,
+    /// How long a message that was received is hidden from others, in whole seconds.
+    pub visibility_timeout: Duration,
+    /// Where messages go that were received too often.
+    pub redrive: Option<Redrive>,
+    /// The functions' variables that hold its URL.
+    pub variables: Vec<String>,
+}
+
+/// What becomes of a message that nobody can work off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redrive {
+    /// The logical id of the queue for dead letters.
+    pub to: String,
+    /// How often a message is received before.
+    pub after: u64,
+}
+
 /// The functions of a template in alphabetical order of their logical ids.
 ///
 /// Conditions are not evaluated and intrinsic functions not resolved: a value that is one counts as not set.
 pub fn routes(template: &Path) -> Result<Vec<Function>> {
     let yaml = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
     parse(&yaml).with_context(|| format!("{} is no valid template", template.display()))
+}
+
+/// The queues of a template in alphabetical order of their logical ids; otherwise as [`routes`].
+pub fn queues(template: &Path) -> Result<Vec<Queue>> {
+    let yaml = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
+    parse_queues(&yaml).with_context(|| format!("{} is no valid template", template.display()))
 }
 
 fn parse(yaml: &str) -> Result<Vec<Function>> {
@@ -53,16 +111,67 @@ fn parse(yaml: &str) -> Result<Vec<Function>> {
         .collect()
 }
 
+fn parse_queues(yaml: &str) -> Result<Vec<Queue>> {
+    let template: Value = serde_saphyr::from_str(yaml)?;
+    let resources = template["Resources"].as_object().context("it has no Resources")?;
+    let environments = resources.values().chain([&template["Globals"]["Function"]]);
+    let variables: Vec<(&String, &Value)> = environments
+        .flat_map(|of| [&of["Properties"]["Environment"]["Variables"], &of["Environment"]["Variables"]])
+        .filter_map(Value::as_object)
+        .flatten()
+        .collect();
+    resources
+        .iter()
+        .filter(|(_, resource)| resource["Type"] == "AWS::SQS::Queue")
+        .map(|(id, resource)| {
+            let properties = &resource["Properties"];
+            // `!Ref` of a queue is its URL.
+            let mut names: Vec<String> =
+                variables.iter().filter(|(_, value)| *value == id).map(|(name, _)| (*name).clone()).collect();
+            names.sort();
+            names.dedup();
+            Ok(Queue {
+                logical_id: id.clone(),
+                visibility_timeout: properties["VisibilityTimeout"]
+                    .as_u64()
+                    .map_or(DEFAULT_VISIBILITY_TIMEOUT, Duration::from_secs),
+                redrive: properties.get("RedrivePolicy").map(redrive).transpose().with_context(|| id.clone())?,
+                variables: names,
+            })
+        })
+        .collect()
+}
+
+fn redrive(policy: &Value) -> Result<Redrive> {
+    Ok(Redrive {
+        to: of_arn(&policy["deadLetterTargetArn"]).context("deadLetterTargetArn names no queue of the template")?,
+        after: policy["maxReceiveCount"].as_u64().context("maxReceiveCount is no number")?,
+    })
+}
+
+/// The resource of `!GetAtt Resource.Arn`, whose tag reads as if it were not there.
+fn of_arn(value: &Value) -> Option<String> {
+    value.as_str()?.strip_suffix(".Arn").map(str::to_owned)
+}
+
 fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
     let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str();
     let properties = &resource["Properties"];
     let timeout = [properties, globals].iter().find_map(|from| from["Timeout"].as_u64());
-    let events = properties["Events"].as_object().into_iter().flat_map(|events| events.values());
+    let events: Vec<&Value> = properties["Events"].as_object().into_iter().flat_map(|events| events.values()).collect();
+    let of = |kinds: &'static [&str]| {
+        events.iter().copied().filter(move |event| event["Type"].as_str().is_some_and(|kind| kinds.contains(&kind)))
+    };
     Ok(Function {
         logical_id: id.to_owned(),
         binary: binary.with_context(|| format!("{id} has no Metadata.BuildProperties.Binary"))?.to_owned(),
         timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
-        routes: events.filter(|event| event["Type"] == "HttpApi").map(route).collect(),
+        routes: of(&["HttpApi"]).map(route).collect(),
+        queues: of(&["SQS"]).map(queue_event).collect::<Result<_>>().with_context(|| id.to_owned())?,
+        schedules: of(&["Schedule", "ScheduleV2"])
+            .filter_map(|event| schedule(&event["Properties"]).transpose())
+            .collect::<Result<_>>()
+            .with_context(|| id.to_owned())?,
         opens_secrets: properties["Environment"]["Variables"].get("MAIL_SECRET_ARN").is_some(),
     })
 }
@@ -78,6 +187,41 @@ fn route(event: &Value) -> Route {
         (None | Some("*"), Some(path)) => Route { method: "ANY".to_owned(), path: path.to_owned() },
         (Some(method), Some(path)) => Route { method: method.to_ascii_uppercase(), path: path.to_owned() },
     }
+}
+
+fn queue_event(event: &Value) -> Result<QueueEvent> {
+    let properties = &event["Properties"];
+    let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+    let reports = properties["FunctionResponseTypes"].as_array();
+    Ok(QueueEvent {
+        queue: of_arn(&properties["Queue"]).context("an SQS event names no queue of the template")?,
+        batch_size: number(&properties["BatchSize"]).unwrap_or(DEFAULT_BATCH_SIZE).max(1),
+        window: Duration::from_secs(properties["MaximumBatchingWindowInSeconds"].as_u64().unwrap_or(0)),
+        reports_failures: reports.is_some_and(|kinds| kinds.iter().any(|kind| kind == "ReportBatchItemFailures")),
+        concurrency: number(&properties["ScalingConfig"]["MaximumConcurrency"]),
+    })
+}
+
+/// The period of a schedule; none of one that is switched off.
+fn schedule(properties: &Value) -> Result<Option<Duration>> {
+    if properties["State"] == "DISABLED" || properties["Enabled"] == false {
+        return Ok(None);
+    }
+    let expression = [&properties["Schedule"], &properties["ScheduleExpression"]].into_iter().find_map(Value::as_str);
+    let expression = expression.context("a schedule has no expression")?;
+    let rate = expression.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
+    let Some((count, unit)) = rate.and_then(|rate| rate.split_once(' ')) else {
+        bail!("{expression}: only schedules such as rate(1 minute) run here");
+    };
+    let seconds = match unit.trim_end_matches('s') {
+        "minute" => 60,
+        "hour" => 60 * 60,
+        "day" => 24 * 60 * 60,
+        other => bail!("{expression}: {other} is no unit of a rate"),
+    };
+    let count: u32 = count.parse().with_context(|| expression.to_owned())?;
+    ensure!(count > 0, "{expression}: a rate is at least 1");
+    Ok(Some(Duration::from_secs(seconds) * count))
 }
 
 #[cfg(test)]
@@ -136,6 +280,79 @@ Resources:
         assert_eq!(routes(&functions[0]), ["ANY /all", "GET /accounts/{id}"]);
         assert_eq!(routes(&functions[1]), ["ANY $default"]);
         Ok(())
+    }
+
+    const QUEUES: &str = r"
+Globals: { Function: { Environment: { Variables: { OTHER: SyncQueue } } } }
+Resources:
+  SyncQueue:
+    Type: AWS::SQS::Queue
+    Properties:
+      VisibilityTimeout: 1800
+      SqsManagedSseEnabled: true
+      RedrivePolicy: { deadLetterTargetArn: !GetAtt SyncDeadLetterQueue.Arn, maxReceiveCount: 5 }
+  SyncDeadLetterQueue: { Type: AWS::SQS::Queue, Properties: { MessageRetentionPeriod: 1209600 } }
+  WorkerFunction:
+    Type: AWS::Serverless::Function
+    Metadata: { BuildMethod: rust-cargolambda, BuildProperties: { Binary: worker } }
+    Properties:
+      Environment: { Variables: { SYNC_QUEUE_URL: !Ref SyncQueue, STAGE: !Ref Stage } }
+      Events:
+        Queue:
+          Type: SQS
+          Properties:
+            Queue: !GetAtt SyncQueue.Arn
+            BatchSize: 4
+            MaximumBatchingWindowInSeconds: 2
+            FunctionResponseTypes: [ReportBatchItemFailures]
+            ScalingConfig: { MaximumConcurrency: 20 }
+        Letters: { Type: SQS, Properties: { Queue: !GetAtt SyncDeadLetterQueue.Arn } }
+  ClockFunction:
+    Type: AWS::Serverless::Function
+    Metadata: { BuildMethod: rust-cargolambda, BuildProperties: { Binary: clock } }
+    Properties:
+      Environment: { Variables: { SYNC_QUEUE_URL: !Ref SyncQueue } }
+      Events:
+        A: { Type: ScheduleV2, Properties: { ScheduleExpression: rate(1 minute), FlexibleTimeWindow: { Mode: 'OFF' } } }
+        B: { Type: Schedule, Properties: { Schedule: rate(12 hours) } }
+        C: { Type: ScheduleV2, Properties: { ScheduleExpression: rate(1 day), State: DISABLED } }
+";
+
+    #[test]
+    fn queues_have_what_lambda_and_sqs_need_to_know() -> Result<()> {
+        let [letters, sync] = &parse_queues(QUEUES)?[..] else { bail!("two queues") };
+        let redrive = Redrive { to: "SyncDeadLetterQueue".to_owned(), after: 5 };
+        assert_eq!((sync.visibility_timeout.as_secs(), &sync.redrive), (1800, &Some(redrive)));
+        assert_eq!(sync.variables, ["OTHER", "SYNC_QUEUE_URL"]);
+        assert_eq!((letters.visibility_timeout.as_secs(), &letters.redrive), (30, &None));
+        let [clock, worker] = &parse(QUEUES)?[..] else { bail!("two functions") };
+        let [letters, sync] = &worker.queues[..] else { bail!("two events") };
+        assert_eq!((sync.queue.as_str(), sync.batch_size, sync.window.as_secs()), ("SyncQueue", 4, 2));
+        assert!(sync.reports_failures && sync.concurrency == Some(20));
+        assert_eq!(
+            (letters.queue.as_str(), letters.batch_size, letters.window.as_secs()),
+            ("SyncDeadLetterQueue", 10, 0)
+        );
+        assert!(!letters.reports_failures && letters.concurrency.is_none());
+        assert_eq!(clock.schedules.iter().map(Duration::as_secs).collect::<Vec<_>>(), [60, 12 * 3600]);
+        assert!(clock.has_events() && worker.has_events());
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_run_here_is_named() {
+        for (good, bad) in [
+            ("rate(1 minute)", "cron(0 12 * * ? *)"),
+            ("rate(1 minute)", "rate(1 fortnight)"),
+            ("rate(1 minute)", "rate(0 minutes)"),
+        ] {
+            let error = format!("{:#}", parse(&QUEUES.replace(good, bad)).unwrap_err());
+            assert!(error.contains("ClockFunction") && error.contains(bad), "{error}");
+        }
+        let foreign = QUEUES.replace("Queue: !GetAtt SyncQueue.Arn", "Queue: !Ref QueueArn");
+        assert!(parse(&foreign).is_err_and(|error| error.to_string().contains("WorkerFunction")));
+        let endless = QUEUES.replace(", maxReceiveCount: 5", "");
+        assert!(parse_queues(&endless).is_err_and(|error| error.to_string().contains("SyncQueue")));
     }
 
     #[test]

@@ -72,6 +72,15 @@ pub struct AuthConfig {
     pub allow_headers: bool,
 }
 
+/// What a function needs that rings for a worker, or that is one: nobody calls those.
+#[derive(Debug, Clone)]
+pub struct QueueConfig {
+    /// What the public functions need, too.
+    pub public: PublicConfig,
+    /// `SYNC_QUEUE_URL`: the queue for synchronisation. Without one nobody is rung, and the schedule finds the work.
+    pub sync_queue_url: Option<String>,
+}
+
 /// What the migration needs.
 #[derive(Debug, Clone)]
 pub struct MigrationConfig {
@@ -95,6 +104,26 @@ impl PublicConfig {
     pub fn from_env() -> anyhow::Result<Self> {
         let mut vars = Variables::of_process();
         let config = public(&mut vars);
+        vars.finish()?;
+        Ok(config)
+    }
+}
+
+impl QueueConfig {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        Self::read(Variables::of_process())
+    }
+
+    fn read(mut vars: Variables) -> anyhow::Result<Self> {
+        let meaning = "the URL of a queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/name";
+        let config = Self {
+            public: public(&mut vars),
+            sync_queue_url: vars.parsed("SYNC_QUEUE_URL", meaning, None, |v| queue_url(v).map(Some)),
+        };
         vars.finish()?;
         Ok(config)
     }
@@ -248,6 +277,13 @@ fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
     let origin = url.origin().ascii_serialization();
     matches!(url.scheme(), "http" | "https").then(|| HeaderValue::try_from(origin).ok()).flatten()
+}
+
+/// The emulator's queues are reached without TLS.
+fn queue_url(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let has_name = url.path().trim_matches('/').contains('/');
+    (matches!(url.scheme(), "http" | "https") && has_name).then(|| text.to_owned())
 }
 
 fn secrets(vars: &mut Variables) -> SecretSource {
@@ -475,6 +511,22 @@ mod tests {
             "https://a.example.com,http://localhost:99999",
         ] {
             assert!(read(&[("CORS_ORIGINS", bad)]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_a_url_or_none_at_all() {
+        let read = |url: &'static str| {
+            let vars = Variables::new(move |name| (name == "SYNC_QUEUE_URL").then(|| url.to_owned()));
+            QueueConfig::read(vars).map(|config| config.sync_queue_url).map_err(|error| error.to_string())
+        };
+        for good in ["https://sqs.us-east-1.amazonaws.com/123456789012/sync", "http://127.0.0.1:4566/123456789012/sync"]
+        {
+            assert_eq!(read(good).unwrap().as_deref(), Some(good));
+        }
+        assert_eq!(read("").unwrap(), None);
+        for bad in ["sync", "arn:aws:sqs:us-east-1:123456789012:sync", "https://sqs.us-east-1.amazonaws.com/sync"] {
+            assert!(read(bad).unwrap_err().contains("SYNC_QUEUE_URL"), "{bad}");
         }
     }
 

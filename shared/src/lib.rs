@@ -9,6 +9,10 @@
 //!    [`Reply`] or [`Error`] into a response with [`cors`] headers, and write the log line.
 //! 3. The handler parses its input into the types of [`account`] with [`validation`], asks `call.db` for one
 //!    thing ([`db::accounts`]), and shapes the reply.
+//!
+//! A job, start to end, is told alike: `main` is one call, [`work()`] for a queue or [`serve_schedule`] for a clock. Each
+//! message becomes a [`work::Job`]; `work_off` in `work.rs` is one straight function: read the [`doorbell`], await the
+//! handler, ring the [`queue`] again when there is more, write the log line, and say whether the message failed.
 
 pub mod config;
 pub mod event;
@@ -16,6 +20,10 @@ pub mod event;
 pub mod call;
 pub mod error;
 pub mod serve;
+
+pub mod doorbell;
+pub mod queue;
+pub mod work;
 
 pub mod auth;
 pub mod cors;
@@ -45,7 +53,8 @@ pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply};
 pub use error::Error;
 pub use event::Request;
 pub use serve::mail::{MailCommand, serve_command, serve_mail, serve_network, serve_sealing};
-pub use serve::{serve, serve_public, serve_readiness};
+pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
+pub use work::{serve_schedule, work};
 
 /// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's
 /// network forgets those that idle for some 350 s and tells nobody, load balancers and firewalls sooner.

@@ -1,9 +1,10 @@
-//! The log: JSON lines on standard output, one per request and one per event worth a warning. On Lambda a request's
-//! line also carries its metrics (see [`crate::metrics`]).
+//! The log: JSON lines on standard output, one per request or job and one per event worth a warning. On Lambda the line
+//! of a request or job also carries its metrics (see [`crate::metrics`]).
 
 use std::io::Write;
 
 use serde::Serialize;
+use serde_json::Value;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -12,8 +13,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::doorbell::Doorbell;
 use crate::identity::{Role, TenantId, UserId};
-use crate::metrics::Metrics;
+use crate::metrics::{JobMetrics, Metrics};
 
 /// Starts the log. `level` is for our own code. Libraries are heard from warnings on: at their trace level they
 /// would print whole events, passwords included.
@@ -83,30 +85,80 @@ pub struct RequestLine<'a> {
 impl RequestLine<'_> {
     /// Writes the line, as the log's level allows. Metrics do not depend on it: without the line they stand alone.
     pub fn write(&self) {
-        // `tracing` has no nested values, which metrics need; otherwise the line is like its own.
-        #[derive(Serialize)]
-        struct Line<'a> {
-            timestamp: String,
-            level: &'static str,
-            message: &'static str,
-            #[serde(flatten)]
-            request: &'a RequestLine<'a>,
-        }
-        let (level, enabled) = match self.status {
-            500.. => ("ERROR", tracing::enabled!(Level::ERROR)),
-            _ => ("INFO", tracing::enabled!(Level::INFO)),
-        };
-        if !enabled {
-            if let Some(metrics) = &self.metrics {
-                write_line(metrics);
-            }
-            return;
-        }
-        let mut timestamp = String::new();
-        // Neither writing to a string nor to our standard output can fail in a way that we could report.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-        write_line(&Line { timestamp, level, message: "request", request: self });
+        write("request", self.status >= 500, self, self.metrics.as_ref());
     }
+}
+
+/// The line of one job: of a message, or of a schedule's tick.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobLine<'a> {
+    /// The invocation's, which the messages of a batch share.
+    pub request_id: &'a str,
+    /// The message's, the same at each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<&'a str>,
+    /// Whose account, and which, where the message says.
+    #[serde(flatten)]
+    pub doorbell: Option<Doorbell>,
+    /// How often the message was received, this time included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// From the message's sending to the work's begin, earlier attempts included, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<f64>,
+    /// Of the work, in milliseconds.
+    pub duration_ms: f64,
+    /// `done`, `more` or `failed`.
+    pub outcome: &'static str,
+    /// What a tick answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<&'a Value>,
+    /// Whether it is the process's first.
+    pub cold_start: bool,
+    /// The kind of the failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<&'static str>,
+    /// The cause of a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// On Lambda.
+    #[serde(flatten)]
+    pub metrics: Option<JobMetrics<'a>>,
+}
+
+impl JobLine<'_> {
+    /// As [`RequestLine::write`].
+    pub fn write(&self) {
+        let message = if self.message_id.is_some() { "job" } else { "tick" };
+        write(message, self.error_kind.is_some(), self, self.metrics.as_ref());
+    }
+}
+
+fn write(message: &'static str, is_error: bool, members: &impl Serialize, metrics: Option<&impl Serialize>) {
+    // `tracing` has no nested values, which metrics need; otherwise the line is like its own.
+    #[derive(Serialize)]
+    struct Line<'a, M> {
+        timestamp: String,
+        level: &'static str,
+        message: &'static str,
+        #[serde(flatten)]
+        members: &'a M,
+    }
+    let (level, enabled) = match is_error {
+        true => ("ERROR", tracing::enabled!(Level::ERROR)),
+        false => ("INFO", tracing::enabled!(Level::INFO)),
+    };
+    if !enabled {
+        if let Some(metrics) = metrics {
+            write_line(metrics);
+        }
+        return;
+    }
+    let mut timestamp = String::new();
+    // Neither writing to a string nor to our standard output can fail in a way that we could report.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    write_line(&Line { timestamp, level, message, members });
 }
 
 fn write_line(value: &impl Serialize) {

@@ -1,5 +1,5 @@
-//! What CloudWatch counts: metrics in its embedded metric format, inside the request's log line. No call and no agent
-//! is needed, and nothing waits for it.
+//! What CloudWatch counts: metrics in its embedded metric format, inside the log line of a request or job. No call and
+//! no agent is needed, and nothing waits for it.
 //!
 //! Dimensions are few on purpose: each combination is a metric that costs money. Tenants and users are none, and by
 //! function there is only what says which of them to look at.
@@ -26,6 +26,13 @@ const COUNTS_AND_TIMES: [Metric; 9] = [
     Metric { name: "RedisTime", unit: "Milliseconds" },
 ];
 
+const OF_JOBS: [Metric; 4] = [
+    Metric { name: "Jobs", unit: "Count" },
+    Metric { name: "JobErrors", unit: "Count" },
+    Metric { name: "JobDuration", unit: "Milliseconds" },
+    Metric { name: "JobDelay", unit: "Milliseconds" },
+];
+
 const BY_FUNCTION: [Metric; 3] = [
     Metric { name: "Requests", unit: "Count" },
     Metric { name: "Errors5xx", unit: "Count" },
@@ -39,7 +46,11 @@ const ALL_REQUESTS: [Directive; 2] = [
     Directive { namespace: NAMESPACE, dimensions: &[&["Service", "Function"]], metrics: &BY_FUNCTION },
 ];
 
-/// Kinds are those of [`crate::Error`], a dozen.
+/// By function alone: what several workers do together says nothing.
+const ALL_JOBS: Directive =
+    Directive { namespace: NAMESPACE, dimensions: &[&["Service", "Function"]], metrics: &OF_JOBS };
+
+/// Kinds are those of [`crate::Error`] and [`crate::work::WorkError`], a dozen.
 const BY_KIND: Directive =
     Directive { namespace: NAMESPACE, dimensions: &[&["Service", "ErrorKind"]], metrics: &ERRORS };
 
@@ -65,10 +76,21 @@ struct Directives {
     cloud_watch_metrics: &'static RawValue,
 }
 
+impl Directives {
+    fn now(cloud_watch_metrics: &'static RawValue) -> Self {
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { timestamp: u64::try_from(timestamp.as_millis()).unwrap_or_default(), cloud_watch_metrics }
+    }
+}
+
 /// Of a request that was answered well, and of any other. They are half of the line, so they are written once and then
 /// copied.
 static WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(ALL_REQUESTS.iter().collect()));
 static WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(ALL_REQUESTS.iter().chain([&BY_KIND]).collect()));
+
+/// Likewise of jobs.
+static JOB_WITHOUT_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(vec![&ALL_JOBS]));
+static JOB_WITH_ERROR: LazyLock<Box<RawValue>> = LazyLock::new(|| json(vec![&ALL_JOBS, &BY_KIND]));
 
 fn json(directives: Vec<&Directive>) -> Box<RawValue> {
     // Texts in lists: they always have a JSON form.
@@ -121,12 +143,8 @@ impl<'a> From<Measured<'a>> for Metrics<'a> {
     fn from(measured: Measured<'a>) -> Self {
         let Measured { function, status, error_kind, cold_start, fallback, duration, database_time, redis_time } =
             measured;
-        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            aws: Directives {
-                timestamp: u64::try_from(timestamp.as_millis()).unwrap_or_default(),
-                cloud_watch_metrics: if error_kind.is_some() { &WITH_ERROR } else { &WITHOUT_ERROR },
-            },
+            aws: Directives::now(if error_kind.is_some() { &WITH_ERROR } else { &WITHOUT_ERROR }),
             service: SERVICE,
             function,
             error_kind,
@@ -140,6 +158,40 @@ impl<'a> From<Measured<'a>> for Metrics<'a> {
             duration: milliseconds(duration),
             database_time: milliseconds(database_time),
             redis_time: milliseconds(redis_time),
+        }
+    }
+}
+
+/// The metrics of one job, as members of its log line.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct JobMetrics<'a> {
+    #[serde(rename = "_aws")]
+    aws: Directives,
+    service: &'static str,
+    function: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_kind: Option<&'static str>,
+    errors: u8,
+    jobs: u8,
+    job_errors: u8,
+    job_duration: f64,
+    job_delay: f64,
+}
+
+impl<'a> JobMetrics<'a> {
+    /// Of a job of this function that took so long, after so long a wait, and failed in this way.
+    pub fn new(function: &'a str, error_kind: Option<&'static str>, duration: Duration, delay: Duration) -> Self {
+        Self {
+            aws: Directives::now(if error_kind.is_some() { &JOB_WITH_ERROR } else { &JOB_WITHOUT_ERROR }),
+            service: SERVICE,
+            function,
+            error_kind,
+            errors: u8::from(error_kind.is_some()),
+            jobs: 1,
+            job_errors: u8::from(error_kind.is_some()),
+            job_duration: milliseconds(duration),
+            job_delay: milliseconds(delay),
         }
     }
 }
@@ -172,7 +224,12 @@ mod tests {
 
     #[test]
     fn every_metric_and_dimension_that_is_declared_has_a_value() {
-        for metrics in [metrics(200, None), metrics(429, Some("Rate limit exceeded"))] {
+        let job = |kind| {
+            let (took, waited) = (Duration::from_micros(1500), Duration::from_secs(2));
+            serde_json::to_value(JobMetrics::new("f", kind, took, waited)).unwrap()
+        };
+        let of_requests = [metrics(200, None), metrics(429, Some("Rate limit exceeded"))];
+        for metrics in of_requests.into_iter().chain([job(None), job(Some("Panic"))]) {
             for directive in metrics["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
                 for metric in directive["Metrics"].as_array().unwrap() {
                     assert!(metrics[metric["Name"].as_str().unwrap()].is_number(), "{metric}");

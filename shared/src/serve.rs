@@ -17,7 +17,7 @@ use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, serv
 use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
-use crate::config::{Config, PublicConfig};
+use crate::config::{Config, PublicConfig, QueueConfig};
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
@@ -25,6 +25,7 @@ use crate::event::{Event, Request, Response};
 use crate::identity::Identity;
 use crate::log::{self, RequestLine};
 use crate::metrics::{Measured, Metrics, milliseconds};
+use crate::queue::Queue;
 use crate::rate_limit::{Decision, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
 use crate::secrets::{SecretStore, Secrets};
@@ -51,6 +52,22 @@ where
         }
     })
     .await
+}
+
+/// As [`serve()`], for an endpoint that rings.
+///
+/// # Errors
+/// As [`serve()`].
+pub async fn serve_ringing<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(Call, Queue) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let queue = Queue::new(QueueConfig::from_env()?.sync_queue_url).await;
+    // Beside the other connections; nothing waits for it.
+    let warming = queue.clone();
+    drop(tokio::spawn(async move { warming.warm_up().await }));
+    serve(move |call| handler(call, queue.clone())).await
 }
 
 /// Serves an endpoint of anybody, and connects to nothing.

@@ -14,6 +14,7 @@ mod faults;
 mod front_doors;
 mod health;
 mod isolation;
+mod jobs;
 mod proxy;
 mod rate_limit;
 mod secrets;

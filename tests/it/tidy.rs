@@ -30,7 +30,8 @@ fn every_function_has_one_resource_a_route_an_event_file_and_a_row_in_the_readme
         assert!(readme.contains(&format!("| `{}` |", function.binary)), "{} has no row in README.md", function.binary);
         if function.binary != "migrate" {
             let two = ["docs", "health", "health-ready"].contains(&function.binary.as_str());
-            assert_eq!(function.routes.len(), if two { 2 } else { 1 }, "{}", function.binary);
+            let events = function.routes.len() + function.queues.len() + function.schedules.len();
+            assert_eq!(events, if two { 2 } else { 1 }, "{}", function.binary);
             assert!(
                 Path::new(&local::workspace_root().join(format!("tests/events/{}.json", function.binary))).exists()
             );

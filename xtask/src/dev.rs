@@ -11,11 +11,14 @@ use anyhow::{Context, Result, bail};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local::{
     build::build_functions,
+    event_sources::EventSources,
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
     mail_server::{Dovecot, Ports},
+    queue_server::{QueueServer, Queues},
     services::{Postgres, Redis, secret},
-    template, workspace_root,
+    template::{self, Function},
+    workspace_root,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,8 +94,17 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     let database = Database::prepare(settings)?;
     let mail = if options.mail { start_mail() } else { None };
 
-    let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
-    functions.retain(|function| !function.routes.is_empty());
+    let template = workspace_root().join("template.yaml");
+    let mut functions = template::routes(&template)?;
+    functions.retain(Function::has_events);
+    let queues = template::queues(&template)?;
+    let queue_server = match functions.iter().any(|function| !function.queues.is_empty()) {
+        true => {
+            eprintln!("Starting the queues ...");
+            Some(QueueServer::start()?)
+        }
+        false => None,
+    };
     eprintln!("Building {} functions ...", functions.len());
     let binaries = build_functions(options.release, functions.iter().map(|function| &function.binary))?;
 
@@ -102,12 +114,17 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     let serve = async {
         database.migrate().await?;
         let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
-        let mut gateway_options = gateway::Options::new(functions, binaries);
+        let queues = match &queue_server {
+            Some(server) => Some(server.make(&queues).await?),
+            None => None,
+        };
+        let mut gateway_options = gateway::Options::new(functions.clone(), binaries);
         gateway_options.listen = address;
         gateway_options.concurrency = options.concurrency;
         // A reader of our output may stop reading, as `head` does; that is no reason to stop serving.
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
+        gateway_options.env.extend(queues.iter().flat_map(Queues::env).cloned());
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, database.mail_url.clone());
         let mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
         // What the developer set stands there already, but for the bundle, which has theirs in it.
@@ -117,6 +134,8 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         // Browsers take localhost for ::1 first. Machines without IPv6 do not.
         let _ = gateway.listen((Ipv6Addr::LOCALHOST, address.port()).into()).await;
         gateway.prewarm();
+        let mut event_sources = EventSources::start(&gateway, &functions, queues.as_ref())?;
+        event_sources.run_schedules();
         if options.demo {
             demo::create_accounts(address).await?;
             if let Some(mail) = &mail {

@@ -102,6 +102,8 @@ pub(super) mod tests {
             timeout: Duration::from_secs(1),
             opens_secrets: false,
             routes: routes.iter().map(route).collect(),
+            queues: Vec::new(),
+            schedules: Vec::new(),
         }
     }
 

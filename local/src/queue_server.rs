@@ -1,0 +1,172 @@
+//! SQS on this machine: moto, an emulator of AWS that others maintain, and the queues of the template in it.
+//!
+//! It honours visibility timeouts, counts receipts and redrives as SQS does, once it is made to do one thing at a time
+//! (`queue_server.py`). Unlike SQS it takes an empty message, and delivers in order and at once.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::{Context, Result};
+use aws_sdk_sqs::{
+    Client, Config,
+    config::{BehaviorVersion, Credentials, Region},
+    types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName},
+};
+use serde_json::json;
+
+use crate::{
+    services::{Service, retry_on_other_ports, secret},
+    template::Queue,
+    tools::{MOTO, python_tool},
+};
+
+/// moto asks for keys and a region and takes any.
+const KEY: &str = "local";
+const REGION: &str = "us-east-1";
+/// SQS takes and gives no more messages in one call.
+const CALL_SIZE: usize = 10;
+
+/// A running emulator, which ends with this value. Several users share it, each with queues of their own.
+#[derive(Debug)]
+pub struct QueueServer {
+    _service: Service,
+    url: String,
+}
+
+impl QueueServer {
+    /// Starts it, which takes a second; at the first time it is installed.
+    ///
+    /// # Errors
+    /// It cannot be installed or started.
+    pub fn start() -> Result<Self> {
+        let python = python_tool("python", MOTO)?.display().to_string();
+        retry_on_other_ports(|port| {
+            let service = Service::run("moto", "KILL", "Running on", |directory| {
+                let program = directory.join("queue_server.py");
+                fs::write(&program, include_str!("queue_server.py"))?;
+                let (program, port) = (program.display().to_string(), port.to_string());
+                Ok([&python, &program, "-H", "127.0.0.1", "-p", &port].map(String::from).to_vec())
+            })?;
+            Ok(Self { _service: service, url: format!("http://127.0.0.1:{port}") })
+        })
+    }
+
+    /// Makes the queues, under names that nobody else has.
+    ///
+    /// # Errors
+    /// One is not taken, or leads its dead letters to none of the others.
+    pub async fn make(&self, queues: &[Queue]) -> Result<Queues> {
+        // Its connections belong to the Tokio runtime that calls this, hence one for each.
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static(REGION))
+            .credentials_provider(Credentials::new(KEY, KEY, None, None, "local"))
+            .endpoint_url(&self.url)
+            .build();
+        let client = Client::from_conf(config);
+        let prefix = &secret()[..16];
+        let (mut urls, mut arns) = (BTreeMap::new(), BTreeMap::new());
+        for queue in queues {
+            let name = format!("{prefix}-{}", queue.logical_id);
+            let made = client.create_queue().queue_name(&name).send().await;
+            let url = made.with_context(|| format!("cannot make the queue {name}"))?.queue_url;
+            let url = url.context("a queue without URL")?;
+            let arn = QueueAttributeName::QueueArn;
+            let asked = client.get_queue_attributes().queue_url(&url).attribute_names(arn.clone()).send().await?;
+            let arn = asked.attributes.and_then(|mut known| known.remove(&arn)).context("a queue without ARN")?;
+            arns.insert(queue.logical_id.clone(), arn);
+            urls.insert(queue.logical_id.clone(), url);
+        }
+        // A queue for dead letters may come later in the alphabet than those that lead to it.
+        for queue in queues {
+            let seconds = queue.visibility_timeout.as_secs().to_string();
+            let mut call = client.set_queue_attributes().queue_url(&urls[&queue.logical_id]);
+            call = call.attributes(QueueAttributeName::VisibilityTimeout, seconds);
+            if let Some(redrive) = &queue.redrive {
+                let to = arns.get(&redrive.to).with_context(|| format!("there is no queue {}", redrive.to))?;
+                let policy = json!({ "deadLetterTargetArn": to, "maxReceiveCount": redrive.after });
+                call = call.attributes(QueueAttributeName::RedrivePolicy, policy.to_string());
+            }
+            call.send().await.with_context(|| format!("cannot set up the queue {}", queue.logical_id))?;
+        }
+        let at_urls = |queue: &Queue| {
+            let url = &urls[&queue.logical_id];
+            queue.variables.iter().map(|variable| (variable.clone(), url.clone())).collect::<Vec<_>>()
+        };
+        let mut env: Vec<(String, String)> = queues.iter().flat_map(at_urls).collect();
+        let own = [
+            ("AWS_ENDPOINT_URL_SQS", self.url.as_str()),
+            ("AWS_REGION", REGION),
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", KEY),
+        ];
+        env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        Ok(Queues { client, urls, arns, env })
+    }
+}
+
+/// The queues of a template, by their logical ids.
+#[derive(Debug, Clone)]
+pub struct Queues {
+    client: Client,
+    urls: BTreeMap<String, String>,
+    arns: BTreeMap<String, String>,
+    env: Vec<(String, String)>,
+}
+
+impl Queues {
+    /// What the functions need to find them: the way to the emulator, and the variables that hold a queue's URL.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// A queue's ARN.
+    pub fn arn(&self, queue: &str) -> Result<&str> {
+        self.arns.get(queue).map(String::as_str).with_context(|| format!("there is no queue {queue}"))
+    }
+
+    /// How many messages a queue has, those in the hands of a receiver included.
+    pub async fn count(&self, queue: &str) -> Result<usize> {
+        use QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};
+        let names = vec![ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible];
+        let call = self.client.get_queue_attributes().queue_url(self.url(queue)?).set_attribute_names(Some(names));
+        let counts = call.send().await?.attributes.unwrap_or_default();
+        Ok(counts.values().map(|count| count.parse::<usize>()).sum::<Result<_, _>>()?)
+    }
+
+    /// Sends messages.
+    pub async fn send(&self, queue: &str, bodies: &[String]) -> Result<()> {
+        for body in bodies {
+            self.client.send_message().queue_url(self.url(queue)?).message_body(body).send().await?;
+        }
+        Ok(())
+    }
+
+    /// Receives some messages, at most `count` and what one call gives; waits this long, in whole seconds, for the first.
+    pub async fn receive(&self, queue: &str, count: usize, wait: Duration) -> Result<Vec<Message>> {
+        let call = self
+            .client
+            .receive_message()
+            .queue_url(self.url(queue)?)
+            .max_number_of_messages(i32::try_from(count.min(CALL_SIZE))?)
+            .wait_time_seconds(i32::try_from(wait.as_secs())?)
+            .message_system_attribute_names(MessageSystemAttributeName::All);
+        Ok(call.send().await?.messages.unwrap_or_default())
+    }
+
+    /// Deletes messages that were received.
+    pub async fn delete(&self, queue: &str, messages: &[&Message]) -> Result<()> {
+        for some in messages.chunks(CALL_SIZE) {
+            let mut call = self.client.delete_message_batch().queue_url(self.url(queue)?);
+            for (index, message) in some.iter().enumerate() {
+                let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
+                call = call.entries(entry.set_receipt_handle(message.receipt_handle.clone()).build()?);
+            }
+            call.send().await?;
+        }
+        Ok(())
+    }
+
+    fn url(&self, queue: &str) -> Result<&str> {
+        self.urls.get(queue).map(String::as_str).with_context(|| format!("there is no queue {queue}"))
+    }
+}
