@@ -55,6 +55,9 @@ pub struct Ports {
     pub submissions: u16,
 }
 
+/// What a server offers to sign in with.
+const MECHANISMS: &str = "plain login xoauth2 oauthbearer";
+
 /// A running Dovecot, which ends with this value.
 #[derive(Debug)]
 pub struct Dovecot {
@@ -75,7 +78,15 @@ impl Dovecot {
     /// # Errors
     /// Dovecot cannot be installed or does not start.
     pub fn start() -> Result<Self> {
-        Self::start_with(Certificate::Good)
+        Self::start_as(Certificate::Good, MECHANISMS)
+    }
+
+    /// Like `start`, with these SASL mechanisms and no others, by their names with spaces between them.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_offering(mechanisms: &str) -> Result<Self> {
+        Self::start_as(Certificate::Good, mechanisms)
     }
 
     /// Like `start`, with another certificate.
@@ -83,15 +94,19 @@ impl Dovecot {
     /// # Errors
     /// As `start`.
     pub fn start_with(certificate: Certificate) -> Result<Self> {
+        Self::start_as(certificate, MECHANISMS)
+    }
+
+    fn start_as(certificate: Certificate, mechanisms: &str) -> Result<Self> {
         ensure_installed(&[Tool::Dovecot])?;
         let program = Tool::Dovecot.locate().context("Dovecot is not installed")?;
         let version = Command::new(&program).arg("--version").output().context("cannot run dovecot")?;
         let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
         ensure!(version.starts_with(VERSION), "Dovecot {VERSION}x is needed, and {version} is installed");
-        retry_on_other_ports(|_| Self::start_on(&program, Ports::free()?, certificate))
+        retry_on_other_ports(|_| Self::start_on(&program, Ports::free()?, certificate, mechanisms))
     }
 
-    fn start_on(program: &Path, ports: Ports, certificate: Certificate) -> Result<Self> {
+    fn start_on(program: &Path, ports: Ports, certificate: Certificate, mechanisms: &str) -> Result<Self> {
         let directory = new_directory()?;
         let sink = SmtpSink::start()?;
         let authority = Authority::new()?;
@@ -105,7 +120,7 @@ impl Dovecot {
             fs::create_dir_all(folder)?;
         }
         for (path, text) in [
-            (directory.join("dovecot.conf"), configuration(&directory, &account, &ports, sink.port())),
+            (directory.join("dovecot.conf"), configuration(&directory, &account, &ports, sink.port(), mechanisms)),
             (directory.join("oauth2.conf"), oauth2_configuration(&directory)),
             (directory.join("certificate.pem"), issued.certificate),
             (directory.join("key.pem"), issued.key),
@@ -332,7 +347,7 @@ impl Account {
     }
 }
 
-fn configuration(directory: &Path, account: &Account, ports: &Ports, relay: u16) -> String {
+fn configuration(directory: &Path, account: &Account, ports: &Ports, relay: u16, mechanisms: &str) -> String {
     let Account { user, group } = account;
     let directory = directory.display();
     let mut text = format!(
@@ -351,7 +366,7 @@ ssl_cert = <{directory}/certificate.pem
 ssl_key = <{directory}/key.pem
 ssl_min_protocol = TLSv1.2
 disable_plaintext_auth = no
-auth_mechanisms = plain login xoauth2 oauthbearer
+auth_mechanisms = {mechanisms}
 # Else each wrong password costs seconds, and more for each one before. Half a second it costs still.
 auth_failure_delay = 0
 service anvil {{

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use mail::connect::{Connector, Network, Policy, Ports, Security, Session};
 use mail::dns::Resolver;
-use mail::login::{Login, Protocol, Secret, Server, try_login};
+use mail::login::{Login, Protocol, Secret, Server, TRY_BYTES, try_login};
 use serde::Serialize;
 use shared::account::state::Event;
 use shared::account::{Account, AccountChange, NewAccount};
@@ -16,8 +16,6 @@ use zeroize::Zeroizing;
 
 /// How long a try may take. Callers are promised an answer within 10 s, start of the function included.
 const TRY_TIME: Duration = Duration::from_millis(8500);
-/// What a server may send during a try, which is greetings, capabilities and two answers: a thousandth of it.
-const TRY_BYTES: u64 = 1024 * 1024;
 
 /// Asks the name servers of the configuration, or the system's.
 ///

@@ -1,10 +1,16 @@
 //! Accounts that can sign in: trying what is typed and what is stored, against a real Dovecot, and what that does to the
 //! account's state. How hostile servers are met is tested in the crate `mail`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use local::certificates::Certificate;
 use local::mail_server::Dovecot;
+use mail::Code;
+use mail::connect::{Connector, Policy, Ports, Security, Session};
+use mail::dns::Resolver;
+use mail::login::{Login, Protocol, Secret, Server, TRY_BYTES, try_login};
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use shared::account::state::{Event, Standing, State};
 use uuid::Uuid;
@@ -341,4 +347,47 @@ async fn a_user_has_ten_tries_a_minute_beside_the_common_limit() {
     api.get("/api/autoconfig?emailAddress=jane%40example.com").by(&user).send().await.is_refused(429);
     assert_eq!(api.get(&path).by(&user).send().await.status, 200, "other requests go on");
     assert_ne!(api.post("/api/accounts/test", json!({})).by(&user.colleague()).send().await.status, 429);
+}
+
+/// Accounts of providers are to come; the way in is there already.
+#[tokio::test]
+async fn tokens_and_every_mechanism_of_passwords_sign_in_to_each_protocol() {
+    for (mechanisms, by_token) in [("xoauth2", true), ("oauthbearer", true), ("plain", false), ("login", false)] {
+        let server = Dovecot::start_offering(mechanisms).unwrap();
+        server.add_user("jane@mail.example", PASSWORD).unwrap();
+        let tls = {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in rustls::pki_types::CertificateDer::pem_file_iter(server.ca_file()).unwrap() {
+                roots.add(certificate.unwrap()).unwrap();
+            }
+            rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+        };
+        let policy =
+            Policy { private_networks: vec!["127.0.0.0/8".parse().unwrap()], ports: Ports::Any, ..Policy::default() };
+        let connector = Connector::new(Resolver::new(&[]), policy, Arc::new(tls));
+        let ports = server.ports();
+        for (protocol, port, security) in [
+            (Protocol::Imap, ports.imaps, Security::Tls),
+            (Protocol::Imap, ports.imap, Security::StartTls),
+            (Protocol::Pop3, ports.pop3s, Security::Tls),
+            (Protocol::Pop3, ports.pop3, Security::StartTls),
+            (Protocol::Smtp, ports.submissions, Security::Tls),
+            (Protocol::Smtp, ports.submission, Security::StartTls),
+        ] {
+            let place = Server { protocol, host: "localhost".into(), port, security };
+            for is_good in [true, false] {
+                let secret = match (by_token, is_good) {
+                    (true, true) => Secret::AccessToken(server.token("jane@mail.example").unwrap().into()),
+                    (true, false) => Secret::AccessToken(server.expired_token("jane@mail.example").unwrap().into()),
+                    (false, true) => Secret::Password(PASSWORD.to_owned().into()),
+                    (false, false) => Secret::Password("wrong".to_owned().into()),
+                };
+                let login = Login::new("jane@mail.example", secret).unwrap();
+                let session = Session::new(Duration::from_secs(10), TRY_BYTES);
+                let outcome = try_login(&connector, &place, &login, session).await;
+                let expected = if is_good { Ok(()) } else { Err(Code::Authentication) };
+                assert_eq!(outcome.map_err(|error| error.code), expected, "{mechanisms} {protocol:?} {security:?}");
+            }
+        }
+    }
 }
