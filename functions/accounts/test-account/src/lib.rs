@@ -1,5 +1,5 @@
 //! `POST /api/accounts/{id}/test`: tries what is stored, and notes what came of it. Fields of the body take the place of
-//! stored ones for this try, which then notes nothing.
+//! stored ones for this try, which then notes nothing; those that signing in does not depend on are as good as none.
 
 use mail::connect::Connector;
 use mailbox::{Outcome, Settings};
@@ -20,7 +20,7 @@ pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
         true => AccountChange::default(),
         false => AccountChange::read(call.body()?)?,
     };
-    let overrides = !change.changes_nothing();
+    let overrides = change.concerns_signing_in();
     let stored = call.db.begin_try(&scope, id, overrides).await?.own(&scope, id)?;
     let secrets = call.keyring.open(&scope, id, &stored.sealed).await?;
     let Some(settings) = Settings::stored(&stored.account, secrets.password, secrets.smtp_password, change) else {
