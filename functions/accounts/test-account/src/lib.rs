@@ -7,6 +7,7 @@ use shared::account::AccountChange;
 use shared::db::secrets::Fault;
 use shared::http::StatusCode;
 use shared::{Error, MailCall, Reply};
+use tokio::time::Instant;
 
 /// Answers one request: 200 also when the login fails.
 ///
@@ -15,6 +16,7 @@ use shared::{Error, MailCall, Reply};
 /// [`Error::NotFound`] for none, [`Error::TooManyRequests`] where the server has refused this login less than a minute
 /// ago.
 pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
+    let started = Instant::now();
     let (scope, id) = (call.identity.scope, call.account_id()?);
     let change = match call.request.body.is_empty() {
         true => AccountChange::default(),
@@ -26,7 +28,7 @@ pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
     let Some(settings) = Settings::stored(&stored.account, secrets.password, secrets.smtp_password, change) else {
         return Reply::json(StatusCode::OK, &Outcome::without_password(&stored.account));
     };
-    let outcome = settings.try_all(&call.network).await;
+    let outcome = settings.try_all(&call.network, started).await;
     if !overrides {
         let (event, tried) = outcome.event();
         let fault =
