@@ -10,9 +10,10 @@ use futures_util::future::join_all;
 use local::gateway::PayloadVersion;
 use local::services::Postgres;
 use serde_json::{Value, json};
-use shared::account::AccountId;
+use shared::account::{AccountChange, AccountId, NewAccount};
 use shared::identity::{Scope, TenantId, UserId};
 use shared::sealing::{Kind, Place, PrivateKeys, PublicKey, generate, open, seal};
+use shared::validation::Fields;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
@@ -21,8 +22,8 @@ use uuid::Uuid;
 use crate::secrets::{Moto, aws, cloud_formation};
 use crate::sign_in::{PASSWORD, body, create, state_of, try_stored};
 use crate::support::{
-    Answer, Api, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, SEALING_KEYS, User, connect, functions, lasting,
-    mail_api, mail_env, new_database, owner, servers,
+    Answer, Api, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, SEALING_KEYS, User, account, connect, functions,
+    lasting, mail_api, mail_env, new_database, owner, servers,
 };
 
 fn id(value: &Value) -> Uuid {
@@ -280,6 +281,22 @@ async fn nothing_secret_is_logged_at_trace() {
 }
 
 #[test]
+fn debug_shows_no_secret() {
+    let (password, smtp_password) = ("a password for reading", "a password for sending");
+    let fields = json!({"password": password, "smtpHostname": "smtp.example.com", "smtpPassword": smtp_password});
+    let fields = account(fields).as_object().unwrap().clone();
+    let new = || NewAccount::read(Fields::new(fields.clone())).unwrap();
+    let keys = PrivateKeys::parse(&SEALING_KEYS.1).unwrap();
+    let change = AccountChange::read(Fields::new(fields.clone())).unwrap();
+    let shown = format!("{:?} {change:?} {:?} {keys:?}", new(), mailbox::Settings::new(new()));
+    assert!(shown.contains("smtp.example.com") && shown.contains("[password]"), "{shown}");
+    let private_key = BASE64.decode(SEALING_KEYS.1.split_once(':').unwrap().1).unwrap();
+    for secret in [password.as_bytes(), smtp_password.as_bytes(), &private_key] {
+        assert_hidden(secret, &shown, "Debug");
+    }
+}
+
+#[test]
 fn a_secret_is_found_however_it_is_written() {
     let secret = b"hunter2-hunter2";
     for text in [
@@ -434,7 +451,7 @@ async fn a_key_that_is_newer_than_the_function_is_read_once_by_all_who_need_it()
         signs_in(&answer);
         api.log_of(&answer).await;
     }
-    let readings = || api.log().matches("reading it again").count();
+    let readings = || api.log().matches("reading the secret again").count();
     assert_eq!(readings(), 1, "{}", api.log());
 
     // One that nobody has any more asks again, but not each time.
