@@ -2,7 +2,7 @@
 //! and how their keys are replaced.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -491,10 +491,19 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
         let secret = moto.call("GetSecretValue", json!({"SecretId": mail_arn})).await;
         serde_json::from_str(secret["SecretString"].as_str().unwrap()).unwrap()
     };
-    let migrate = || api.gateway.invoke("migrate", json!({}));
+    let run = || api.gateway.invoke("migrate", json!({}));
 
-    // Two at once, as a deployment and a person do: one key.
-    let (one, other) = tokio::join!(migrate(), migrate());
+    // Two at once, as a deployment and a person do: no key is made by who does not have the lock, and so only one.
+    let (holder, watcher) = (connect(&postgres.owner_url("app")).await, connect(&postgres.owner_url("app")).await);
+    migrate::wait_for_others(&holder, Duration::ZERO).await.unwrap();
+    let free = async {
+        let asking = "select count(*) from pg_stat_activity where query like 'select pg_try_advisory_lock(%'";
+        // The third is the one that holds it.
+        while watcher.query_one(asking, &[]).await.unwrap().get::<_, i64>(0) < 3 {}
+        assert_eq!(stored().await, mail_secret);
+        drop(holder);
+    };
+    let (one, other, ()) = tokio::join!(run(), run(), free);
     let first = one.unwrap().unwrap()["sealingPublicKey"].clone();
     assert!(first.as_str().unwrap().starts_with("k1:"), "{first}");
     assert_eq!(other.unwrap().unwrap()["sealingPublicKey"], first);
