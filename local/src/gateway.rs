@@ -171,6 +171,8 @@ impl Gateway {
 
     /// Starts a process of each function that has none.
     pub fn prewarm(&self) {
+        // They may outlive the caller's runtime.
+        let _entered = self.runtime.enter();
         self.shared.pools.values().for_each(Pool::prewarm);
     }
 

@@ -12,9 +12,11 @@ use shared::account::state::Event;
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::config::Outbound;
 use shared::credential::Password;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// How long a try may take. Callers are promised an answer within 10 s, start of the function included.
+/// How long a request may take until its try is over. Callers are promised an answer within 10 s, start of the function
+/// included.
 const TRY_TIME: Duration = Duration::from_millis(8500);
 
 /// Asks the name servers of the configuration, or the system's.
@@ -176,9 +178,10 @@ impl Settings {
         }))
     }
 
-    /// Signs in to both servers, side by side, and out again.
-    pub async fn try_all(&self, connector: &Connector) -> Outcome {
-        let session = Session::new(TRY_TIME, TRY_BYTES);
+    /// Signs in to both servers, side by side, and out again. What has passed since `started`, when the request came, is
+    /// no longer theirs.
+    pub async fn try_all(&self, connector: &Connector, started: Instant) -> Outcome {
+        let session = Session { deadline: started + TRY_TIME, bytes: TRY_BYTES };
         let try_one = async |server: &Server, username: &str, password: &Password| {
             let secret = Secret::Password(Zeroizing::new(password.reveal().to_owned()));
             let outcome = match Login::new(username, secret) {

@@ -306,20 +306,20 @@ impl AccountChange {
         Ok(change)
     }
 
-    /// Whether no field is named.
-    pub fn changes_nothing(&self) -> bool {
+    /// Whether a field is named that signing in depends on.
+    pub fn concerns_signing_in(&self) -> bool {
         let Self {
-            account_name: None,
-            email_address: None,
+            account_name: _,
+            email_address: _,
             protocol: None,
             hostname: None,
             port: None,
             encryption: None,
             username: None,
             password: None,
-            is_sync_enabled: None,
-            sync_interval: None,
-            is_enabled: None,
+            is_sync_enabled: _,
+            sync_interval: _,
+            is_enabled: _,
             smtp_hostname: None,
             smtp_port: None,
             smtp_encryption: None,
@@ -327,9 +327,9 @@ impl AccountChange {
             smtp_password: None,
         } = self
         else {
-            return false;
+            return true;
         };
-        true
+        false
     }
 }
 

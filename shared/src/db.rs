@@ -84,7 +84,9 @@ impl Db {
     /// # Errors
     /// TLS is wanted and cannot be set up.
     pub async fn new(secrets: Arc<SecretStore>, size: usize, max_idle: Duration) -> anyhow::Result<Self> {
-        let config = secrets.get().await?.database.0;
+        let current = secrets.get().await?;
+        let opens = current.sealing_private_keys.is_some();
+        let config = current.database.0;
         let tls = tls_of(&config)?;
         let manager = Manager::from_connect(
             config,
@@ -96,7 +98,7 @@ impl Db {
             .max_size(size)
             .wait_timeout(Some(REQUEST_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
-            .post_create(Hook::async_fn(|client, _| Box::pin(refuse_powerful_role(client))))
+            .post_create(Hook::async_fn(move |client, _| Box::pin(refuse_powerful_role(client, opens))))
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
                 if metrics.last_used() < max_idle { Ok(()) } else { Err(HookError::message("unused for too long")) }
             }))
@@ -119,7 +121,8 @@ impl Db {
     /// start: it may be back for the next request.
     ///
     /// # Errors
-    /// The role is one that row-level security does not hold.
+    /// The role is one that row-level security does not hold, or one that may read sealed secrets where there is no key
+    /// to open them.
     pub async fn warm_up(&self) -> anyhow::Result<()> {
         match timeout(REQUEST_TIMEOUT, self.connection()).await {
             Ok(Ok(_)) => Ok(()),
@@ -224,11 +227,12 @@ impl Db {
 
 /// A role that bypasses the policies, or that owns the tables and could drop them, would make row-level security
 /// a decoration. So would one that can become such a role: membership is enough, inherited or not. A policy that names
-/// its roles is for those that see past the others, such as the owner of `account_owner`.
+/// its roles is for those that see past the others, such as the owner of `account_owner`. A function without private
+/// keys has no business with sealed secrets: `opens` says whether it has them.
 ///
 /// In one statement: in a new connection each catalog that is asked takes half a millisecond. TRUNCATE is an
 /// owner's privilege, and knows no policies. A database without the tables has nothing to fence yet.
-async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
+async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookError> {
     let sql = "select current_user::text,
                    row_security_active(to_regclass('email_accounts'))
                    and row_security_active(to_regclass('email_credentials'))
@@ -242,13 +246,25 @@ async fn refuse_powerful_role(client: &Client) -> Result<(), HookError> {
                        select from pg_policy p, unnest(p.polroles) role
                        where p.polrelid in (to_regclass('email_accounts'), to_regclass('email_credentials'))
                            and role <> 0 and pg_has_role(role, 'member')
+                   ),
+                   exists (
+                       select from pg_attribute a
+                       where a.attrelid = to_regclass('email_credentials')
+                           and a.attname in ('sealed_password', 'sealed_smtp_password')
+                           and has_column_privilege(a.attrelid, a.attnum, 'select')
                    )";
     for row in client.query_typed(sql, &[]).await.map_err(HookError::Backend)? {
+        let role: String = row.try_get(0).map_err(HookError::Backend)?;
         if row.try_get::<_, Option<bool>>(1).map_err(HookError::Backend)? == Some(false) {
-            let role: String = row.try_get(0).map_err(HookError::Backend)?;
             return Err(HookError::message(format!(
                 "row-level security does not bind {role}: it must be on, and DATABASE_URL must log in as a role that \
                  owns no table and cannot bypass it, such as email_service_app"
+            )));
+        }
+        if !opens && row.try_get(2).map_err(HookError::Backend)? {
+            return Err(HookError::message(format!(
+                "{role} may read sealed secrets, which is for functions with private keys: DATABASE_URL must log in as a \
+                 role that may not, such as email_service_app"
             )));
         }
     }

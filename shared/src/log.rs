@@ -17,10 +17,13 @@ use crate::doorbell::Doorbell;
 use crate::identity::{Role, TenantId, UserId};
 use crate::metrics::{JobMetrics, Metrics};
 
+/// The crates of ours whose events are heard at the configured level.
+const OURS: [&str; 4] = [env!("CARGO_CRATE_NAME"), "mailbox", "migrate", "reseal_secrets"];
+
 /// Starts the log. `level` is for our own code. Libraries are heard from warnings on: at their trace level they
 /// would print whole events, passwords included.
 pub fn start(level: LevelFilter) {
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(env!("CARGO_CRATE_NAME"), level);
+    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|name| (name, level)));
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)

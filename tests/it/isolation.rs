@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, Servers, User, api, connect, new_database, owner, servers};
+use crate::support::{Api, MAIL_DATABASE_URL, Servers, User, api, connect, new_database, owner, servers};
 
 const TABLES: [&str; 2] = ["email_accounts", "email_credentials"];
 
@@ -335,4 +335,298 @@ async fn the_probe_tells_ids_and_nothing_else_and_only_to_the_functions() {
     assert_eq!(row.get::<_, Vec<&str>>(3), ["search_path=\"\""]);
     assert_eq!(row.get::<_, &str>(4), "email_service_probe");
     assert!(!row.get::<_, bool>(5) && row.get::<_, bool>(6));
+}
+
+/// What a role of the functions may do to a column, of all that could be asked.
+async fn column_privileges(client: &Client, role: &str) -> Vec<String> {
+    let sql = "select format('%s %s.%s', lower(privilege), c.relname, a.attname)
+               from pg_class c join pg_attribute a on a.attrelid = c.oid,
+                    unnest('{SELECT,INSERT,UPDATE,REFERENCES}'::text[]) privilege
+               where c.oid in ('email_accounts'::regclass, 'email_credentials'::regclass)
+                   and a.attnum > 0 and not a.attisdropped and has_column_privilege($1, c.oid, a.attnum, privilege)
+               union all
+               select format('%s %s', lower(privilege), c.relname)
+               from pg_class c, unnest('{DELETE,TRUNCATE,TRIGGER}'::text[]) privilege
+               where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v')
+                   and has_table_privilege($1, c.oid, privilege)
+               union all
+               select format('execute %s', p.oid::regprocedure)
+               from pg_proc p
+               where p.pronamespace = 'public'::regnamespace and p.prosecdef and has_function_privilege($1, p.oid, 'execute')
+               order by 1";
+    client.query(sql, &[&role]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+const SEALED: [&str; 4] = ["sealed_password", "password_key", "sealed_smtp_password", "smtp_password_key"];
+
+/// What is wrong with the privileges of the functions' two roles, as far as secrets are concerned.
+async fn privileges_too_wide(client: &Client) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for role in ["email_service_app", "email_service_mail"] {
+        let is_mail = role == "email_service_mail";
+        for privilege in column_privileges(client, role).await {
+            let (verb, object) = privilege.split_once(' ').unwrap();
+            let (table, column) = object.split_once('.').unwrap_or((object, ""));
+            let is_sealed = SEALED.contains(&column);
+            let allowed = match (verb, table) {
+                ("execute", _) => {
+                    object.starts_with("account_owner(")
+                        || is_mail
+                            && (object.starts_with("secrets_to_reseal(")
+                                || object.starts_with("count_secrets_to_reseal("))
+                }
+                ("select", "email_accounts") => true,
+                ("select", _) if is_mail => is_sealed || ["id", "tenant_id", "user_id"].contains(&column),
+                ("select", _) => {
+                    ["id", "tenant_id", "user_id", "algorithm", "created_at", "updated_at"].contains(&column)
+                }
+                ("insert", _) => !is_mail,
+                ("update", "email_accounts") if is_mail => {
+                    ["state", "state_changed_at", "failures", "next_sync_at", "tried_at"].contains(&column)
+                        || column.starts_with("last_error_")
+                }
+                ("update", "email_accounts") => {
+                    !["id", "tenant_id", "user_id", "credential_id", "created_at", "tried_at", "is_syncing"]
+                        .contains(&column)
+                }
+                ("update", _) if is_mail => is_sealed,
+                ("update", _) => is_sealed || ["algorithm", "password_hash", "salt", "updated_at"].contains(&column),
+                _ => false,
+            };
+            if !allowed {
+                wrong.push(format!("{role}: {privilege}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[tokio::test]
+async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
+    assert_eq!(privileges_too_wide(&owner().await).await, Vec::<String>::new());
+    let app = column_privileges(&owner().await, "email_service_app").await;
+    let mail = column_privileges(&owner().await, "email_service_mail").await;
+    for column in SEALED {
+        assert!(app.contains(&format!("insert email_credentials.{column}")), "{app:?}");
+        assert!(app.contains(&format!("update email_credentials.{column}")), "{app:?}");
+        assert!(mail.contains(&format!("select email_credentials.{column}")), "{mail:?}");
+    }
+}
+
+#[tokio::test]
+async fn that_look_goes_red_when_a_privilege_is_widened() {
+    let database = new_database().await;
+    let client = connect(&servers().await.postgres.owner_url(&database)).await;
+    for (grant, expected) in [
+        (
+            "select (sealed_password) on email_credentials to email_service_app",
+            "email_service_app: select email_credentials.sealed_password",
+        ),
+        (
+            "select on email_credentials to email_service_app",
+            "email_service_app: select email_credentials.sealed_smtp_password",
+        ),
+        (
+            "select (password_hash) on email_credentials to email_service_mail",
+            "email_service_mail: select email_credentials.password_hash",
+        ),
+        ("select (salt) on email_credentials to public", "email_service_mail: select email_credentials.salt"),
+        (
+            "update (hostname) on email_accounts to email_service_mail",
+            "email_service_mail: update email_accounts.hostname",
+        ),
+        ("insert (id) on email_credentials to email_service_mail", "email_service_mail: insert email_credentials.id"),
+        ("delete on email_accounts to email_service_mail", "email_service_mail: delete email_accounts"),
+        (
+            "execute on function secrets_to_reseal(text, uuid, integer) to email_service_app",
+            "email_service_app: execute secrets_to_reseal(text,uuid,integer)",
+        ),
+    ] {
+        client.batch_execute(&format!("begin; grant {grant}")).await.unwrap();
+        let wrong = privileges_too_wide(&client).await;
+        assert!(wrong.iter().any(|wrong| wrong == expected), "{grant}: {wrong:?}");
+        client.batch_execute("rollback").await.unwrap();
+    }
+    assert_eq!(privileges_too_wide(&client).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_mail_role_opens_its_scope_and_changes_no_setting() {
+    let (api, user) = (api().await, User::new());
+    let created = api.create(&user, json!({"smtpHostname": "smtp.example.com", "smtpPassword": "another"})).await;
+    let [id, credential] = ["id", "credentialId"].map(|name| created[name].as_str().unwrap());
+    let url = servers().await.postgres.mail_url("app");
+    let mail = connect(&url).await;
+    let [colleague, elsewhere, stranger] = strangers(&user);
+    let who = [
+        (Context::Of(user), true),
+        (Context::Of(colleague), false),
+        (Context::Of(elsewhere), false),
+        (Context::Of(stranger), false),
+        (Context::None, false),
+    ];
+    for (context, allowed) in who {
+        for statement in [
+            format!("select sealed_password, sealed_smtp_password from email_credentials where id = '{credential}'"),
+            format!("select from email_credentials where tenant_id = '{}'", user.tenant),
+            format!("update email_credentials set sealed_password = sealed_password where id = '{credential}'"),
+            format!("select hostname from email_accounts where id = '{id}'"),
+            format!("update email_accounts set failures = failures where id = '{id}'"),
+        ] {
+            begin(&mail, context).await;
+            let touched = mail.execute(&statement, &[]).await.unwrap() > 0;
+            mail.batch_execute("rollback").await.unwrap();
+            assert_eq!(touched, allowed, "{statement} as {context:?}");
+        }
+        for statement in [
+            "select password_hash from email_credentials",
+            "select salt from email_credentials",
+            "select * from email_credentials",
+            "select c from email_credentials c",
+            "update email_accounts set hostname = 'evil.example.com'",
+            "update email_accounts set username = 'x'",
+            "update email_accounts set settings_version = settings_version + 1",
+            "update email_accounts set is_enabled = false",
+            "update email_accounts set credential_id = gen_random_uuid()",
+            "update email_credentials set password_hash = repeat('0', 128)",
+            "update email_credentials set user_id = gen_random_uuid()",
+            "insert into email_credentials (id) values (gen_random_uuid())",
+            "insert into email_accounts (id) values (gen_random_uuid())",
+            "delete from email_accounts",
+            "delete from email_credentials",
+            "truncate email_credentials",
+            "set role email_service_app",
+            "set role email_service_probe",
+            "create table t (i int)",
+        ] {
+            begin(&mail, context).await;
+            let error = mail.batch_execute(statement).await.unwrap_err();
+            assert_eq!(
+                error.code(),
+                Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE),
+                "{statement}: {error}"
+            );
+            mail.batch_execute("rollback").await.unwrap();
+        }
+    }
+
+    // The endpoints' role writes the same columns, and reads none of them, not even back.
+    let app = connect(&servers().await.postgres.app_url("app")).await;
+    for column in SEALED {
+        for statement in [
+            format!("select {column} from email_credentials"),
+            format!("select from email_credentials where {column} is null"),
+            format!("update email_credentials set {column} = null returning {column}"),
+            format!("update email_credentials set password_hash = {column}::text"),
+            format!("select from email_credentials order by {column}"),
+        ] {
+            begin(&app, Context::Of(user)).await;
+            assert!(app.batch_execute(&statement).await.is_err(), "{statement}");
+            app.batch_execute("rollback").await.unwrap();
+        }
+    }
+    let app_tries = "select sealed_password from begin_try($1, $2, $3, false)";
+    let id: Uuid = id.parse().unwrap();
+    assert!(app.query(app_tries, &[&user.tenant, &user.user, &id]).await.is_err());
+    let credential: Uuid = credential.parse().unwrap();
+    assert!(
+        app.query("select * from find_sealed($1, $2, $3)", &[&user.tenant, &user.user, &credential]).await.is_err()
+    );
+    assert!(
+        app.batch_execute("select * from secrets_to_reseal('', '00000000-0000-0000-0000-000000000000', 1)")
+            .await
+            .is_err()
+    );
+    assert!(app.batch_execute("select count_secrets_to_reseal('')").await.is_err());
+}
+
+#[tokio::test]
+async fn the_functions_for_signing_in_do_nothing_with_the_ids_of_others() {
+    let (api, user, owner) = (api().await, User::new(), owner().await);
+    let created = api.create(&user, json!({})).await;
+    let [id, credential]: [Uuid; 2] =
+        ["id", "credentialId"].map(|name| created[name].as_str().unwrap().parse().unwrap());
+    let row = "select a::text || c::text from email_accounts a join email_credentials c on c.id = a.credential_id where a.id = $1";
+    let before: String = owner.query_one(row, &[&id]).await.unwrap().get(0);
+    let sealed: Vec<u8> = owner
+        .query_one("select sealed_password from email_credentials where id = $1", &[&credential])
+        .await
+        .unwrap()
+        .get(0);
+    let mail = connect(&servers().await.postgres.mail_url("app")).await;
+    for User { tenant, user } in strangers(&user) {
+        let found = mail.query("select * from begin_try($1, $2, $3, false)", &[&tenant, &user, &id]).await.unwrap();
+        assert!(found.is_empty(), "{found:?}");
+        let found = mail.query("select * from find_sealed($1, $2, $3)", &[&tenant, &user, &credential]).await.unwrap();
+        assert!(found.is_empty(), "{found:?}");
+        let record = "select record_try($1, $2, $3, 1, 'connected', 0, null, null, null, null)";
+        mail.execute(record, &[&tenant, &user, &id]).await.unwrap();
+        let reseal = "select reseal($1, $2, $3, 'stolen', $4, null, null, null)";
+        assert!(!mail.query_one(reseal, &[&tenant, &user, &credential, &sealed]).await.unwrap().get::<_, bool>(0));
+        assert_eq!(owner.query_one(row, &[&id]).await.unwrap().get::<_, String>(0), before);
+    }
+    // Its own user reaches all of it by the same calls.
+    let User { tenant, user } = user;
+    assert_eq!(
+        mail.query("select * from begin_try($1, $2, $3, false)", &[&tenant, &user, &id]).await.unwrap().len(),
+        1
+    );
+    let reseal = "select reseal($1, $2, $3, 'next', $4, $4, null, null)";
+    assert!(mail.query_one(reseal, &[&tenant, &user, &credential, &sealed]).await.unwrap().get::<_, bool>(0));
+}
+
+#[tokio::test]
+async fn what_is_to_be_sealed_anew_is_told_by_ids_alone_and_to_the_mail_functions_alone() {
+    let rows = owner()
+        .await
+        .query(
+            "select pg_get_function_result(oid), prosecdef, proconfig, pg_get_userbyid(proowner),
+                    has_function_privilege('public', oid, 'execute'), has_function_privilege('email_service_app', oid, 'execute'),
+                    has_function_privilege('email_service_mail', oid, 'execute')
+             from pg_proc where proname in ('secrets_to_reseal', 'count_secrets_to_reseal') order by proname desc",
+            &[],
+        )
+        .await
+        .unwrap();
+    let results: Vec<_> = rows.iter().map(|row| row.get::<_, &str>(0)).collect();
+    assert_eq!(results, ["TABLE(id uuid, tenant_id uuid, user_id uuid, account_id uuid)", "bigint"]);
+    for row in &rows {
+        assert!(row.get::<_, bool>(1), "{row:?}");
+        assert_eq!(row.get::<_, Vec<&str>>(2), ["search_path=\"\""]);
+        assert_eq!(row.get::<_, &str>(3), "email_service_probe");
+        assert!(!row.get::<_, bool>(4) && !row.get::<_, bool>(5) && row.get::<_, bool>(6));
+    }
+    let row = owner()
+        .await
+        .query_one(
+            "select rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication, rolinherit,
+                    exists (select from pg_auth_members where member = r.oid),
+                    exists (select from pg_shdepend where refobjid = r.oid and deptype = 'o')
+             from pg_roles r where rolname = 'email_service_mail'",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert!((0..8).all(|flag| !row.get::<_, bool>(flag)), "{row:?}");
+}
+
+#[tokio::test]
+async fn mail_functions_refuse_a_role_that_the_policies_do_not_hold() {
+    let database = new_database().await;
+    let postgres = &servers().await.postgres;
+    let owner_url = postgres.owner_url(&database);
+    let owner = connect(&owner_url).await;
+    let role = format!("powerful_{database}");
+    let url = format!("postgres://{role}:secret@{}", owner_url.split_once('@').unwrap().1);
+    owner.batch_execute(&format!("create role {role} login password 'secret' bypassrls")).await.unwrap();
+    let mut env = servers().await.env();
+    env.insert(MAIL_DATABASE_URL, url);
+    let api = Api::start(env).await;
+    assert!(api.gateway.invoke("test-account", json!({})).await.unwrap().is_err());
+    // A command has no start of its own to fail: it fails as a whole.
+    let refused = api.gateway.invoke("reseal-secrets", json!({})).await.unwrap().unwrap_err();
+    for words in [api.log(), refused.to_string()] {
+        assert!(words.contains(&format!("row-level security does not bind {role}")), "{words}");
+    }
+    owner.batch_execute(&format!("drop role {role}")).await.unwrap();
 }

@@ -16,9 +16,9 @@ use crate::proxy::Proxy;
 use crate::support::{Api, JWT_KEY, SEALING_KEYS, Servers, User, connect, lasting};
 
 /// moto's server; ends with its scope.
-struct Moto {
+pub struct Moto {
     process: Child,
-    port: u16,
+    pub port: u16,
     url: String,
     http: reqwest::Client,
 }
@@ -31,7 +31,7 @@ impl Drop for Moto {
 }
 
 impl Moto {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let program = local::tools::python_tool("moto_server", local::tools::MOTO).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new(program)
@@ -48,7 +48,7 @@ impl Moto {
         moto
     }
 
-    async fn call(&self, action: &str, body: Value) -> Value {
+    pub async fn call(&self, action: &str, body: Value) -> Value {
         let request = self.http.post(&self.url).header("x-amz-target", format!("secretsmanager.{action}"));
         // moto takes the service from the signature's scope and does not check the signature.
         let scope = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0";
@@ -62,7 +62,7 @@ impl Moto {
         response.json().await.unwrap()
     }
 
-    async fn create(&self, name: &str, secret: &Value) -> String {
+    pub async fn create(&self, name: &str, secret: &Value) -> String {
         let made = self
             .call(
                 "CreateSecret",
@@ -72,7 +72,7 @@ impl Moto {
         made["ARN"].as_str().unwrap().to_owned()
     }
 
-    async fn put(&self, arn: &str, secret: &Value) {
+    pub async fn put(&self, arn: &str, secret: &Value) {
         let body = json!({"SecretId": arn, "SecretString": secret.to_string(), "ClientRequestToken": Uuid::new_v4()});
         assert!(self.call("PutSecretValue", body).await["VersionId"].is_string());
     }
@@ -192,7 +192,7 @@ async fn an_unusable_secret_stops_the_start_and_says_why() {
 }
 
 /// The way to moto, as AWS's own tools read it.
-fn aws(moto: &Moto) -> BTreeMap<&'static str, String> {
+pub fn aws(moto: &Moto) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("AWS_ENDPOINT_URL", moto.url.clone()),
         ("AWS_REGION", "us-east-1".to_owned()),
@@ -204,7 +204,7 @@ fn aws(moto: &Moto) -> BTreeMap<&'static str, String> {
 }
 
 /// Stands in for CloudFormation: takes what is put to it.
-async fn cloud_formation() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+pub async fn cloud_formation() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = lasting(async { TcpListener::bind("127.0.0.1:0").await.unwrap() }).await;
     let url = format!("http://{}/answer?signature=secret-signature", listener.local_addr().unwrap());
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();

@@ -17,17 +17,17 @@ use uuid::Uuid;
 
 use crate::support::{Answer, Api, User, account, mail, mail_api, mail_env, merged, owner};
 
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A mailbox of one's own on the run's Dovecot.
-async fn mailbox() -> String {
+pub async fn mailbox() -> String {
     let name = format!("{}@mail.example", Uuid::new_v4());
     mail().await.add_user(&name, PASSWORD).unwrap();
     name
 }
 
 /// A create's body for a mailbox on the run's Dovecot.
-async fn body(changes: Value) -> Value {
+pub async fn body(changes: Value) -> Value {
     let (name, ports) = (mailbox().await, mail().await.ports());
     let good = account(json!({
         "emailAddress": name, "username": name, "hostname": "localhost", "port": ports.imaps, "password": PASSWORD,
@@ -35,7 +35,7 @@ async fn body(changes: Value) -> Value {
     merged(good, changes)
 }
 
-async fn try_settings(api: &Api, user: &User, body: Value) -> Answer {
+pub async fn try_settings(api: &Api, user: &User, body: Value) -> Answer {
     let started = Instant::now();
     let answer = api.post("/api/accounts/test", body).by(user).send().await;
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
@@ -147,17 +147,17 @@ async fn a_test_names_every_fault_of_its_body_and_asks_for_an_identity() {
     api.post(&path, json!({})).by(&user).send().await.is_refused(404);
 }
 
-async fn create(api: &Api, user: &User, changes: Value) -> (Value, String) {
+pub async fn create(api: &Api, user: &User, changes: Value) -> (Value, String) {
     let created = api.create(user, body(changes).await).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
     (created, path)
 }
 
-async fn try_stored(api: &Api, user: &User, path: &str) -> Answer {
+pub async fn try_stored(api: &Api, user: &User, path: &str) -> Answer {
     api.request("POST", &format!("{path}/test")).by(user).send().await
 }
 
-async fn state_of(api: &Api, user: &User, path: &str) -> Value {
+pub async fn state_of(api: &Api, user: &User, path: &str) -> Value {
     let account = api.get(path).by(user).send().await.body;
     json!({"state": account["state"], "code": account["lastError"]["code"], "service": account["lastError"]["service"]})
 }

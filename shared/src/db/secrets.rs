@@ -1,6 +1,7 @@
 //! Queries on sealed secrets, and on what they are for: signing in. Their role is `email_service_mail`, the only one that
 //! may read what is sealed. The SQL of the functions that they call is in `migrations/V6__sign_in.sql`.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -16,15 +17,25 @@ use crate::account::state::{Event, Standing};
 use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
 use crate::identity::{Scope, TenantId, UserId};
-use crate::sealing::{Kind, Place};
+use crate::sealing::{Kind, Place, key_id};
 
-/// The sealed secrets of a credential.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The sealed secrets of a credential. `Debug` shows their keys, and nothing that could be opened.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sealed {
     /// The password for reading mail.
     pub password: Option<Vec<u8>>,
     /// The password for sending, where that is another one.
     pub smtp_password: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = |sealed: &Option<Vec<u8>>| sealed.as_deref().map(|sealed| key_id(sealed).map(str::to_owned));
+        f.debug_struct("Sealed")
+            .field("password", &key(&self.password))
+            .field("smtp_password", &key(&self.smtp_password))
+            .finish()
+    }
 }
 
 /// An account with what it takes to sign in.
@@ -213,4 +224,15 @@ fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
 fn chance() -> Result<f64, Error> {
     let number = SysRng.try_next_u32().context("the system's random generator failed").map_err(Error::Internal)?;
     Ok(f64::from(number) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_sealed_value() {
+        let sealed = Sealed { password: Some(b"\x01\x01\x02k1sealed".to_vec()), smtp_password: None };
+        assert_eq!(format!("{sealed:?}"), r#"Sealed { password: Some(Some("k1")), smtp_password: None }"#);
+    }
 }

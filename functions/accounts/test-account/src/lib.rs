@@ -1,5 +1,5 @@
 //! `POST /api/accounts/{id}/test`: tries what is stored, and notes what came of it. Fields of the body take the place of
-//! stored ones for this try, which then notes nothing.
+//! stored ones for this try, which then notes nothing; those that signing in does not depend on are as good as none.
 
 use mail::connect::Connector;
 use mailbox::{Outcome, Settings};
@@ -7,6 +7,7 @@ use shared::account::AccountChange;
 use shared::db::secrets::Fault;
 use shared::http::StatusCode;
 use shared::{Error, MailCall, Reply};
+use tokio::time::Instant;
 
 /// Answers one request: 200 also when the login fails.
 ///
@@ -15,18 +16,19 @@ use shared::{Error, MailCall, Reply};
 /// [`Error::NotFound`] for none, [`Error::TooManyRequests`] where the server has refused this login less than a minute
 /// ago.
 pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
+    let started = Instant::now();
     let (scope, id) = (call.identity.scope, call.account_id()?);
     let change = match call.request.body.is_empty() {
         true => AccountChange::default(),
         false => AccountChange::read(call.body()?)?,
     };
-    let overrides = !change.changes_nothing();
+    let overrides = change.concerns_signing_in();
     let stored = call.db.begin_try(&scope, id, overrides).await?.own(&scope, id)?;
     let secrets = call.keyring.open(&scope, id, &stored.sealed).await?;
     let Some(settings) = Settings::stored(&stored.account, secrets.password, secrets.smtp_password, change) else {
         return Reply::json(StatusCode::OK, &Outcome::without_password(&stored.account));
     };
-    let outcome = settings.try_all(&call.network).await;
+    let outcome = settings.try_all(&call.network, started).await;
     if !overrides {
         let (event, tried) = outcome.event();
         let fault =

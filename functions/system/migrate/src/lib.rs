@@ -152,6 +152,8 @@ async fn migrate(properties: &Properties) -> anyhow::Result<Migrated> {
     let mut passwords = vec![(ROLES[0], app.password().map(<[u8]>::to_vec).map(Zeroizing::new))];
     let mut sealing_public_key = None;
     if let Some(arn) = &config.mail_secret_arn {
+        // Two migrations that both make a key would overwrite each other's, and what was sealed with it would be lost.
+        wait_for_others(&client, LOCK_PATIENCE).await?;
         let manager = SecretsManager::default();
         let generation = properties.sealing_key_generation.as_deref().unwrap_or("1");
         let generation = generation.parse().context("SealingKeyGeneration must be a whole number of 1 or more")?;
