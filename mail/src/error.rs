@@ -22,6 +22,17 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Authentication,
+        Self::Unreachable,
+        Self::Tls,
+        Self::Protocol,
+        Self::Unavailable,
+        Self::MailboxMissing,
+        Self::ConsentRevoked,
+    ];
+
     /// The name in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -127,6 +138,7 @@ mod tests {
             (Code::MailboxMissing, "mailboxMissing"),
             (Code::ConsentRevoked, "consentRevoked"),
         ];
+        assert_eq!(codes.map(|(code, _)| code), Code::ALL);
         let mut words: Vec<_> = codes.iter().map(|(code, _)| code.words()).collect();
         words.sort_unstable();
         words.dedup();

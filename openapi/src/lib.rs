@@ -2,13 +2,16 @@
 //! of operations below. A test compares its routes with `template.yaml`, another one `openapi.json` with it.
 
 use anyhow::{Context, Result};
+use find_settings::NOBODY_KNOWS;
 use health_ready::UNAVAILABLE;
+use mail::Code;
 use serde_json::{Map, Value, json};
-use shared::account::{Account, AccountChange, NewAccount};
+use shared::account::state::State;
+use shared::account::{Account, AccountChange, EmailAddress, NewAccount};
 use shared::auth::NOBODY;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
 use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
-use shared::validation::{Field, whole_number};
+use shared::validation::{Field, parameter, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -17,7 +20,7 @@ const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 const REQUEST_ID: &str = "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42";
 
 const ABOUT: &str = "\
-The mailbox accounts (IMAP, POP3) of a multi-tenant email client.
+The mailbox accounts (IMAP, POP3, SMTP) of a multi-tenant email client.
 
 Each request under `/api` proves who calls with `Authorization: Bearer <JWT>`, and sees that user's accounts only. \
 Times are milliseconds since the Unix epoch. Fields that are not listed are ignored. Each answer has an \
@@ -118,6 +121,19 @@ fn operations() -> Vec<Operation> {
         })
     };
     let account = || example_account();
+    let tried = |more: Vec<(&'static str, Error)>| {
+        let mut refusals = with(more);
+        refusals.push(("too many tries", Error::TooManyRequests { retry_after: 42 }));
+        refusals
+    };
+    let signed_in = || {
+        json!({
+            "success": true,
+            "incoming": {"service": "imap", "success": true, "code": null, "message": "Signed in."},
+            "smtp": {"service": "smtp", "success": true, "code": null, "message": "Signed in."},
+        })
+    };
+    let bad_address = parameter::<EmailAddress>(&[("emailAddress".into(), "jane".into())], "emailAddress");
     let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
     vec![
         Operation {
@@ -136,6 +152,10 @@ fn operations() -> Vec<Operation> {
                     list_accounts::MAX_LIMIT,
                 ),
                 number("offset", "How many accounts to skip.", 0, 0, i64::MAX),
+                json!({
+                    "name": "state", "in": "query", "schema": {"$ref": "#/components/schemas/State"},
+                    "description": "Only accounts in this state. `total` counts them alone.",
+                }),
             ],
             body: None,
             answers: vec![(
@@ -156,14 +176,7 @@ fn operations() -> Vec<Operation> {
             description: "Not idempotent, yet safe to repeat: an account with the same address answers 409.",
             tag: "accounts",
             parameters: vec![],
-            body: Some(json_body(
-                "NewAccount",
-                json!({
-                    "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap",
-                    "hostname": "imap.example.com", "port": 993, "username": "jane",
-                    "password": "correct horse battery staple",
-                }),
-            )),
+            body: Some(json_body("NewAccount", example_new_account())),
             answers: vec![(201, created())],
             refusals: with(unreadable().into_iter().chain([taken(), too_many(), busy()]).collect()),
         },
@@ -205,6 +218,52 @@ fn operations() -> Vec<Operation> {
                 json_answer("It is deleted.", "Deleted", json!({"message": "Account deleted successfully", "id": ID})),
             )],
             refusals: with(one().into_iter().chain([busy()]).collect()),
+        },
+        Operation {
+            method: "post",
+            path: "/api/accounts/test",
+            id: "testSettings",
+            summary: "Try settings",
+            description: "Signs in to the servers that a create's body names, and out again. Stores nothing. A login that fails is a 200, \
+                          too: `success` tells. Answers within 10 s.",
+            tag: "accounts",
+            parameters: vec![],
+            body: Some(json_body("NewAccount", example_new_account())),
+            answers: vec![(200, json_answer("What came of it.", "TestResult", signed_in()))],
+            refusals: tried(unreadable()),
+        },
+        Operation {
+            method: "post",
+            path: "/api/accounts/{id}/test",
+            id: "testAccount",
+            summary: "Try an account",
+            description: "Signs in with what is stored, and moves the account's `state`. A body may name fields that take the place of \
+                          stored ones for this try, which then moves nothing. In the state `authenticationError` what is stored is \
+                          tried once a minute.",
+            tag: "accounts",
+            parameters: vec![id()],
+            body: Some(optional_body("AccountChange", json!({"password": "correct horse battery staple"}))),
+            answers: vec![(200, json_answer("What came of it.", "TestResult", refused_login()))],
+            refusals: tried(one().into_iter().chain(unreadable()).collect()),
+        },
+        Operation {
+            method: "get",
+            path: "/api/autoconfig",
+            id: "findSettings",
+            summary: "Find the settings of an address",
+            description: "Asks a table of providers, the address's domain, its name servers and the public database of providers, best \
+                          first. No password is sent anywhere.",
+            tag: "accounts",
+            parameters: vec![json!({
+                "name": "emailAddress", "in": "query", "required": true, "description": EmailAddress::RULE,
+                "schema": {"$ref": "#/components/schemas/EmailAddress"}, "example": "jane@gmail.com",
+            })],
+            body: None,
+            answers: vec![(200, json_answer("What is known.", "FoundSettings", example_settings()))],
+            refusals: tried(vec![
+                ("bad address", Error::Invalid(bad_address.err().into_iter().collect())),
+                ("nobody knows", Error::NotFound(NOBODY_KNOWS)),
+            ]),
         },
         public(
             "/health",
@@ -417,11 +476,18 @@ fn json_body(schema: &str, example: Value) -> Value {
     })
 }
 
+/// A body that may be left out.
+fn optional_body(schema: &str, example: Value) -> Value {
+    let mut body = json_body(schema, example);
+    body["required"] = false.into();
+    body
+}
+
 /// With links, so that tools know what can be done with a new account.
 fn created() -> Value {
     let mut answer = json_answer("The account, as stored.", "Account", example_account());
     refer_to(&mut answer, &["Location"]);
-    for operation in ["getAccount", "updateAccount", "deleteAccount"] {
+    for operation in ["getAccount", "updateAccount", "testAccount", "deleteAccount"] {
         answer["links"][operation] = json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
     }
     answer
@@ -453,7 +519,54 @@ fn example_account() -> Value {
         "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap", "hostname": "imap.example.com",
         "port": 993, "encryption": "tls", "username": "jane", "credentialId": "0198c0de-0000-7000-8000-000000000002",
         "isSyncEnabled": true, "syncInterval": 300, "lastSyncAt": null, "isSyncing": false, "isEnabled": true,
+        "smtpHostname": "smtp.example.com", "smtpPort": null, "smtpEncryption": null, "smtpUsername": null,
+        "authType": "password", "provider": null, "state": "new", "stateChangedAt": 1_767_225_600_000_i64,
+        "nextSyncAt": 1_767_225_600_000_i64, "lastError": null,
         "createdAt": 1_767_225_600_000_i64, "updatedAt": 1_767_225_600_000_i64,
+    })
+}
+
+fn example_new_account() -> Value {
+    json!({
+        "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap",
+        "hostname": "imap.example.com", "port": 993, "username": "jane",
+        "password": "correct horse battery staple", "smtpHostname": "smtp.example.com",
+    })
+}
+
+fn refused_login() -> Value {
+    json!({
+        "success": false,
+        "incoming": {
+            "service": "imap", "success": false, "code": "authentication",
+            "message": "Authentication failed.",
+        },
+        "smtp": {
+            "service": "smtp", "success": false, "code": "unreachable",
+            "message": mail::Error::new(Code::Unreachable, "").message,
+        },
+    })
+}
+
+/// As the built-in table has it; a test compares the two.
+fn example_settings() -> Value {
+    let server = |protocol: &str, hostname: &str, port: u16, encryption: &str| {
+        json!({
+            "protocol": protocol, "hostname": hostname, "port": port, "encryption": encryption,
+            "username": "jane@gmail.com",
+        })
+    };
+    json!({
+        "emailAddress": "jane@gmail.com",
+        "incoming": [server("imap", "imap.gmail.com", 993, "tls"), server("pop3", "pop.gmail.com", 995, "tls")],
+        "smtp": [server("smtp", "smtp.gmail.com", 465, "tls"), server("smtp", "smtp.gmail.com", 587, "starttls")],
+        "oauth2": "google",
+        "appPassword": {"required": true, "url": "https://myaccount.google.com/apppasswords"},
+        "source": "table",
+        "evidence": [
+            "table: gmail.com is Gmail and Google Workspace \
+             (https://developers.google.com/workspace/gmail/imap/imap-smtp)",
+        ],
     })
 }
 
@@ -469,6 +582,9 @@ fn schemas() -> Result<Value> {
     add::<AccountChange>(&mut all);
     add::<list_accounts::Output>(&mut all);
     add::<delete_account::Output>(&mut all);
+    add::<mailbox::Outcome>(&mut all);
+    add::<find_settings::Output>(&mut all);
+    add::<State>(&mut all);
     add::<health::Output>(&mut all);
     add::<health_ready::Output>(&mut all);
     add::<Envelope>(&mut all);
@@ -478,6 +594,28 @@ fn schemas() -> Result<Value> {
     }
     let new = schemas.get_mut("NewAccount").context("no NewAccount")?;
     new["properties"]["isSyncEnabled"]["default"] = true.into();
+    // Texts in the types, since the database keeps them as such.
+    let codes = Code::ALL.map(Code::as_str).map(Value::from);
+    let sources =
+        ["table", "autoconfig", "wellKnown", "srv", "ispDatabase", "mxTable", "mxIspDatabase"].map(Value::from);
+    let services = ["imap", "pop3", "smtp"].map(Value::from);
+    for (schema, property, values) in [
+        ("LastError", "code", codes.to_vec()),
+        ("LastError", "service", [&services[..], &["oauth2".into()]].concat()),
+        ("TestedServer", "code", [&codes[..], &[Value::Null]].concat()),
+        ("TestedServer", "service", services.to_vec()),
+        ("FoundServer", "protocol", services.to_vec()),
+        ("FoundSettings", "source", sources.to_vec()),
+    ] {
+        let schema = schemas.get_mut(schema).with_context(|| format!("no {schema}"))?;
+        schema["properties"][property]["enum"] = values.into();
+    }
+    // Mail is never read over SMTP, so a server that was found may be tried as it is.
+    let found = schemas.get_mut("FoundSettings").context("no FoundSettings")?;
+    found["properties"]["incoming"]["items"] = json!({"allOf": [
+        {"$ref": "#/components/schemas/FoundServer"},
+        {"type": "object", "properties": {"protocol": {"$ref": "#/components/schemas/Protocol"}}, "required": ["protocol"]},
+    ]});
     let error = schemas.get_mut("Error").context("no Error")?;
     let mut kinds: Vec<&str> = operations()
         .iter()

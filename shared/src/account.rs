@@ -149,7 +149,7 @@ pub struct NewAccount {
     pub encryption: Encryption,
     /// The login at the mail server.
     pub username: Username,
-    /// The mailbox's password, in the clear: only its hash is stored.
+    /// The mailbox's password, in the clear: it is stored as a salted hash and sealed.
     pub password: Password,
     /// Whether mail is fetched regularly.
     #[cfg_attr(feature = "openapi", schema(required = false))]

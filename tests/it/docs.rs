@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use local::gateway::PayloadVersion;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::support::{Api, api, lasting, servers};
+use crate::support::{Api, User, api, lasting, servers};
 
 #[tokio::test]
 async fn the_document_is_the_committed_one() {
@@ -14,6 +14,15 @@ async fn the_document_is_the_committed_one() {
     assert_eq!(answer.status, 200);
     let committed = std::fs::read_to_string(local::workspace_root().join("openapi.json")).unwrap();
     assert_eq!(answer.body, serde_json::from_str::<serde_json::Value>(&committed).unwrap());
+}
+
+/// The built-in table changes now and then, and its example is to be pasted.
+#[tokio::test]
+async fn the_example_of_settings_that_are_found_is_what_is_answered() {
+    let answer = api().await.get("/api/autoconfig?emailAddress=jane%40gmail.com").by(&User::new()).send().await;
+    let document: serde_json::Value = serde_json::from_str(&openapi::document().unwrap()).unwrap();
+    let responses = &document["paths"]["/api/autoconfig"]["get"]["responses"];
+    assert_eq!(answer.body, responses["200"]["content"]["application/json"]["example"], "{answer:?}");
 }
 
 struct Page {

@@ -53,6 +53,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/accounts/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try an account
+         * @description Signs in with what is stored, and moves the account's `state`. A body may name fields that take the place of stored ones for this try, which then moves nothing. In the state `authenticationError` what is stored is tried once a minute.
+         */
+        post: operations["testAccount"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/accounts/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try settings
+         * @description Signs in to the servers that a create's body names, and out again. Stores nothing. A login that fails is a 200, too: `success` tells. Answers within 10 s.
+         */
+        post: operations["testSettings"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/autoconfig": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Find the settings of an address
+         * @description Asks a table of providers, the address's domain, its name servers and the public database of providers, best first. No password is sent anywhere.
+         */
+        get: operations["findSettings"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/docs": {
         parameters: {
             query?: never;
@@ -131,6 +191,8 @@ export interface components {
         Account: {
             /** @description What the user calls it. */
             accountName: string;
+            /** @description How the account signs in. */
+            authType: components["schemas"]["AuthType"];
             /**
              * Format: int64
              * @description Milliseconds since the Unix epoch.
@@ -152,15 +214,36 @@ export interface components {
             isSyncEnabled: boolean;
             /** @description Whether a synchronisation is running. */
             isSyncing: boolean;
+            lastError: components["schemas"]["LastError"] | null;
             /**
              * Format: int64
              * @description Milliseconds since the Unix epoch; none until the first synchronisation.
              */
             lastSyncAt: number | null;
+            /**
+             * Format: int64
+             * @description When the next synchronisation is due, in milliseconds since the Unix epoch; none while none is.
+             */
+            nextSyncAt: number | null;
             /** @description The mail server's port. */
             port: components["schemas"]["Port"];
             /** @description `imap` or `pop3`. */
             protocol: components["schemas"]["Protocol"];
+            /** @description The provider's name, where one signs in for the user. */
+            provider: string | null;
+            smtpEncryption: components["schemas"]["Encryption"] | null;
+            /** @description The server that sends; none where the account cannot send. */
+            smtpHostname: string | null;
+            smtpPort: components["schemas"]["Port"] | null;
+            /** @description The login at that server, where it is another one. */
+            smtpUsername: string | null;
+            /** @description How the account stands with its server. */
+            state: components["schemas"]["State"];
+            /**
+             * Format: int64
+             * @description Milliseconds since the Unix epoch.
+             */
+            stateChangedAt: number;
             /** @description Seconds between two synchronisations. */
             syncInterval: components["schemas"]["SyncInterval"];
             /** @description Whose it is. */
@@ -195,6 +278,11 @@ export interface components {
             port?: components["schemas"]["Port"];
             /** @description How mail is fetched. */
             protocol?: components["schemas"]["Protocol"];
+            smtpEncryption?: components["schemas"]["Encryption"] | null;
+            smtpHostname?: components["schemas"]["Hostname"] | null;
+            smtpPassword?: components["schemas"]["Password"] | null;
+            smtpPort?: components["schemas"]["Port"] | null;
+            smtpUsername?: components["schemas"]["Username"] | null;
             /** @description Seconds between two synchronisations. */
             syncInterval?: components["schemas"]["SyncInterval"];
             /** @description The login at the mail server. */
@@ -217,6 +305,18 @@ export interface components {
          * @example Work
          */
         AccountName: string;
+        /** @description A password for programs only. */
+        AppPassword: {
+            /** @description Whether the mailbox's own password is refused in any case. */
+            required: boolean;
+            /** @description Where the user makes one. */
+            url: string;
+        };
+        /**
+         * @description How an account signs in.
+         * @enum {string}
+         */
+        AuthType: "password" | "oauth2";
         /**
          * Format: uuid
          * @description The stored credential of an account.
@@ -270,6 +370,43 @@ export interface components {
             /** @description What it must be, for a person. */
             message: string;
         };
+        /** @description A server, and who one is there. */
+        FoundServer: {
+            /** @description `tls`, `starttls` or `none`. */
+            encryption: components["schemas"]["Encryption"];
+            /** @description The server. */
+            hostname: string;
+            /** @description Its port. */
+            port: components["schemas"]["Port"];
+            /**
+             * @description `imap`, `pop3` or `smtp`.
+             * @enum {string}
+             */
+            protocol: "imap" | "pop3" | "smtp";
+            /** @description The login there. */
+            username: string;
+        };
+        /** @description The settings of an address, best first. */
+        FoundSettings: {
+            appPassword: components["schemas"]["AppPassword"] | null;
+            /** @description As asked. */
+            emailAddress: string;
+            /** @description What each source said, for a person. */
+            evidence: string[];
+            /** @description Servers to read from. */
+            incoming: (components["schemas"]["FoundServer"] & {
+                protocol: components["schemas"]["Protocol"];
+            })[];
+            /** @description The provider whose sign-in is accepted in place of a password. */
+            oauth2: string | null;
+            /** @description Servers to send with. */
+            smtp: components["schemas"]["FoundServer"][];
+            /**
+             * @description Who said so: `table`, `autoconfig`, `wellKnown`, `srv`, `ispDatabase`, `mxTable` or `mxIspDatabase`.
+             * @enum {string}
+             */
+            source: "table" | "autoconfig" | "wellKnown" | "srv" | "ispDatabase" | "mxTable" | "mxIspDatabase";
+        };
         /** @description The answer. */
         Health: {
             /** @description The service's name. */
@@ -284,6 +421,26 @@ export interface components {
          * @example imap.example.com
          */
         Hostname: string;
+        /** @description What went wrong when the service last tried to sign in. */
+        LastError: {
+            /**
+             * Format: int64
+             * @description Milliseconds since the Unix epoch.
+             */
+            at: number;
+            /**
+             * @description `authentication`, `unreachable`, `tls`, `protocol`, `unavailable`, `mailboxMissing` or `consentRevoked`.
+             * @enum {string}
+             */
+            code: "authentication" | "unreachable" | "tls" | "protocol" | "unavailable" | "mailboxMissing" | "consentRevoked";
+            /** @description For a person. Where the server refused the login: its own words. */
+            message: string;
+            /**
+             * @description `imap`, `pop3`, `smtp` or `oauth2`.
+             * @enum {string}
+             */
+            service: "imap" | "pop3" | "smtp" | "oauth2";
+        };
         /** @description All that a new account needs from its owner. */
         NewAccount: {
             /** @description What the user calls it. */
@@ -299,12 +456,17 @@ export interface components {
              * @default true
              */
             isSyncEnabled?: boolean;
-            /** @description The mailbox's password, in the clear: only its hash is stored. */
+            /** @description The mailbox's password, in the clear: it is stored as a salted hash and sealed. */
             password: components["schemas"]["Password"];
             /** @description The mail server's port. */
             port: components["schemas"]["Port"];
             /** @description How mail is fetched. */
             protocol: components["schemas"]["Protocol"];
+            smtpEncryption?: components["schemas"]["Encryption"] | null;
+            smtpHostname?: components["schemas"]["Hostname"] | null;
+            smtpPassword?: components["schemas"]["Password"] | null;
+            smtpPort?: components["schemas"]["Port"] | null;
+            smtpUsername?: components["schemas"]["Username"] | null;
             /** @description Seconds between two synchronisations. */
             syncInterval?: components["schemas"]["SyncInterval"];
             /** @description The login at the mail server. */
@@ -357,6 +519,11 @@ export interface components {
             version: string;
         };
         /**
+         * @description How an account stands, as clients see it.
+         * @enum {string}
+         */
+        State: "new" | "connected" | "authenticationError" | "connectError" | "credentialsMissing";
+        /**
          * @description must be a whole number of seconds from 60 to 3600
          * @default 300
          * @example 300
@@ -367,6 +534,31 @@ export interface components {
          * @description A customer of the email client: the outer fence.
          */
         TenantId: string;
+        /** @description What came of a try at one server. */
+        TestedServer: {
+            /**
+             * @description What went wrong, as in `lastError`; none on success.
+             * @enum {string|null}
+             */
+            code: "authentication" | "unreachable" | "tls" | "protocol" | "unavailable" | "mailboxMissing" | "consentRevoked" | null;
+            /** @description For a person. */
+            message: string;
+            /**
+             * @description `imap`, `pop3` or `smtp`.
+             * @enum {string}
+             */
+            service: "imap" | "pop3" | "smtp";
+            /** @description Whether the login was accepted. */
+            success: boolean;
+        };
+        /** @description What came of a try. */
+        TestResult: {
+            /** @description The server that mail is read from. */
+            incoming: components["schemas"]["TestedServer"];
+            smtp: components["schemas"]["TestedServer"] | null;
+            /** @description Whether every login was accepted. */
+            success: boolean;
+        };
         /**
          * Format: uuid
          * @description A person of a tenant: the inner fence.
@@ -459,6 +651,8 @@ export interface operations {
                 limit?: number;
                 /** @description How many accounts to skip. */
                 offset?: number;
+                /** @description Only accounts in this state. `total` counts them alone. */
+                state?: components["schemas"]["State"];
             };
             header?: never;
             path?: never;
@@ -487,6 +681,7 @@ export interface operations {
                      *       "accounts": [
                      *         {
                      *           "accountName": "Work",
+                     *           "authType": "password",
                      *           "createdAt": 1767225600000,
                      *           "credentialId": "0198c0de-0000-7000-8000-000000000002",
                      *           "emailAddress": "jane@example.com",
@@ -496,9 +691,18 @@ export interface operations {
                      *           "isEnabled": true,
                      *           "isSyncEnabled": true,
                      *           "isSyncing": false,
+                     *           "lastError": null,
                      *           "lastSyncAt": null,
+                     *           "nextSyncAt": 1767225600000,
                      *           "port": 993,
                      *           "protocol": "imap",
+                     *           "provider": null,
+                     *           "smtpEncryption": null,
+                     *           "smtpHostname": "smtp.example.com",
+                     *           "smtpPort": null,
+                     *           "smtpUsername": null,
+                     *           "state": "new",
+                     *           "stateChangedAt": 1767225600000,
                      *           "syncInterval": 300,
                      *           "tenantId": "11111111-1111-4111-8111-111111111111",
                      *           "updatedAt": 1767225600000,
@@ -614,6 +818,7 @@ export interface operations {
                  *       "password": "correct horse battery staple",
                  *       "port": 993,
                  *       "protocol": "imap",
+                 *       "smtpHostname": "smtp.example.com",
                  *       "username": "jane"
                  *     }
                  */
@@ -641,6 +846,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "accountName": "Work",
+                     *       "authType": "password",
                      *       "createdAt": 1767225600000,
                      *       "credentialId": "0198c0de-0000-7000-8000-000000000002",
                      *       "emailAddress": "jane@example.com",
@@ -650,9 +856,18 @@ export interface operations {
                      *       "isEnabled": true,
                      *       "isSyncEnabled": true,
                      *       "isSyncing": false,
+                     *       "lastError": null,
                      *       "lastSyncAt": null,
+                     *       "nextSyncAt": 1767225600000,
                      *       "port": 993,
                      *       "protocol": "imap",
+                     *       "provider": null,
+                     *       "smtpEncryption": null,
+                     *       "smtpHostname": "smtp.example.com",
+                     *       "smtpPort": null,
+                     *       "smtpUsername": null,
+                     *       "state": "new",
+                     *       "stateChangedAt": 1767225600000,
                      *       "syncInterval": 300,
                      *       "tenantId": "11111111-1111-4111-8111-111111111111",
                      *       "updatedAt": 1767225600000,
@@ -835,6 +1050,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "accountName": "Work",
+                     *       "authType": "password",
                      *       "createdAt": 1767225600000,
                      *       "credentialId": "0198c0de-0000-7000-8000-000000000002",
                      *       "emailAddress": "jane@example.com",
@@ -844,9 +1060,18 @@ export interface operations {
                      *       "isEnabled": true,
                      *       "isSyncEnabled": true,
                      *       "isSyncing": false,
+                     *       "lastError": null,
                      *       "lastSyncAt": null,
+                     *       "nextSyncAt": 1767225600000,
                      *       "port": 993,
                      *       "protocol": "imap",
+                     *       "provider": null,
+                     *       "smtpEncryption": null,
+                     *       "smtpHostname": "smtp.example.com",
+                     *       "smtpPort": null,
+                     *       "smtpUsername": null,
+                     *       "state": "new",
+                     *       "stateChangedAt": 1767225600000,
                      *       "syncInterval": 300,
                      *       "tenantId": "11111111-1111-4111-8111-111111111111",
                      *       "updatedAt": 1767225600000,
@@ -1000,6 +1225,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "accountName": "Work",
+                     *       "authType": "password",
                      *       "createdAt": 1767225600000,
                      *       "credentialId": "0198c0de-0000-7000-8000-000000000002",
                      *       "emailAddress": "jane@example.com",
@@ -1009,9 +1235,18 @@ export interface operations {
                      *       "isEnabled": true,
                      *       "isSyncEnabled": true,
                      *       "isSyncing": false,
+                     *       "lastError": null,
                      *       "lastSyncAt": null,
+                     *       "nextSyncAt": 1767225600000,
                      *       "port": 993,
                      *       "protocol": "imap",
+                     *       "provider": null,
+                     *       "smtpEncryption": null,
+                     *       "smtpHostname": "smtp.example.com",
+                     *       "smtpPort": null,
+                     *       "smtpUsername": null,
+                     *       "state": "new",
+                     *       "stateChangedAt": 1767225600000,
                      *       "syncInterval": 300,
                      *       "tenantId": "11111111-1111-4111-8111-111111111111",
                      *       "updatedAt": 1767225600000,
@@ -1342,6 +1577,544 @@ export interface operations {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    testAccount: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The account's id.
+                 * @example 0198c0de-0000-7000-8000-000000000001
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description At most 65536 bytes. */
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "password": "correct horse battery staple"
+                 *     }
+                 */
+                "application/json": components["schemas"]["AccountChange"];
+            };
+        };
+        responses: {
+            /** @description What came of it. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "incoming": {
+                     *         "code": "authentication",
+                     *         "message": "Authentication failed.",
+                     *         "service": "imap",
+                     *         "success": false
+                     *       },
+                     *       "smtp": {
+                     *         "code": "unreachable",
+                     *         "message": "The mail server cannot be reached or does not answer. Check host name, port and encryption.",
+                     *         "service": "smtp",
+                     *         "success": false
+                     *       },
+                     *       "success": false
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TestResult"];
+                };
+            };
+            /** @description Invalid request */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Payload too large */
+            413: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Rate limit exceeded */
+            429: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Internal server error */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    testSettings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description At most 65536 bytes. */
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "accountName": "Work",
+                 *       "emailAddress": "jane@example.com",
+                 *       "hostname": "imap.example.com",
+                 *       "password": "correct horse battery staple",
+                 *       "port": 993,
+                 *       "protocol": "imap",
+                 *       "smtpHostname": "smtp.example.com",
+                 *       "username": "jane"
+                 *     }
+                 */
+                "application/json": components["schemas"]["NewAccount"];
+            };
+        };
+        responses: {
+            /** @description What came of it. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "incoming": {
+                     *         "code": null,
+                     *         "message": "Signed in.",
+                     *         "service": "imap",
+                     *         "success": true
+                     *       },
+                     *       "smtp": {
+                     *         "code": null,
+                     *         "message": "Signed in.",
+                     *         "service": "smtp",
+                     *         "success": true
+                     *       },
+                     *       "success": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TestResult"];
+                };
+            };
+            /** @description Invalid request */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Payload too large */
+            413: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Rate limit exceeded */
+            429: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Internal server error */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    findSettings: {
+        parameters: {
+            query: {
+                /**
+                 * @description must be a valid email address of at most 254 characters, such as jane@example.com
+                 * @example jane@gmail.com
+                 */
+                emailAddress: components["schemas"]["EmailAddress"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What is known. */
+            200: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "appPassword": {
+                     *         "required": true,
+                     *         "url": "https://myaccount.google.com/apppasswords"
+                     *       },
+                     *       "emailAddress": "jane@gmail.com",
+                     *       "evidence": [
+                     *         "table: gmail.com is Gmail and Google Workspace (https://developers.google.com/workspace/gmail/imap/imap-smtp)"
+                     *       ],
+                     *       "incoming": [
+                     *         {
+                     *           "encryption": "tls",
+                     *           "hostname": "imap.gmail.com",
+                     *           "port": 993,
+                     *           "protocol": "imap",
+                     *           "username": "jane@gmail.com"
+                     *         },
+                     *         {
+                     *           "encryption": "tls",
+                     *           "hostname": "pop.gmail.com",
+                     *           "port": 995,
+                     *           "protocol": "pop3",
+                     *           "username": "jane@gmail.com"
+                     *         }
+                     *       ],
+                     *       "oauth2": "google",
+                     *       "smtp": [
+                     *         {
+                     *           "encryption": "tls",
+                     *           "hostname": "smtp.gmail.com",
+                     *           "port": 465,
+                     *           "protocol": "smtp",
+                     *           "username": "jane@gmail.com"
+                     *         },
+                     *         {
+                     *           "encryption": "starttls",
+                     *           "hostname": "smtp.gmail.com",
+                     *           "port": 587,
+                     *           "protocol": "smtp",
+                     *           "username": "jane@gmail.com"
+                     *         }
+                     *       ],
+                     *       "source": "table"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FoundSettings"];
+                };
+            };
+            /** @description Invalid request */
+            400: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Not found */
+            404: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Rate limit exceeded */
+            429: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Internal server error */
+            500: {
+                headers: {
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
                     Vary: components["headers"]["Vary"];
                     "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];

@@ -8,6 +8,12 @@ export type AccountList = Schemas["AccountList"];
 export type NewAccount = Schemas["NewAccount"];
 export type AccountChange = Schemas["AccountChange"];
 export type Deleted = Schemas["Deleted"];
+/** How an account stands with its mail server. */
+export type State = Schemas["State"];
+/** What came of signing in, of the servers that mail is read from and sent with. */
+export type TestResult = Schemas["TestResult"];
+/** Servers that an address is likely to be reached at, best first. */
+export type FoundSettings = Schemas["FoundSettings"];
 export type Fault = Schemas["Fault"];
 /** What to branch on: the service's kinds of errors, and one for answers that are not the service's. */
 export type Kind = Schemas["Error"]["error"] | "Unexpected answer";
@@ -51,6 +57,8 @@ export interface CallOptions {
 export interface PageOptions extends CallOptions {
   limit?: number;
   offset?: number;
+  /** Only accounts in this state. */
+  state?: State;
 }
 
 export class Client {
@@ -61,17 +69,18 @@ export class Client {
   }
 
   /** One page, newest first. */
-  listAccounts({ limit, offset, signal }: PageOptions = {}): Promise<AccountList> {
+  listAccounts({ limit, offset, state, signal }: PageOptions = {}): Promise<AccountList> {
     const query = new URLSearchParams();
     if (limit !== undefined) query.set("limit", String(limit));
     if (offset !== undefined) query.set("offset", String(offset));
+    if (state !== undefined) query.set("state", state);
     return this.#call("GET", `/api/accounts${query.size > 0 ? `?${query}` : ""}`, undefined, signal);
   }
 
   /** All accounts, page by page. What is created or deleted meanwhile may be missed or seen twice. */
-  async *allAccounts({ limit = 100, signal }: Omit<PageOptions, "offset"> = {}): AsyncGenerator<Account> {
+  async *allAccounts({ limit = 100, ...options }: Omit<PageOptions, "offset"> = {}): AsyncGenerator<Account> {
     for (let offset = 0; ; offset += limit) {
-      const page = await this.listAccounts({ limit, offset, ...(signal && { signal }) });
+      const page = await this.listAccounts({ limit, offset, ...options });
       yield* page.accounts;
       if (offset + page.accounts.length >= page.pagination.total || page.accounts.length === 0) return;
     }
@@ -92,6 +101,24 @@ export class Client {
 
   deleteAccount(id: string, { signal }: CallOptions = {}): Promise<Deleted> {
     return this.#call("DELETE", path(id), undefined, signal);
+  }
+
+  /** Signs in with settings that are not stored. A login that fails is no error: see `success`. */
+  testSettings(settings: NewAccount, { signal }: CallOptions = {}): Promise<TestResult> {
+    return this.#call("POST", "/api/accounts/test", settings, signal);
+  }
+
+  /**
+   * Signs in with what is stored, which moves the account's state. With `overrides` in place of stored fields, for this
+   * try alone, it moves nothing.
+   */
+  testAccount(id: string, overrides?: AccountChange, { signal }: CallOptions = {}): Promise<TestResult> {
+    return this.#call("POST", `${path(id)}/test`, overrides, signal);
+  }
+
+  /** Finds the servers of an address. Where nobody knows them it rejects with the kind `Not found`. */
+  findSettings(emailAddress: string, { signal }: CallOptions = {}): Promise<FoundSettings> {
+    return this.#call("GET", `/api/autoconfig?${new URLSearchParams({ emailAddress })}`, undefined, signal);
   }
 
   async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {

@@ -32,6 +32,20 @@ test("a call has its method, path, body and a fresh token", async () => {
   assert.equal(asked[1].headers["Content-Type"], undefined);
 });
 
+test("settings are tried, an account is tried with or without other fields, and an address is looked up", async () => {
+  const { client, asked } = scripted(Array.from({ length: 4 }, () => [200, {}]));
+  await client.testSettings({ accountName: "Work" });
+  await client.testAccount("a/b");
+  await client.testAccount("1", { password: "p" });
+  await client.findSettings("jane+x@bücher.example");
+  assert.deepEqual(asked.map(({ method, url, body }) => [`${method} ${url}`, body]), [
+    ["POST https://api.example.com/api/accounts/test", '{"accountName":"Work"}'],
+    ["POST https://api.example.com/api/accounts/a%2Fb/test", undefined],
+    ["POST https://api.example.com/api/accounts/1/test", '{"password":"p"}'],
+    ["GET https://api.example.com/api/autoconfig?emailAddress=jane%2Bx%40b%C3%BCcher.example", undefined],
+  ]);
+});
+
 test("a refusal has kind, status, details and request id", async () => {
   const details = [{ field: "port", message: "is required" }];
   const { client } = scripted([[400, refusal("Invalid request", { details })]]);
@@ -76,6 +90,10 @@ test("all accounts come page by page", async () => {
   const page = (ids, offset) => [200, { accounts: ids.map((id) => ({ id })), pagination: { total: 3, limit: 2, offset } }];
   const { client, asked } = scripted([page(["1", "2"], 0), page(["3"], 2)]);
   const ids = [];
-  for await (const account of client.allAccounts({ limit: 2 })) ids.push(account.id);
-  assert.deepEqual([ids, asked.length], [["1", "2", "3"], 2]);
+  for await (const account of client.allAccounts({ limit: 2, state: "connectError" })) ids.push(account.id);
+  assert.deepEqual(ids, ["1", "2", "3"]);
+  assert.deepEqual(asked.map(({ url }) => new URL(url).search), [
+    "?limit=2&offset=0&state=connectError",
+    "?limit=2&offset=2&state=connectError",
+  ]);
 });

@@ -9,12 +9,17 @@ use mail::dns::Resolver;
 use mail::login::Protocol;
 use serde::Serialize;
 use shared::account::EmailAddress;
+#[cfg(feature = "openapi")]
+use shared::account::{Encryption, Port};
 use shared::config::Outbound;
 use shared::error::Fault;
 use shared::http::StatusCode;
 use shared::validation::{Field, parameter};
 use shared::{Error, NetworkCall, Reply};
 use tokio::time::Instant;
+
+/// What a client learns of an address whose settings are in no source.
+pub const NOBODY_KNOWS: &str = "Nobody knows the settings of this address. Ask its provider for them.";
 
 /// How long a search may take in all.
 const SEARCH_TIME: Duration = Duration::from_secs(5);
@@ -76,8 +81,10 @@ pub struct FoundServer {
     /// The server.
     hostname: String,
     /// Its port.
+    #[cfg_attr(feature = "openapi", schema(value_type = Port))]
     port: u16,
     /// `tls`, `starttls` or `none`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Encryption))]
     encryption: &'static str,
     /// The login there.
     username: String,
@@ -124,8 +131,7 @@ pub async fn handler(call: NetworkCall<Finder>) -> Result<Reply, Error> {
     let Finder { connector, resolver, sources } = &call.network;
     let deadline = Instant::now() + SEARCH_TIME;
     let found = discover::discover(connector, resolver, sources, &address.0, deadline).await;
-    let found =
-        found.ok_or(Error::NotFound("Nobody knows the settings of this address. Ask its provider for them."))?;
+    let found = found.ok_or(Error::NotFound(NOBODY_KNOWS))?;
     let output = Output {
         email_address: address.0,
         incoming: found.incoming.into_iter().map(FoundServer::from).collect(),
