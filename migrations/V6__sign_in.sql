@@ -33,7 +33,7 @@ alter table email_credentials
         and (sealed_smtp_password is null) = (smtp_password_key is null)
     ) not valid;
 comment on column email_credentials.sealed_password is
-    'The password, sealed with a public key and bound to tenant, user, account and this row: shared/src/sealing.rs. Null for rows from before, and once the account is deleted.';
+    'The password, sealed with a public key and bound to tenant, user, account and purpose: shared/src/sealing.rs. Null for rows from before, and once the account is deleted.';
 comment on column email_credentials.password_key is 'The id of the key that sealed_password was sealed with.';
 
 alter table email_accounts
