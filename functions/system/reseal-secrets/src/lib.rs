@@ -1,4 +1,4 @@
-//! Seals every stored secret with the current key, when a key is replaced: docs/OPERATIONS.md, "Sealing keys".
+//! Seals every stored secret with the current key, when a key is replaced: docs/OPERATIONS.md, "The sealing keys".
 //!
 //! Online: accounts go on working, for the old keys still open. Resumable: what is done stays done, and the next call
 //! goes on with what is left, wherever this one ended.
