@@ -148,9 +148,13 @@ pub fn body(request: &Request) -> Result<Fields, Error> {
 /// The account that a request's path names.
 ///
 /// # Errors
-/// What is no id names no account: [`Error::NotFound`].
+/// What is no id names no account: [`Error::NotFound`]. `/api/accounts/test` is a path of its own, with one method; others
+/// are routed to those of an account, and are [`Error::MethodNotAllowed`].
 pub fn account_id(request: &Request) -> Result<AccountId, Error> {
     let id = request.path_parameters.get("id");
+    if id.is_some_and(|id| id == "test") && request.route.ends_with("/{id}") {
+        return Err(Error::MethodNotAllowed { allow: "POST, OPTIONS".into() });
+    }
     id.and_then(AccountId::parse).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
 }
 

@@ -119,6 +119,15 @@ async fn unknown_routes_and_wrong_methods_get_the_usual_form() {
         let answer = api.request(method, path).send().await;
         assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
     }
+    // Where an id may stand is a path of its own.
+    let user = User::new();
+    for method in ["GET", "PUT", "DELETE", "PATCH"] {
+        let answer = api.request(method, "/api/accounts/test").by(&user).send().await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST, OPTIONS")), "{method}");
+    }
+    for (method, path) in [("GET", "/api/accounts/tests"), ("POST", "/api/accounts/test/test")] {
+        api.request(method, path).by(&user).send().await.is_refused(404);
+    }
 }
 
 #[tokio::test]
