@@ -211,7 +211,8 @@ impl SecretStore {
                 None => Ok(None),
             }
         };
-        let (text, mail) = tokio::try_join!(self.manager.read(arn), mail)?;
+        // The SDK's futures are large, and would make each request's as large, which may have to come here: boxed.
+        let (text, mail) = Box::pin(async { tokio::try_join!(self.manager.read(arn), mail) }).await?;
         let secrets = parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref(), *transport)
             .with_context(|| {
                 format!(

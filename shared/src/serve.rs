@@ -239,10 +239,9 @@ where
 }
 
 /// A panic becomes an error like another. The state that it may have left half-changed is the request's own.
-async fn unwinding(handling: impl Future<Output = Result<Reply, Error>>) -> Result<Reply, Error> {
-    let outcome = AssertUnwindSafe(handling).catch_unwind().await;
-    outcome
-        .unwrap_or_else(|_| Err(Error::internal(anyhow!("the handler panicked; the line before this one says where"))))
+fn unwinding(handling: impl Future<Output = Result<Reply, Error>>) -> impl Future<Output = Result<Reply, Error>> {
+    let panicked = || Error::internal(anyhow!("the handler panicked; the line before this one says where"));
+    AssertUnwindSafe(handling).catch_unwind().map(move |outcome| outcome.unwrap_or_else(|_| Err(panicked())))
 }
 
 /// What is known of a request while it is answered: for the answer's headers and for the log line.

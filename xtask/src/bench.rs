@@ -11,6 +11,7 @@ mod peer;
 mod report;
 mod requests;
 mod scale;
+mod sign_in;
 mod warm;
 
 use std::{
@@ -47,7 +48,7 @@ pub(crate) struct Options {
 const QUICKER: usize = 20;
 const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 
-const SECTIONS: [&str; 6] = ["size", "cold", "warm", "context", "crowd", "scale"];
+const SECTIONS: [&str; 7] = ["size", "cold", "warm", "sign-in", "context", "crowd", "scale"];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
@@ -99,12 +100,12 @@ struct Bench {
 }
 
 /// What is measured beside the functions.
-const FLOORS: [&str; 2] = ["floor", "hello-world"];
+const FLOORS: [&str; 4] = ["floor", "hello-world", "mail-floor", "sealing"];
 
 const DATABASE: &str = "app";
 
 pub(crate) async fn run(options: Options) -> Result<()> {
-    ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
+    ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer, Tool::Dovecot])?;
     let functions: Vec<String> = template::routes(&workspace_root().join("template.yaml"))?
         .into_iter()
         .map(|function| function.binary)
@@ -143,6 +144,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "size" => report::sizes(&bench)?,
                 "cold" => cold::measure(&bench).await?,
                 "warm" => warm::measure(&bench).await?,
+                "sign-in" => sign_in::measure(&bench).await?,
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,
                 _ => scale::measure(&bench, options.accounts).await?,

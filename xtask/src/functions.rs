@@ -1,7 +1,13 @@
 //! What every command gives to the functions that it starts.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use local::gateway;
+use shared::{
+    account::AccountId,
+    identity::{Scope, TenantId, UserId},
+    sealing::{Kind, Place, PublicKey, seal},
+};
+use uuid::Uuid;
 
 use crate::settings::Settings;
 
@@ -18,6 +24,16 @@ impl SealingKeys {
     pub(crate) fn new() -> Result<Self> {
         let (public, private) = shared::sealing::generate("local")?;
         Ok(Self { public, private: private.to_string() })
+    }
+
+    /// A secret, sealed for nobody in particular.
+    pub(crate) fn seal(&self, secret: &str) -> Result<Vec<u8>> {
+        let place = Place {
+            scope: Scope { tenant_id: TenantId(Uuid::nil()), user_id: UserId(Uuid::nil()) },
+            account: AccountId(Uuid::nil()),
+            kind: Kind::Password,
+        };
+        seal(&PublicKey::parse(&self.public).context("no sealing key")?, &place, secret.as_bytes())
     }
 
     /// The developer's own, for a database that outlives us; else new ones.

@@ -4,7 +4,7 @@
 use anyhow::anyhow;
 use serde::Serialize;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, Type};
 use uuid::Uuid;
 
 use super::{Access, Db};
@@ -279,45 +279,66 @@ pub(super) fn found<T>(
 
 /// The row's account; `None` in a row that an outer join filled with nulls.
 pub(super) fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Error> {
-    let Some(id) = row.try_get::<_, Option<Uuid>>("id")? else { return Ok(None) };
-    let updated_at = row.try_get("updated_at")?;
-    Ok(Some(Account {
+    let mut cells = Cells { row, next: 0 };
+    let Some(id) = cells.get::<Option<Uuid>>("id")? else { return Ok(None) };
+    // In the order of the table's columns.
+    let mut account = Account {
         id: AccountId(id),
-        tenant_id: TenantId(row.try_get("tenant_id")?),
-        user_id: UserId(row.try_get("user_id")?),
-        account_name: row.try_get("account_name")?,
-        email_address: row.try_get("email_address")?,
-        protocol: row.try_get("protocol")?,
-        hostname: row.try_get("hostname")?,
-        port: row.try_get("port")?,
-        encryption: row.try_get("encryption")?,
-        username: row.try_get("username")?,
-        credential_id: CredentialId(row.try_get("credential_id")?),
-        is_sync_enabled: row.try_get("is_sync_enabled")?,
-        sync_interval: row.try_get("sync_interval")?,
-        last_sync_at: row.try_get("last_sync_at")?,
-        is_syncing: row.try_get("is_syncing")?,
-        is_enabled: row.try_get("is_enabled")?,
-        created_at: row.try_get("created_at")?,
-        updated_at,
-        smtp_hostname: row.try_get("smtp_hostname")?,
-        smtp_port: row.try_get("smtp_port")?,
-        smtp_encryption: row.try_get("smtp_encryption")?,
-        smtp_username: row.try_get("smtp_username")?,
-        auth_type: row.try_get("auth_type")?,
-        provider: row.try_get("provider")?,
+        tenant_id: TenantId(cells.get("tenant_id")?),
+        user_id: UserId(cells.get("user_id")?),
+        account_name: cells.get("account_name")?,
+        email_address: cells.get("email_address")?,
+        protocol: cells.get("protocol")?,
+        hostname: cells.get("hostname")?,
+        port: cells.get("port")?,
+        encryption: cells.get("encryption")?,
+        username: cells.get("username")?,
+        credential_id: CredentialId(cells.get("credential_id")?),
+        is_sync_enabled: cells.get("is_sync_enabled")?,
+        sync_interval: cells.get("sync_interval")?,
+        last_sync_at: cells.get("last_sync_at")?,
+        is_syncing: cells.get("is_syncing")?,
+        is_enabled: cells.get("is_enabled")?,
+        created_at: cells.get("created_at")?,
+        updated_at: cells.get("updated_at")?,
+        smtp_hostname: cells.get("smtp_hostname")?,
+        smtp_port: cells.get("smtp_port")?,
+        smtp_encryption: cells.get("smtp_encryption")?,
+        smtp_username: cells.get("smtp_username")?,
+        auth_type: cells.get("auth_type")?,
+        provider: cells.get("provider")?,
         // The database's own check lets no other in.
-        state: State::parse(row.try_get("state")?).unwrap_or(State::CredentialsMissing),
-        state_changed_at: row.try_get::<_, Option<i64>>("state_changed_at")?.unwrap_or(updated_at),
-        next_sync_at: row.try_get("next_sync_at")?,
-        last_error: match row.try_get("last_error_code")? {
-            None => None,
-            Some(code) => Some(LastError {
-                code,
-                message: row.try_get("last_error_message")?,
-                service: row.try_get("last_error_service")?,
-                at: row.try_get("last_error_at")?,
-            }),
-        },
-    }))
+        state: State::parse(cells.get("state")?).unwrap_or(State::CredentialsMissing),
+        state_changed_at: 0,
+        next_sync_at: None,
+        last_error: None,
+    };
+    account.state_changed_at = cells.get::<Option<i64>>("state_changed_at")?.unwrap_or(account.updated_at);
+    account.next_sync_at = cells.get("next_sync_at")?;
+    if let Some(code) = cells.get("last_error_code")? {
+        let (message, service) = (cells.get("last_error_message")?, cells.get("last_error_service")?);
+        account.last_error = Some(LastError { code, message, service, at: cells.get("last_error_at")? });
+    }
+    Ok(Some(account))
+}
+
+/// A row whose values are read by name, mostly in the order in which they stand: each is looked for from where the last
+/// one was. From the start each time, a list of a hundred accounts compares fifty thousand names.
+struct Cells<'a> {
+    row: &'a Row,
+    next: usize,
+}
+
+impl<'a> Cells<'a> {
+    fn get<T: FromSql<'a>>(&mut self, name: &str) -> Result<T, tokio_postgres::Error> {
+        let columns = self.row.columns();
+        let found = columns.iter().skip(self.next).position(|column| column.name() == name);
+        match found.map(|steps| self.next + steps) {
+            Some(index) => {
+                self.next = index + 1;
+                self.row.try_get(index)
+            }
+            None => self.row.try_get(name),
+        }
+    }
 }

@@ -65,10 +65,12 @@ impl Caller {
     }
 }
 
+pub(super) const PASSWORD: &str = "correct horse battery staple";
+
 pub(super) fn account(address: &str) -> Value {
     json!({
         "accountName": "Work", "emailAddress": address, "protocol": "imap", "hostname": "imap.example.com",
-        "port": 993, "username": "jane", "password": "correct horse battery staple"
+        "port": 993, "username": "jane", "password": PASSWORD
     })
 }
 
@@ -117,7 +119,8 @@ pub(super) async fn seed(bench: &Bench, caller: &Caller, count: usize) -> Result
             "select a.id from generate_series(1, $3::bigint) n, lateral insert_account(
                  $1, $2, gen_random_uuid(), 'Work', n || '@' || $4::text || '.example.com',
                  n || '@' || $4::text || '.example.com', 'imap', 'imap.example.com', 993, 'tls', 'jane', true, 300,
-                 gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), null) a",
+                 gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), null,
+                 'bench', 'sealed', null, null, null, null, null) a",
             &[&caller.tenant, &caller.user, &i64::try_from(count)?, &&unique[..16]],
         )
         .await?;

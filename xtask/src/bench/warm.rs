@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Bench, DATABASE, Row, Times, micros,
-    requests::{Caller, Sent, account, ensure_good, seed},
+    requests::{Caller, PASSWORD, Sent, account, ensure_good, seed},
 };
 
 const UNCOUNTED: usize = 300;
@@ -39,7 +39,24 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     bench.owner(DATABASE).await?.batch_execute("vacuum analyze").await?;
 
     let (first, second) = (own[0], own[1]);
-    let list = |caller: &Caller| caller.params(&[json!({"int8": 100}), json!({"int8": 0})]);
+    // As long as a sealed password is.
+    let sealed = "0".repeat(bench.sealing.seal(PASSWORD)?.len());
+    let list = |caller: &Caller| caller.params(&[json!({"int8": 100}), json!({"int8": 0}), json!({"text": null})]);
+    // An update's parameters: a new port, and a new password or none, sealed and hashed.
+    let change = |n: usize, password: bool| {
+        let given = |value: Value| if password { value } else { Value::Null };
+        let mut params = vec![json!({ "uuid": second })];
+        params.extend(["text"; 5].map(|kind| json!({ kind: null })));
+        params.push(json!({ "int4": 1000 + n }));
+        params.extend(["text", "text", "bool", "int4", "bool"].map(|kind| json!({ kind: null })));
+        params.push(json!({ "text": given("sha512".into()) }));
+        params.push(json!({ "text": given("0".repeat(128).into()) }));
+        params.push(json!({ "text": given("0".repeat(64).into()) }));
+        params.push(json!({ "text": "bench" }));
+        params.push(json!({ "bytea": given(json!(sealed)) }));
+        params.extend(["bytea", "text"].map(|kind| json!({ kind: null })));
+        caller.params(&params)
+    };
     let text = |text: &str| json!({ "text": text });
     let cases = [
         Case {
@@ -67,15 +84,17 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
             name: "update",
             function: "update-account",
             event: Box::new(|n| caller.event("update-account", Some(first), Some(json!({ "port": 1000 + n })))),
-            params: Box::new(|n| {
-                let mut params = vec![json!({ "uuid": second })];
-                params.extend(["text"; 5].map(|kind| json!({ kind: null })));
-                params.push(json!({ "int4": 1000 + n }));
-                params.extend(
-                    ["text", "text", "bool", "int4", "bool", "text", "text", "text"].map(|kind| json!({ kind: null })),
-                );
-                Ok(caller.params(&params))
+            params: Box::new(|n| Ok(change(n, false))),
+            counts: true,
+        },
+        Case {
+            name: "update with a new password",
+            function: "update-account",
+            event: Box::new(|n| {
+                let body = json!({ "port": 1000 + n, "password": PASSWORD });
+                caller.event("update-account", Some(first), Some(body))
             }),
+            params: Box::new(|n| Ok(change(n, true))),
             counts: true,
         },
         Case {
@@ -103,6 +122,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
                     text(&"0".repeat(128)),
                     text(&"0".repeat(64)),
                     json!({ "int4": 1000 }),
+                    text("bench"),
+                    json!({ "bytea": sealed }),
+                    json!({ "bytea": null }),
+                    json!({ "text": null }),
+                    json!({ "int4": null }),
+                    json!({ "text": null }),
+                    json!({ "text": null }),
                 ]))
             }),
             counts: true,

@@ -39,6 +39,8 @@ enum Param {
     Int4(Option<i32>),
     Int8(Option<i64>),
     Bool(Option<bool>),
+    /// The bytes of a text, which JSON carries as it is.
+    Bytea(Option<String>),
 }
 
 impl Param {
@@ -49,6 +51,7 @@ impl Param {
             Self::Int4(_) => Type::INT4,
             Self::Int8(_) => Type::INT8,
             Self::Bool(_) => Type::BOOL,
+            Self::Bytea(_) => Type::BYTEA,
         }
     }
 }
@@ -61,6 +64,7 @@ impl ToSql for Param {
             Self::Int4(value) => value.to_sql(kind, out),
             Self::Int8(value) => value.to_sql(kind, out),
             Self::Bool(value) => value.to_sql(kind, out),
+            Self::Bytea(value) => value.as_ref().map(String::as_bytes).to_sql(kind, out),
         }
     }
 

@@ -6,13 +6,13 @@ pub mod keys;
 pub mod online;
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use futures_util::FutureExt;
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy;
-use hyper_util::rt::TokioExecutor;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use postgres_protocol::password::scram_sha_256;
 use refinery::Runner;
 use serde::Deserialize;
@@ -20,14 +20,17 @@ use serde_json::{Value, json};
 use shared::config::MigrationConfig;
 use shared::db::SCHEMA_VERSION;
 use shared::db::url::DatabaseUrl;
-use shared::http::Request;
-use shared::http::header::CONTENT_TYPE;
+use shared::http::header::{CONTENT_TYPE, HOST};
+use shared::http::{Request, StatusCode, Uri};
 use shared::lambda_runtime::LambdaEvent;
 use shared::secrets::{Login, SecretStore, SecretsManager};
 use shared::tls::client_config;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 mod embedded {
@@ -128,20 +131,41 @@ async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Migrated>) ->
             "SealingPublicKey": outcome.as_ref().ok().and_then(|migrated| migrated.sealing_public_key.as_deref()),
         },
     });
-    let https = HttpsConnectorBuilder::new().with_tls_config(client_config()?).https_or_http().enable_http1().build();
-    let http = legacy::Client::builder(TokioExecutor::new()).build(https);
+    let tls = TlsConnector::from(Arc::new(client_config()?));
+    // No error here names the URL, whose signature is a secret for as long as it is valid.
+    let url = url.parse().context("the ResponseURL is none")?;
     let mut last = Ok(());
     for attempt in 0..4 {
         sleep(Duration::from_secs(attempt)).await;
-        let request = Request::put(url).header(CONTENT_TYPE, "").body(answer.to_string())?;
-        // No error here names the URL, whose signature is a secret for as long as it is valid.
-        last = match http.request(request).await {
-            Ok(response) if response.status().is_success() => return Ok(()),
-            Ok(response) => Err(anyhow!("S3 answered {}", response.status())),
-            Err(error) => Err(error.into()),
+        last = match put(&tls, &url, answer.to_string()).await {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) => Err(anyhow!("S3 answered {status}")),
+            Err(error) => Err(error),
         };
     }
     last.context("cannot tell CloudFormation: the function needs a way to S3, such as a gateway endpoint")
+}
+
+/// Either kind of connection. One type for both, for each would bring an HTTP client of its own.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// One request over a connection of its own: a client with a pool would make the zip larger by a twentieth.
+async fn put(tls: &TlsConnector, url: &Uri, body: String) -> anyhow::Result<StatusCode> {
+    let (host, is_https) = (url.host().context("the URL names no host")?, url.scheme_str() == Some("https"));
+    let port = url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let plain = TcpStream::connect((host, port)).await?;
+    let connection: Box<dyn Connection> = match is_https {
+        true => Box::new(tls.connect(host.to_owned().try_into()?, plain).await?),
+        false => Box::new(plain),
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(connection)).await?;
+    // Its errors reach us as those of the request.
+    tokio::spawn(connection);
+    let authority = url.authority().context("the URL names no host")?.as_str();
+    let path = url.path_and_query().context("the URL has no path")?.as_str();
+    let request = Request::put(path).header(HOST, authority).header(CONTENT_TYPE, "").body(body)?;
+    Ok(sender.send_request(request).await?.status())
 }
 
 /// As the environment says. It is read here and not at the start, for a `Delete` must be answered in any case.
