@@ -7,6 +7,7 @@
 //! leaves no transaction open, and a pooled connection carries nothing from one caller to the next.
 
 pub mod accounts;
+pub mod mailboxes;
 pub mod secrets;
 pub mod url;
 

@@ -221,7 +221,7 @@ fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
 ///
 /// # Errors
 /// The generator fails.
-fn chance() -> Result<f64, Error> {
+pub(super) fn chance() -> Result<f64, Error> {
     let number = SysRng.try_next_u32().context("the system's random generator failed").map_err(Error::Internal)?;
     Ok(f64::from(number) / f64::from(u32::MAX))
 }
