@@ -4,6 +4,7 @@
 //! was checked, is bounded in time and bytes, and encrypts where that was asked for.
 
 pub mod connect;
+mod date;
 pub mod discover;
 pub mod dns;
 mod error;

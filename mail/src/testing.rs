@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -296,6 +296,23 @@ pub async fn sign_in_to_script(
     let server = tokio::spawn(script.play(there, TlsAcceptor::from(server)));
     let outcome = sign_in(here, (protocol, security), login, client, session).await;
     (outcome, server.await.expect("a script does not panic"))
+}
+
+/// A plain connection to a server that plays a script in memory, and what it will have heard.
+///
+/// # Panics
+/// There is no runtime.
+pub fn connect_to_script(script: Script, session: Session) -> (Stream, JoinHandle<Vec<String>>) {
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+    // As much as the buffers of a connection hold at the least.
+    let (here, there) = duplex(16 * 1024);
+    let server = tokio::spawn(script.play(there, TlsAcceptor::from(AUTHORITY.server(HOST))));
+    (plain(here, AUTHORITY.client(), session), server)
+}
+
+/// A plain connection to anything, without the guard, as if it were [`HOST`].
+fn plain(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, tls: Arc<ClientConfig>, session: Session) -> Stream {
+    Stream::new(Box::new(io), HOST, TlsConnector::from(tls), session).unencrypted()
 }
 
 /// Signs in and out where the server says just these bytes, whatever it is told, and hangs up: by password and by
