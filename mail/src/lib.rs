@@ -10,6 +10,7 @@ pub mod dns;
 mod error;
 pub mod imap;
 pub mod login;
+pub mod message;
 pub mod pop3;
 mod sasl;
 pub mod smtp;
