@@ -19,7 +19,7 @@ use crate::sasl::{Exchange, Login, Mechanism, Secret};
 mod converse;
 mod features;
 mod fetch;
-mod frame;
+pub(crate) mod frame;
 mod list;
 mod name;
 mod pipeline;

@@ -17,25 +17,25 @@ mod body;
 mod words;
 
 /// Characters of a subject: a line of RFC 5322 (section 2.1.1).
-const MAX_SUBJECT_CHARS: usize = 998;
+pub(crate) const MAX_SUBJECT_CHARS: usize = 998;
 
 /// Addresses in a field. Who writes to more writes to a list.
-const MAX_ADDRESSES: usize = 100;
+pub(crate) const MAX_ADDRESSES: usize = 100;
 
 /// Bytes of an address: 64, an at sign and 255 (RFC 5321 section 4.5.3.1).
-const MAX_ADDRESS_BYTES: usize = 320;
+pub(crate) const MAX_ADDRESS_BYTES: usize = 320;
 
 /// Characters of a name.
-const MAX_NAME_CHARS: usize = 255;
+pub(crate) const MAX_NAME_CHARS: usize = 255;
 
 /// Bytes of a Message-ID: a line of RFC 5322.
-const MAX_ID_BYTES: usize = 998;
+pub(crate) const MAX_ID_BYTES: usize = 998;
 
 /// Messages that one refers to. Of more, the first and the last are those that tell its thread.
-const MAX_REFERENCES: usize = 50;
+pub(crate) const MAX_REFERENCES: usize = 50;
 
 /// Characters of a preview.
-const MAX_PREVIEW_CHARS: usize = 200;
+pub(crate) const MAX_PREVIEW_CHARS: usize = 200;
 
 /// Of one field as it is written: a hundred addresses whose names are encoded.
 const MAX_FIELD_BYTES: usize = 24 * 1024;

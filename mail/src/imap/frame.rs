@@ -9,7 +9,7 @@ use crate::error::{Code, Error};
 
 /// Of a part of a message in a literal; the rest is read and dropped. The header fields that are asked for have some
 /// 2 KiB, and 20 times that where somebody writes to thousands.
-pub(super) const MAX_SECTION_BYTES: usize = 128 * 1024;
+pub(crate) const MAX_SECTION_BYTES: usize = 128 * 1024;
 
 /// Literals in one response. A message has two, and one more for each label that no quoted string can hold.
 const MAX_LITERALS: usize = 1000;

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::connect::Session;
-use crate::testing::{Script, connect_to_script};
+use crate::testing::{Script, connect_to_script, read_imap_bytes};
 
 /// Signed in to a server with these capabilities, which then plays the script.
 async fn signed_in(capabilities: &str, script: Script) -> (Imap, JoinHandle<Vec<String>>) {
@@ -114,6 +114,18 @@ fn responses_are_read_as_servers_write_them() {
 }
 
 proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        read_imap_bytes(&bytes);
+    }
+
+    #[test]
+    fn what_looks_like_responses_is_read_or_refused(
+        text in "(\\* |[a1-9]|\r\n|LIST|STATUS|FETCH|UID|FLAGS|BODY\\[|HEADER|TEXT|\\]|SEARCH|VANISHED|EXISTS|OK|NO|BYE|[ -~]|[(){}\"\\\\]|\\{[0-9]\\}\r\n| ){0,60}",
+    ) {
+        read_imap_bytes(text.as_bytes());
+    }
+
     #[test]
     fn a_quoted_string_is_one_line_and_says_what_it_was_made_of(text: String) {
         let Some(quoted) = quoted(&text) else {
