@@ -101,7 +101,6 @@ create table email_folders (
     doubted_at     bigint,
     -- When all flags were last compared, at a server that does not tell what changed.
     checked_at     bigint,
-    synced_at      bigint,
     created_number bigint  not null,
     changed_number bigint  not null,
     constraint email_folders_name_key unique (account_id, wire_name)
@@ -411,6 +410,32 @@ begin
 end
 $$;
 
+-- The same for a mailbox whose messages are known by their identities (POP3), `p_identities`: the UIDs, given here, of what
+-- is gone, what is missing, and how many of the rest are unread.
+create function compare_identities(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_identities uuid[]
+)
+returns table (gone text, missing uuid[], unread integer)
+language plpgsql rows 1
+as $$
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    return query
+        with known as (
+            select m.uid, m.identity, m.is_read, l.identity is not null as is_listed
+            from email_messages m left join (select distinct i from unnest(p_identities) i) l (identity) using (identity)
+            where m.folder_id = p_folder_id and m.uid is not null
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        )
+        select
+            coalesce((select range_agg(int8range(k.uid, k.uid + 1)) from known k where not k.is_listed), '{}')::text,
+            array(select i from unnest(p_identities) i where not exists (select from known k where k.identity = i)),
+            (select count(*) from known k where k.is_listed and not k.is_read)::integer;
+end
+$$;
+
 -- What came of a folder in one batch: flags of messages that are here, messages, and how far that goes; null where a
 -- cursor stays. A message that was here without a UID gets its own back, wherever in the account it was. Bits of flags:
 -- 1 read, 2 flagged, 4 answered, 8 draft, 16 with attachments, 32 unreadable. No row where the lease is lost or the
@@ -421,7 +446,7 @@ create function store_batch(
     p_ids uuid[], p_uids bigint[], p_identities uuid[], p_thread_ids uuid[], p_received bigint[], p_sent bigint[],
     p_sizes bigint[], p_bits smallint[], p_subjects text[], p_from text[], p_to text[], p_cc text[], p_bcc text[],
     p_reply_to text[], p_message_ids text[], p_in_reply_to text[], p_previews text[],
-    p_uid_next bigint, p_modseq bigint, p_is_complete boolean, p_checked_at bigint, p_synced_at bigint,
+    p_uid_next bigint, p_modseq bigint, p_is_complete boolean, p_checked_at bigint,
     p_total integer, p_unread integer
 )
 returns table (inserted integer, adopted integer, changed integer)
@@ -536,8 +561,7 @@ begin
     update email_folders f
     set uid_next = coalesce(p_uid_next, f.uid_next), modseq = coalesce(p_modseq, f.modseq),
         is_complete = coalesce(p_is_complete, f.is_complete), checked_at = coalesce(p_checked_at, f.checked_at),
-        synced_at = coalesce(p_synced_at, f.synced_at), total = coalesce(p_total, f.total),
-        unread = coalesce(p_unread, f.unread),
+        total = coalesce(p_total, f.total), unread = coalesce(p_unread, f.unread),
         changed_number = case
             when (coalesce(p_total, f.total), coalesce(p_unread, f.unread)) is distinct from (f.total, f.unread)
             then next_numbers(p_tenant_id, p_user_id, 1)

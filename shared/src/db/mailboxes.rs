@@ -177,8 +177,6 @@ pub struct Cursor {
     pub is_complete: Option<bool>,
     /// See [`Folder::checked_at`].
     pub checked_at: Option<i64>,
-    /// When a look at the folder ended.
-    pub synced_at: Option<i64>,
     /// See [`Folder::total`].
     pub total: Option<i32>,
     /// See [`Folder::unread`].
@@ -205,6 +203,17 @@ pub struct Stored {
     pub adopted: i32,
     /// Messages whose flags differed.
     pub changed: i32,
+}
+
+/// How what is here and what a POP3 server has differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The UIDs, given here, of what the server has no more, as a multirange.
+    pub gone: String,
+    /// What is not here.
+    pub missing: Vec<Uuid>,
+    /// How many of what both have are unread.
+    pub unread: i32,
 }
 
 /// What became of messages that were found nowhere.
@@ -250,8 +259,7 @@ impl Db {
                        (b.folder).uid_validity, (b.folder).uid_next, (b.folder).modseq, (b.folder).is_complete,
                        (b.folder).stored, (b.folder).orphans, (b.folder).doubted_at, (b.folder).checked_at
                    from begin_sync($1, $2, $3, $4) b";
-        let rows =
-            self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&millis(lease), Type::INT8)]).await?;
+        let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&millis(lease), Type::INT8)]).await?;
         let Some((first, rest)) = rows.split_first() else {
             return Err(Error::internal(anyhow!("begin_sync gave no row")));
         };
@@ -390,6 +398,35 @@ impl Db {
         Ok(row.map(|row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
     }
 
+    /// Compares the identities of what a POP3 server has with those that are here.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn compare_identities(
+        &self,
+        lease: &Lease,
+        folder: Uuid,
+        identities: &[Uuid],
+    ) -> Result<Option<Compared>, Error> {
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                "select gone, missing, unread from compare_identities($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&folder, Type::UUID),
+                    (&identities, Type::UUID_ARRAY),
+                ],
+            )
+            .await?;
+        let compared = |row: &Row| -> Result<Compared, tokio_postgres::Error> {
+            Ok(Compared { gone: row.try_get(0)?, missing: row.try_get(1)?, unread: row.try_get(2)? })
+        };
+        Ok(rows.first().map(compared).transpose()?)
+    }
+
     /// Stores what came of a folder whose UIDs are valid under `validity`.
     ///
     /// # Errors
@@ -422,7 +459,7 @@ impl Db {
         let previews = texts(|m| &m.preview);
         let sql = "select inserted, adopted, changed from store_batch(
                        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32
+                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31
                    )";
         let rows = self
             .query(
@@ -457,7 +494,6 @@ impl Db {
                     (&cursor.modseq.map(|modseq| i64::try_from(modseq).unwrap_or(i64::MAX)), Type::INT8),
                     (&cursor.is_complete, Type::BOOL),
                     (&cursor.checked_at, Type::INT8),
-                    (&cursor.synced_at, Type::INT8),
                     (&cursor.total, Type::INT4),
                     (&cursor.unread, Type::INT4),
                 ],
