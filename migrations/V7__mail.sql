@@ -684,24 +684,6 @@ begin
 end
 $$;
 
--- Gives up on an account that no worker gets through, for `p_pause` milliseconds, and tells its user.
-create function give_up_sync(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_message text, p_pause bigint)
-returns void
-language plpgsql
-as $$
-declare
-    v_now constant bigint := epoch_ms();
-begin
-    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
-    update email_accounts a
-    set lease_token = a.lease_token + 1, leased_until = null, rung_at = null, sync_requested_at = null,
-        sync_started_at = null, next_sync_at = v_now + p_pause,
-        last_error_code = 'unavailable', last_error_message = p_message, last_error_service = a.protocol,
-        last_error_at = v_now
-    where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled;
-end
-$$;
-
 grant select, insert, update on email_change_numbers to email_service_app, email_service_mail;
 grant insert on email_destroyed to email_service_app;
 grant select on email_destroyed, email_folders, email_messages to email_service_app;

@@ -8,7 +8,7 @@ mod message;
 mod plan;
 mod pop3;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::mail::connect::{Connector, Session};
 use ::mail::imap::{Imap, UidSet};
@@ -16,13 +16,11 @@ use ::mail::login::{Login, Protocol, Secret};
 use ::mail::pop3::Pop3;
 use shared::account::state::Event;
 use shared::account::{AccountChange, AccountId};
-use shared::credential::Password;
 use shared::db::Db;
 use shared::db::mailboxes::{End, Mailbox, Turn};
 use shared::db::secrets::Fault;
-use shared::identity::Scope;
-use shared::keyring::Keyring;
-use shared::work::{Done, WorkError};
+use shared::work::mail::MailJob;
+use shared::work::{Done, Job, WorkError};
 use zeroize::Zeroizing;
 
 use crate::Settings;
@@ -36,6 +34,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(65);
 const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 /// What may be read in a session. A minute at 100 Mbit/s is 750 MB; a session that is fed more ends.
 const SESSION_BYTES: u64 = 1 << 30;
+/// When an account has its turn whose mail host has as many connections of ours as it may have: twice that at the most.
+const HOST_PAUSE: Duration = Duration::from_secs(20);
 /// Beyond the time to stop: an answer that is on its way.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -75,78 +75,71 @@ impl From<shared::Error> for Stop {
     }
 }
 
-/// Gives an account its turn, if it is its turn, until `stop_at`.
+/// Gives an account its turn, if it is its turn.
 ///
 /// # Errors
 /// What is our fault. What a mail host does wrong becomes the account's state.
-pub async fn run(
-    db: &Db,
-    keyring: &Keyring,
-    connector: &Connector,
-    scope: &Scope,
-    account: AccountId,
-    stop_at: Instant,
-) -> Result<Done, WorkError> {
-    let Turn::Mine(mailbox) = db.begin_sync(scope, account, LEASE).await? else { return Ok(Done::Complete) };
-    let secrets = keyring.open(scope, account, &mailbox.sealed).await?;
-    synchronise(db, connector, &mailbox, secrets.password, stop_at).await
-}
-
-/// Synchronises an account that is leased, and gives it back.
-async fn synchronise(
-    db: &Db,
-    connector: &Connector,
-    mailbox: &Mailbox,
-    password: Option<Password>,
-    stop_at: Instant,
-) -> Result<Done, WorkError> {
-    let Some(settings) = Settings::stored(&mailbox.account, password, None, AccountChange::default()) else {
+pub async fn run(job: &MailJob<Connector>) -> Result<Done, WorkError> {
+    let MailJob { job: Job { scope, account_id, .. }, db, .. } = job;
+    let Turn::Mine(mailbox) = db.begin_sync(scope, *account_id, LEASE).await? else { return Ok(Done::Complete) };
+    let secrets = job.keyring.open(scope, *account_id, &mailbox.sealed).await?;
+    let Some(settings) = Settings::stored(&mailbox.account, secrets.password, None, AccountChange::default()) else {
         // Nothing can be tried: the account stays as it is, until a password is set.
         let end = End { more: false, complete: false, soon: None, event: Event::Failed, fault: None };
-        db.finish_sync(mailbox, end).await?;
+        db.finish_sync(&mailbox, end).await?;
         return Ok(Done::Complete);
     };
-    let end = match session(db, connector, mailbox, &settings, stop_at).await {
-        Ok(pass) => End {
-            more: false,
-            complete: !pass.failed,
-            soon: pass.doubt.then_some(SECOND_LOOK),
-            event: Event::SignedIn,
-            fault: None,
-        },
-        Err(Stop::Time) => End { more: true, complete: false, soon: None, event: Event::SignedIn, fault: None },
-        Err(Stop::Lost) => return Ok(Done::Complete),
-        Err(Stop::Internal(error)) => return Err(error.into()),
-        Err(Stop::Mail(error)) => {
-            let service = mailbox.account.protocol.as_str();
-            tracing::info!(accountId = %mailbox.account.id, service, code = error.code.as_str(), detail = error.detail, "sync_failed");
-            let event = match error.code {
-                ::mail::Code::Authentication | ::mail::Code::ConsentRevoked => Event::Refused,
-                _ => Event::Failed,
-            };
-            let fault = Fault { code: error.code.as_str(), message: &error.message, service };
-            db.finish_sync(mailbox, End { more: false, complete: false, soon: None, event, fault: Some(fault) })
-                .await?;
+    let Some(slot) = job.slots.take(&settings.incoming.host, LEASE).await else {
+        // Those who wait for one host do not come back all at once.
+        db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
+        return Ok(Done::Complete);
+    };
+    let outcome = session(job, &mailbox, &settings).await;
+    job.slots.give_back(slot).await;
+    finish(db, &mailbox, outcome).await
+}
+
+/// Gives the account back, with what came of its turn.
+async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Result<Done, WorkError> {
+    let done = End { more: false, complete: false, soon: None, event: Event::SignedIn, fault: None };
+    let error = match outcome {
+        Ok(pass) => {
+            let end = End { complete: !pass.failed, soon: pass.doubt.then_some(SECOND_LOOK), ..done };
+            db.finish_sync(mailbox, end).await?;
             return Ok(Done::Complete);
         }
+        Err(Stop::Time) => {
+            db.finish_sync(mailbox, End { more: true, ..done }).await?;
+            return Ok(Done::More);
+        }
+        Err(Stop::Lost) => return Ok(Done::Complete),
+        Err(Stop::Internal(error)) => return Err(error.into()),
+        Err(Stop::Mail(error)) => error,
     };
-    db.finish_sync(mailbox, end).await?;
-    Ok(if end.more { Done::More } else { Done::Complete })
+    let (service, code) = (mailbox.account.protocol.as_str(), error.code.as_str());
+    tracing::info!(accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
+    let event = match error.code {
+        ::mail::Code::Authentication | ::mail::Code::ConsentRevoked => Event::Refused,
+        _ => Event::Failed,
+    };
+    let fault = Fault { code, message: &error.message, service };
+    db.finish_sync(mailbox, End { event, fault: Some(fault), ..done }).await?;
+    Ok(Done::Complete)
+}
+
+/// From 0 to 1, another for each account.
+fn chance(account: AccountId) -> f64 {
+    f64::from(account.0.as_bytes()[15]) / 255.0
 }
 
 /// Signs in, synchronises, and signs out.
-async fn session(
-    db: &Db,
-    connector: &Connector,
-    mailbox: &Mailbox,
-    settings: &Settings,
-    stop_at: Instant,
-) -> Result<Pass, Stop> {
+async fn session(job: &MailJob<Connector>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
+    let (db, stop_at) = (&job.db, job.job.stop_at);
     let server = &settings.incoming;
     let session = Session { deadline: (stop_at + GRACE).into(), bytes: SESSION_BYTES };
     let login =
         Login::new(&settings.username, Secret::Password(Zeroizing::new(settings.password.reveal().to_owned())))?;
-    let stream = connector.connect(&server.host, server.port, server.security, session).await?;
+    let stream = job.network.connect(&server.host, server.port, server.security, session).await?;
     match server.protocol {
         Protocol::Pop3 | Protocol::Smtp => {
             let mut pop3 = Pop3::sign_in(stream, server.security, &login).await?;

@@ -13,6 +13,7 @@ mod errors;
 mod faults;
 mod front_doors;
 mod health;
+mod host_slots;
 mod isolation;
 mod jobs;
 mod model_imap;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,11 +16,14 @@ use mail::dns::Resolver;
 use serde_json::json;
 use shared::account::AccountId;
 use shared::db::Db;
+use shared::host_slots::HostSlots;
 use shared::identity::{Scope, TenantId, UserId};
 use shared::keyring::Keyring;
+use shared::redis_link::RedisLink;
 use shared::sealing::PrivateKeys;
 use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
-use shared::work::{Done, WorkError};
+use shared::work::mail::MailJob;
+use shared::work::{Done, Job, WorkError};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -42,11 +46,7 @@ impl Dice {
 }
 
 /// What a worker has, in this process.
-pub struct Worker {
-    db: Db,
-    keyring: Keyring,
-    connector: Connector,
-}
+pub struct Worker(MailJob<Connector>);
 
 impl Worker {
     /// For model servers.
@@ -81,20 +81,21 @@ impl Worker {
     async fn build(url: String, connector: Connector) -> Self {
         let servers = servers().await;
         let text = |text: String| SecretText::new(text);
-        let url = text(url);
-        let mut secrets = Secrets::new(&url, text(servers.redis.url()), text(JWT_KEY.into()), Transport::Any).unwrap();
+        let (url, redis) = (text(url), text(servers.redis.url()));
+        let mut secrets = Secrets::new(&url, redis.clone(), text(JWT_KEY.into()), Transport::Any).unwrap();
         secrets.sealing_private_keys = Some(Arc::new(PrivateKeys::parse(&SEALING_KEYS.1).unwrap()));
         let store = Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))));
-        Self {
-            db: Db::new(store.clone(), 4, Duration::from_secs(60)).await.unwrap(),
-            keyring: Keyring::new(store).await.unwrap(),
-            connector,
-        }
+        let nobody = Scope { tenant_id: TenantId(Uuid::nil()), user_id: UserId(Uuid::nil()) };
+        let job = Job { scope: nobody, account_id: AccountId(Uuid::nil()), attempt: 1, stop_at: Instant::now() };
+        // All model servers are one host.
+        let slots = HostSlots::new(NonZeroU32::new(10_000).unwrap(), RedisLink::new(&redis).unwrap());
+        let db = Db::new(store.clone(), 4, Duration::from_secs(60)).await.unwrap();
+        Self(MailJob { job, db, keyring: Keyring::new(store).await.unwrap(), network: connector, slots })
     }
 
-    pub async fn run(&self, scope: &Scope, account: AccountId, time: Duration) -> Result<Done, WorkError> {
-        let stop_at = Instant::now() + time;
-        mailbox::sync::run(&self.db, &self.keyring, &self.connector, scope, account, stop_at).await
+    pub async fn run(&self, scope: &Scope, account_id: AccountId, time: Duration) -> Result<Done, WorkError> {
+        let job = Job { scope: *scope, account_id, attempt: 1, stop_at: Instant::now() + time };
+        mailbox::sync::run(&MailJob { job, ..self.0.clone() }).await
     }
 }
 

@@ -595,27 +595,6 @@ impl Db {
         .await?;
         Ok(())
     }
-
-    /// Gives up on an account for as long as `pause`, with a message for its user.
-    ///
-    /// # Errors
-    /// See [`Db::begin_sync`].
-    pub async fn give_up_sync(
-        &self,
-        scope: &Scope,
-        id: AccountId,
-        message: &str,
-        pause: Duration,
-    ) -> Result<(), Error> {
-        self.query(
-            Access::Write,
-            scope,
-            "select give_up_sync($1, $2, $3, $4, $5)",
-            &[(&id.0, Type::UUID), (&message, Type::TEXT), (&millis(pause), Type::INT8)],
-        )
-        .await?;
-        Ok(())
-    }
 }
 
 fn millis(duration: Duration) -> i64 {
