@@ -38,7 +38,10 @@ pub mod rate_limit;
 pub mod account;
 pub mod address;
 pub mod credential;
+pub mod folder;
+pub mod message;
 pub mod sealing;
+pub mod sync;
 pub mod validation;
 
 #[cfg(feature = "openapi")]

@@ -16,6 +16,8 @@ mod health;
 mod host_slots;
 mod isolation;
 mod jobs;
+mod mailboxes;
+mod messages;
 mod model_imap;
 mod proxy;
 mod rate_limit;
