@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, stream::poll_fn};
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 use uuid::Uuid;
 
 use super::{
@@ -63,40 +63,53 @@ fn database(count: u64) -> String {
     format!("accounts_{count}")
 }
 
-/// An id that can be told from a number; `kind` tells tenants, users, accounts and credentials apart.
-const ID_OF: &str = "create function id_of(n bigint, kind int) returns uuid language sql immutable
+/// An id that can be told from a number; `kind` tells tenants, users, accounts and the like apart.
+pub(super) const ID_OF: &str = "create function id_of(n bigint, kind int) returns uuid language sql immutable
     as $$ select (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$";
 
-fn id_of(n: u64, kind: u32) -> Uuid {
+pub(super) fn id_of(n: u64, kind: u32) -> Uuid {
     Uuid::from_u64_pair(u64::from(kind) << 32 | 0x7000, 0x8000_u64 << 48 | n)
 }
 
 async fn fill(bench: &Bench, count: u64) -> Result<()> {
     let users = count / EACH;
-    // Without triggers the foreign key is not checked, and indexes are faster made afterwards than kept up.
-    let indexes = "from pg_index join pg_class on oid = indexrelid where indrelid = 'email_accounts'::regclass and not indisprimary";
     let owner = bench.owner(&database(count)).await?;
-    owner
-        .batch_execute(&format!(
-            "{ID_OF};
-             set session_replication_role = replica;
-             set maintenance_work_mem = '512MB';
-             create temp table definitions as select pg_get_indexdef(indexrelid) as sql, relname {indexes}
-                 and not exists (select from pg_constraint where conindid = indexrelid);
-             do $$ declare name text; begin
-                 for name in select relname from definitions loop execute 'drop index ' || name; end loop;
-             end $$;
-             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
+    owner.batch_execute(ID_OF).await?;
+    in_bulk(
+        &owner,
+        &["email_accounts"],
+        &format!(
+            "insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
                  hostname, port, encryption, username, credential_id, created_at, updated_at)
              select id_of(n, 1), id_of(n % {users} / 100, 2), id_of(n % {users}, 3), 'Work', n || '@example.com',
                  n || '@example.com', 'imap', 'imap.example.com', 993, 'tls', 'jane', id_of(n, 4), n, n
-             from generate_series(0, {count} - 1) n;
+             from generate_series(0, {count} - 1) n"
+        ),
+    )
+    .await
+}
+
+/// Fills tables. Without triggers the foreign keys are not checked, and indexes are faster made afterwards than kept up.
+pub(super) async fn in_bulk(owner: &Client, tables: &[&str], inserts: &str) -> Result<()> {
+    let names = tables.join("'::regclass, '");
+    owner
+        .batch_execute(&format!(
+            "set session_replication_role = replica;
+             set maintenance_work_mem = '512MB';
+             create temp table definitions as select pg_get_indexdef(indexrelid) as sql, relname
+                 from pg_index join pg_class on oid = indexrelid
+                 where indrelid in ('{names}'::regclass) and not indisprimary
+                     and not exists (select from pg_constraint where conindid = indexrelid);
+             do $$ declare name text; begin
+                 for name in select relname from definitions loop execute 'drop index ' || name; end loop;
+             end $$;
+             {inserts};
              do $$ declare definition text; begin
                  for definition in select sql from definitions loop execute definition; end loop;
              end $$;"
         ))
         .await?;
-    owner.batch_execute("vacuum analyze email_accounts").await?;
+    owner.batch_execute(&format!("vacuum analyze {}", tables.join(", "))).await?;
     owner.batch_execute("checkpoint").await?;
     Ok(())
 }
