@@ -58,7 +58,7 @@ begin
         from email_accounts a
         cross join lateral (
             select
-                count(*) filter (where f.is_complete and f.synced_at >= a.sync_started_at), count(*),
+                count(*) filter (where f.is_complete), count(*),
                 coalesce(sum(least(f.stored, f.total)), 0), coalesce(sum(f.total), 0)
             from email_folders f
             where f.account_id = a.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
