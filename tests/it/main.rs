@@ -21,6 +21,7 @@ mod messages;
 mod model_imap;
 mod proxy;
 mod rate_limit;
+mod schedule;
 mod sealing;
 mod secrets;
 mod sign_in;
