@@ -2,12 +2,12 @@
 //! server is, nothing twice, nothing missing, whatever was killed in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -28,10 +28,11 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::model_imap::{Extensions, Fault, ModelServer, World};
+use crate::proxy::{Fate, Proxy};
 use crate::support::{JWT_KEY, SEALING_KEYS, User, api, owner, servers};
 
-/// In `cargo verify`; `SYNC_HISTORIES` asks for others, `SYNC_SEED` for one of them.
-const HISTORIES: u64 = 250;
+/// In `cargo verify`; `SYNC_HISTORIES` asks for another number, `SYNC_SEED` for one of them.
+const HISTORIES: u64 = 120;
 
 /// Numbers that look random, and are the same each time (xorshift64*).
 struct Dice(u64);
@@ -99,24 +100,22 @@ impl Worker {
     }
 }
 
-/// A future that is dropped after so many polls, as if its process had been killed there.
-struct Killed<F>(Pin<Box<F>>, usize);
-
-impl<F: Future> Future for Killed<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.1 == 0 {
-            return Poll::Ready(None);
+/// Polls a future so often; `None` when it is not done then. Who drops it has killed a process there.
+async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> Option<F::Output> {
+    poll_fn(|context| match times.checked_sub(1) {
+        None => Poll::Ready(None),
+        Some(left) => {
+            times = left;
+            Pin::new(&mut *future).poll(context).map(Some)
         }
-        self.1 -= 1;
-        self.0.as_mut().poll(context).map(Some)
-    }
+    })
+    .await
 }
 
 /// One mailbox, here and there.
 struct Rig {
     worker: Worker,
+    postgres: Proxy,
     owner: Client,
     server: ModelServer,
     scope: Scope,
@@ -128,8 +127,10 @@ impl Rig {
         let (user, server) = (User::new(), ModelServer::start(world).await);
         let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
         let created = api().await.create(&user, settings).await;
+        let postgres = Proxy::to_port(servers().await.postgres.port()).await;
         Self {
-            worker: Worker::new().await,
+            worker: Worker::through(postgres.address).await,
+            postgres,
             owner: owner().await,
             server,
             scope: Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) },
@@ -310,11 +311,12 @@ async fn live(seed: u64) {
         rig.ring().await;
         let time = Duration::from_secs(20);
         let running = rig.worker.run(&rig.scope, rig.account, time);
-        match dice.roll(6) {
+        match dice.roll(7) {
             0 => {
                 let polls = 1 + dice.roll(60);
                 history += &format!("killed after {polls}; ");
-                let _ = Killed(Box::pin(running), polls).await;
+                let mut running = Box::pin(running);
+                let _ = poll_times(&mut running, polls).await;
             }
             1 => {
                 history += "two at once; ";
@@ -326,17 +328,19 @@ async fn live(seed: u64) {
                 let polls = 1 + dice.roll(60);
                 history += &format!("overtaken after {polls}; ");
                 let mut slow = Box::pin(running);
-                let mut left = polls;
-                let finished = std::future::poll_fn(|context| match left {
-                    0 => Poll::Ready(false),
-                    _ => {
-                        left -= 1;
-                        slow.as_mut().poll(context).map(|_| true)
-                    }
-                });
-                if !finished.await {
+                if poll_times(&mut slow, polls).await.is_none() {
                     rig.run().await;
                     slow.await.unwrap();
+                }
+            }
+            3 => {
+                let polls = 1 + dice.roll(60);
+                history += &format!("the database was cut off after {polls}; ");
+                let mut running = Box::pin(running);
+                if poll_times(&mut running, polls).await.is_none() {
+                    rig.postgres.strike(Fate::Reset).await;
+                    // Whether it got through with another connection or not.
+                    let _ = running.await;
                 }
             }
             _ => {
