@@ -559,10 +559,10 @@ impl Reader<'_> {
                             }
                         }
                     }
-                    if seen.read.batch.messages.len() >= BATCH || seen.read.batch.flags.len() >= FLAGS {
-                        if let Some(read) = seen.take(*index) {
-                            return Ok(Some(read));
-                        }
+                    let batch = &seen.read.batch;
+                    let is_full = batch.messages.len() >= BATCH || batch.flags.len() >= FLAGS;
+                    if let Some(read) = is_full.then(|| seen.take(*index)).flatten() {
+                        return Ok(Some(read));
                     }
                 }
                 _ => {}
