@@ -104,7 +104,7 @@ pub struct ScheduleConfig {
     pub public: PublicConfig,
     /// Where the database URL comes from.
     pub secrets: SecretSource,
-    /// `SYNC_QUEUE_URL`.
+    /// `SYNC_QUEUE_URL`: the queue that it rings at.
     pub sync_queue_url: String,
 }
 
@@ -659,5 +659,28 @@ mod tests {
     fn debug_output_shows_no_secret() {
         let printed = format!("{:?}", read(&[]).unwrap());
         assert!(!printed.contains("pw") && !printed.contains("0123456789abcdef"), "{printed}");
+    }
+
+    #[test]
+    fn the_schedule_needs_a_login_and_a_queue_and_nothing_else() {
+        const URL: (&str, &str) = ("DATABASE_URL", "postgres://email_service_scheduler:pw@localhost/db");
+        const QUEUE: (&str, &str) = ("SYNC_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/sync");
+        const DEPLOYED: (&str, &str) = ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand");
+        let read = |pairs: &[(&str, &str)]| {
+            let vars: std::collections::HashMap<String, String> =
+                pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            let vars = Variables::new(move |name| vars.get(name).cloned());
+            ScheduleConfig::read(vars).map_err(|error| error.to_string())
+        };
+        let config = read(&[URL, QUEUE]).unwrap();
+        assert_eq!(config.sync_queue_url, QUEUE.1);
+        assert!(matches!(config.secrets, SecretSource::Environment(_)));
+        let config = read(&[URL, QUEUE, ("SCHEDULER_SECRET_ARN", "arn")]).unwrap();
+        assert!(matches!(config.secrets, SecretSource::Login(place) if place.arn == "arn"));
+        let error = read(&[]).unwrap_err();
+        assert!(error.contains("DATABASE_URL") && error.contains("SYNC_QUEUE_URL"), "{error}");
+        assert!(read(&[URL, QUEUE, DEPLOYED]).unwrap_err().contains("sslmode=verify-full"));
+        let reference = ("DATABASE_URL", "postgres://x:{{resolve:secretsmanager:key}}@localhost/db");
+        assert!(read(&[reference, QUEUE]).unwrap_err().contains("nobody resolved"));
     }
 }

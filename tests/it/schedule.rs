@@ -2,13 +2,15 @@
 //! accounts leave behind and of what was destroyed long ago, while workers write.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
-use crate::support::{SCHEDULER_DATABASE_URL, Service, User, connect, new_database, servers};
+use crate::secrets::{Moto, aws};
+use crate::support::{Api, SCHEDULER_DATABASE_URL, Service, User, connect, new_database, servers};
 
 /// The tables, and whose rows are in them.
 async fn count(owner: &Client, table: &str, account: Uuid) -> i64 {
@@ -331,4 +333,29 @@ async fn two_turns_at_once_share_who_is_due() {
     claimed.sort_unstable();
     ids.sort_unstable();
     assert_eq!(claimed, ids);
+}
+
+#[tokio::test]
+async fn the_schedules_login_comes_from_a_secret_of_its_own_and_is_read_again() {
+    let (database, moto) = (new_database().await, Moto::start().await);
+    let url = servers().await.postgres.scheduler_url(&database);
+    let (role, rest) = url.strip_prefix("postgres://").unwrap().split_once(':').unwrap();
+    let (password, place) = rest.split_once('@').unwrap();
+    let secret = |password: &str| json!({"username": role, "password": password});
+    let arn = moto.create("scheduler", &secret("of before")).await;
+    let mut env = servers().await.env();
+    env.extend(aws(&moto));
+    env.insert(SCHEDULER_DATABASE_URL, format!("postgres://{role}@{place}"));
+    env.insert("scheduler: SCHEDULER_SECRET_ARN", arn.clone());
+    let api = Api::start_as(env, PayloadVersion::V2, 1).await;
+    let turn = async || api.gateway.invoke("schedule-work", json!({})).await.unwrap();
+    assert!(turn().await.is_err(), "{}", api.log());
+    moto.put(&arn, &secret(password)).await;
+    let started = Instant::now();
+    // It is read every three seconds at most.
+    while turn().await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", api.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(!api.log().contains(password));
 }

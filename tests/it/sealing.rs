@@ -486,6 +486,9 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
     let mail_secret = json!({"username": "email_service_mail", "password": mail_password});
     let mail_arn = moto.create("mail", &mail_secret).await;
     env.insert("MAIL_SECRET_ARN", mail_arn.clone());
+    let scheduler_url = postgres.scheduler_url("app");
+    let scheduler = json!({"username": "email_service_scheduler", "password": scheduler_url.split(['@', ':']).nth(2)});
+    env.insert("SCHEDULER_SECRET_ARN", moto.create("scheduler", &scheduler).await);
     let api = Api::start(env).await;
     let stored = async || -> Value {
         let secret = moto.call("GetSecretValue", json!({"SecretId": mail_arn})).await;
@@ -511,6 +514,7 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
     assert_eq!((&secret["SEALING_PUBLIC_KEYS"], &secret["password"]), (&first, &mail_secret["password"]));
     connect(&postgres.app_url("app")).await;
     connect(&mail_url).await;
+    connect(&scheduler_url).await;
 
     let (url, mut answers) = cloud_formation().await;
     let event = json!({
