@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::{Service, User, queue_server, servers};
+use crate::support::{Service, User, connect, queue_server, servers};
 
 const QUEUE: &str = "SyncQueue";
 const DEAD: &str = "SyncDeadLetterQueue";
@@ -399,6 +399,15 @@ async fn an_account_that_we_cannot_synchronise_says_so_and_is_left_alone_for_an_
     let service = Service::start(Duration::from_secs(1), BTreeMap::new()).await;
     let user = User::new();
     let [account] = accounts(&service, &user, 1).await[..] else { panic!("one account") };
+    // A worker gives up what is its message's, and nothing of others.
+    let database: String = service.owner.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let worker = connect(&servers().await.postgres.mail_url(&database)).await;
+    for User { tenant, user } in [user.colleague(), User { tenant: Uuid::new_v4(), ..user }, User::new()] {
+        let give_up = "select give_up_sync($1, $2, $3, 0, 'not mine')";
+        worker.execute(give_up, &[&tenant, &user, &account]).await.unwrap();
+    }
+    let untouched = "select last_error_code is null and next_sync_at is null from email_accounts where id = $1";
+    assert!(service.owner.query_one(untouched, &[&account]).await.unwrap().get::<_, bool>(0));
     // Whatever a worker begins with fails, as after a mistake in a migration.
     let mistake = "drop function begin_sync(uuid, uuid, uuid, bigint);
                    revoke select on schema_migrations from email_service_mail";
