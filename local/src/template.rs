@@ -29,6 +29,8 @@ pub struct Function {
     pub schedules: Vec<Duration>,
     /// Whether it opens sealed secrets: it has the variable `MAIL_SECRET_ARN`.
     pub opens_secrets: bool,
+    /// Whether it asks mail providers for tokens: it has the variable `PROVIDERS_SECRET_ARN`.
+    pub asks_providers: bool,
 }
 
 impl Function {
@@ -173,6 +175,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
             .collect::<Result<_>>()
             .with_context(|| id.to_owned())?,
         opens_secrets: properties["Environment"]["Variables"].get("MAIL_SECRET_ARN").is_some(),
+        asks_providers: properties["Environment"]["Variables"].get("PROVIDERS_SECRET_ARN").is_some(),
     })
 }
 
@@ -261,11 +264,14 @@ Resources:
     }
 
     #[test]
-    fn who_opens_secrets_has_their_variable() -> Result<()> {
-        let yaml = TEMPLATE
-            .replace("Timeout: 7", "Timeout: 7\n      Environment: { Variables: { MAIL_SECRET_ARN: !Ref Mail } }");
-        let opens: Vec<_> = parse(&yaml)?.iter().map(|function| function.opens_secrets).collect();
-        assert_eq!(opens, [true, false]);
+    fn who_has_secrets_has_their_variables() -> Result<()> {
+        for (variable, opens, asks) in [("MAIL_SECRET_ARN", true, false), ("PROVIDERS_SECRET_ARN", false, true)] {
+            let environment = format!("Timeout: 7\n      Environment: {{ Variables: {{ {variable}: !Ref Secret }} }}");
+            let functions = parse(&TEMPLATE.replace("Timeout: 7", &environment))?;
+            let has: Vec<_> =
+                functions.iter().map(|function| (function.opens_secrets, function.asks_providers)).collect();
+            assert_eq!(has, [(opens, asks), (false, false)]);
+        }
         Ok(())
     }
 

@@ -36,6 +36,7 @@ pub mod rate_limit;
 
 pub mod account;
 pub mod address;
+pub mod authorization;
 pub mod credential;
 pub mod sealing;
 pub mod validation;
@@ -52,10 +53,12 @@ pub mod tls;
 
 pub use lambda_http::{http, lambda_runtime};
 
-pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply};
+pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply, SignInCall};
 pub use error::Error;
 pub use event::Request;
-pub use serve::mail::{MailCommand, serve_command, serve_mail, serve_network, serve_sealing};
+pub use serve::mail::{
+    MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_sealing, serve_sign_in,
+};
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 pub use work::{serve_schedule, work};
 

@@ -56,6 +56,7 @@ impl Workshop {
             timeout: Duration::from_secs(60),
             routes: Vec::new(),
             opens_secrets: false,
+            asks_providers: false,
             queues,
             schedules,
         };

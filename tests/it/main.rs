@@ -15,6 +15,7 @@ mod front_doors;
 mod health;
 mod isolation;
 mod jobs;
+mod oauth2;
 mod proxy;
 mod rate_limit;
 mod sealing;

@@ -23,6 +23,8 @@ use uuid::Uuid;
 /// `SEALING_PRIVATE_KEYS`.
 pub const MAIL_DATABASE_URL: &str = "mail: DATABASE_URL";
 pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
+/// The same for functions that ask providers for tokens.
+pub const CLIENT_SECRETS: &str = "providers: OAUTH2_CLIENT_SECRETS";
 
 pub const JWT_KEY: &str = "a signing key of the tests, long enough";
 
@@ -171,8 +173,9 @@ impl Api {
         let log = Arc::new(Log::default());
         let mut options = Options::new(functions(), binaries());
         for (name, value) in env {
-            match name.strip_prefix("mail: ") {
-                Some(name) => options.mail_env.push((name.to_owned(), value)),
+            match name.split_once(": ") {
+                Some(("mail", name)) => options.mail_env.push((name.to_owned(), value)),
+                Some((_, name)) => options.providers_env.push((name.to_owned(), value)),
                 None => options.env.push((name.to_owned(), value)),
             }
         }
@@ -416,6 +419,7 @@ impl Answer {
             409 => "Conflict",
             413 => "Payload too large",
             429 => "Rate limit exceeded",
+            502 => "Mail server error",
             500 => "Internal server error",
             503 => "Service unavailable",
             other => panic!("no kind for {other}"),

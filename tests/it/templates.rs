@@ -394,12 +394,17 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(has("OWNER_SECRET_ARN"), name == "migrate", "{name}");
         assert_eq!(has("MAIL_SECRET_ARN"), may("MailSecretPolicyArn") || may("MailSecretKeeperPolicyArn"), "{name}");
         assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
+        assert_eq!(has("PROVIDERS_SECRET_ARN"), may("ProvidersSecretPolicyArn"), "{name}");
+        let asks_providers = source.contains("serve_sign_in") || source.contains("serve_mail");
+        assert_eq!(has("PROVIDERS_SECRET_ARN"), asks_providers, "{name}");
         assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
         // Only who is told which mail hosts it may reach has a way to them.
         let out = network.unwrap_or_default().contains("MailFunctionSubnetIds");
         assert_eq!(out, has("MAIL_PORTS"), "{name}");
-        // The public half goes to who seals, and who opens has no use for it, but to seal anew.
-        assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || name == "reseal-secrets", "{name}");
+        // The public half goes to who seals, and who opens has no use for it, but to seal anew, or tokens that a
+        // provider replaces.
+        let seals = name == "reseal-secrets" || asks_providers;
+        assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || seals, "{name}");
     }
 }
 
@@ -468,7 +473,13 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
         .filter(|call| text.contains(&format!(".{call}()")))
         .map(|call| format!("secretsmanager:{}", pascal_case(call, '_')))
         .collect();
-    let policies = ["ServiceSecretPolicy", "MailSecretPolicy", "MailSecretKeeperPolicy", "OwnerSecretPolicy"];
+    let policies = [
+        "ServiceSecretPolicy",
+        "MailSecretPolicy",
+        "ProvidersSecretPolicy",
+        "MailSecretKeeperPolicy",
+        "OwnerSecretPolicy",
+    ];
     let mut allowed: BTreeSet<_> =
         policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();
     // Secrets Manager decrypts and encrypts in the function's name.

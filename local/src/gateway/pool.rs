@@ -88,10 +88,11 @@ impl Pool {
         let concurrent = options.env.iter().find(|(name, _)| name == "AWS_LAMBDA_MAX_CONCURRENCY");
         // Of one name, the last value counts.
         let mail_env = if function.opens_secrets { &options.mail_env[..] } else { &[] };
+        let providers_env = if function.asks_providers { &options.providers_env[..] } else { &[] };
         Self {
             binary: options.binaries.join(&function.binary),
             function,
-            env: [&options.env[..], mail_env].concat(),
+            env: [&options.env[..], mail_env, providers_env].concat(),
             runtime_api,
             concurrency: options.concurrency.max(1),
             events_per_process: concurrent.and_then(|(_, value)| value.parse().ok()).unwrap_or(1),
