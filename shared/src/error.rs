@@ -126,6 +126,7 @@ pub struct Envelope<'a> {
     pub request_id: &'a str,
     /// What is the matter with a mail host or a provider, as in `lastError`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub code: Option<&'static str>,
     /// Every fault of the request, where it was read.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

@@ -15,15 +15,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shared::sealing::generate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::sign_in::{PASSWORD, create, mailbox, state_of, try_stored};
-use crate::support::{Answer, Api, CLIENT_SECRETS, User, lasting, mail, mail_env, merged, owner};
+use crate::support::{
+    Answer, Api, CLIENT_SECRETS, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, User, lasting, mail, mail_env, merged,
+    new_database, owner, servers,
+};
 
 const REDIRECT_URI: &str = "http://localhost:3000/connected";
 const CLIENT_SECRET: &str = "a secret of our client at the provider";
@@ -813,4 +818,29 @@ async fn the_whole_round_goes_through_an_emulator_that_others_maintain() {
     let refused = finish(&api, &user, &json!(again["state"]), &back["code"]).await;
     refused.is_refused(400);
     assert_eq!(refused.faults(), ["code"]);
+}
+
+#[tokio::test]
+async fn tokens_are_sealed_anew_with_the_passwords() {
+    let (user, address, database) = (User::new(), mailbox().await, new_database().await);
+    let postgres = &servers().await.postgres;
+    let [old, new] = ["old", "new"].map(|id| generate(id).unwrap());
+    let with_keys = async |keys: &[&(String, Zeroizing<String>)]| {
+        let mut env = env().await;
+        env.insert("DATABASE_URL", postgres.app_url(&database));
+        env.insert(MAIL_DATABASE_URL, postgres.mail_url(&database));
+        env.insert("SEALING_PUBLIC_KEY", keys[0].0.clone());
+        env.insert(MAIL_PRIVATE_KEYS, keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>().join(","));
+        Api::start(env).await
+    };
+    let before = with_keys(&[&old]).await;
+    let (_, path) = connected(&before, &user, &address).await;
+    let api = with_keys(&[&new, &old]).await;
+    let outcome = api.gateway.invoke("reseal-secrets", json!({})).await.unwrap().unwrap();
+    assert_eq!(outcome, json!({"key": "new", "resealed": 1, "unreadable": 0, "left": 0}));
+    let after = with_keys(&[&new]).await;
+    assert_eq!(try_stored(&after, &user, &path).await.body["success"], true);
+    let all = crate::support::connect(&postgres.owner_url(&database)).await;
+    all.batch_execute("update email_credentials set access_token_expires_at = 1").await.unwrap();
+    assert_eq!(try_stored(&after, &user, &path).await.body["success"], true, "the refresh token opens as well");
 }

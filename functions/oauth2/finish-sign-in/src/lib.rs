@@ -29,6 +29,8 @@ pub const NO_CONSENT: &str =
 pub const TOO_LITTLE: &str = "The user did not allow access to mail. Start again, and leave all boxes ticked.";
 /// What a client learns when the account that was to be reconnected is not there any more.
 pub const GONE: &str = "The account was deleted meanwhile. Start again without accountId.";
+/// What a client learns when the provider is away.
+pub const PROVIDER_AWAY: &str = "The provider does not answer, or asks to come later. Start again in a while.";
 /// What a client learns when the provider does not say whose mailbox it is.
 pub const NOBODY: &str = "The provider names no verified email address for this sign-in. Choose another account there.";
 
@@ -201,8 +203,7 @@ fn refusal(provider: &Provider, error: ExchangeError) -> Error {
         Failure::Client(_) => Error::internal(failure),
         Failure::Unavailable(_) => {
             tracing::warn!(provider, error, "sign_in_failed");
-            let message = "The provider does not answer, or asks to come later. Start again in a while.";
-            Error::MailServer { code: mail::Code::Unavailable.as_str(), message: message.into() }
+            Error::MailServer { code: mail::Code::Unavailable.as_str(), message: PROVIDER_AWAY.into() }
         }
     }
 }

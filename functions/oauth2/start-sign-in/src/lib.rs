@@ -35,7 +35,7 @@ pub struct Input {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     provider: Text,
     /// Where the provider sends the user back to: one of the URLs that are registered for it.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uri))]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, max_length = 2048))]
     redirect_uri: Text,
     /// Who is to sign in. Another address is refused at the end.
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
