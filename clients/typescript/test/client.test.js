@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ApiError, Client } from "../dist/index.js";
+import { ApiError, Client, SignInError } from "../dist/index.js";
 
 /** A client whose fetch gives these answers in turn, and what it was asked. */
 function scripted(answers, options = {}) {
@@ -44,6 +44,30 @@ test("settings are tried, an account is tried with or without other fields, and 
     ["POST https://api.example.com/api/accounts/1/test", '{"password":"p"}'],
     ["GET https://api.example.com/api/autoconfig?emailAddress=jane%2Bx%40b%C3%BCcher.example", undefined],
   ]);
+});
+
+test("a sign-in begins, and ends with what the page's address has", async () => {
+  const { client, asked } = scripted([[201, { state: "s" }], [201, { id: "1" }], [200, { id: "1" }]]);
+  await client.startSignIn({ provider: "google", redirectUri: "https://app.example.com/connected" });
+  await client.finishSignIn("https://app.example.com/connected?state=s&code=4%2F0A&scope=x");
+  await client.finishSignIn(new URL("https://app.example.com/connected?state=s&code=c"), { accountName: "Work" });
+  assert.deepEqual(asked.map(({ url, body }) => [url, body]), [
+    ["https://api.example.com/api/oauth2/authorizations", '{"provider":"google","redirectUri":"https://app.example.com/connected"}'],
+    ["https://api.example.com/api/oauth2/accounts", '{"state":"s","code":"4/0A"}'],
+    ["https://api.example.com/api/oauth2/accounts", '{"state":"s","code":"c","accountName":"Work"}'],
+  ]);
+});
+
+test("who comes back from the provider without a code asks nobody", async () => {
+  const { client, asked } = scripted([]);
+  for (const [query, code] of [["state=s&error=access_denied", "access_denied"], ["state=s", "no_code"], ["code=c", "no_code"]]) {
+    await assert.rejects(client.finishSignIn(`https://app.example.com/connected?${query}`), (error) => {
+      assert(error instanceof SignInError);
+      assert.equal(error.code, code);
+      return true;
+    });
+  }
+  assert.deepEqual(asked, []);
 });
 
 test("a refusal has kind, status, details and request id", async () => {
