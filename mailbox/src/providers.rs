@@ -14,6 +14,12 @@ use url::Url;
 
 /// Scopes of OpenID Connect. They are about who signs in, and answers need not repeat them.
 const IDENTITY_SCOPES: [&str; 4] = ["openid", "email", "profile", "offline_access"];
+/// Microsoft's servers for sending, of organisations and of persons.
+const MICROSOFTS_SMTP: &str = "smtp.office365.com";
+/// See [`MICROSOFTS_SMTP`].
+const PERSONAL_SMTP: &str = "smtp-mail.outlook.com";
+/// The tenant that all personal accounts of Microsoft are in.
+const PERSONAL_TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 /// The longest name: the column's width.
 const MAX_NAME: usize = 64;
 
@@ -39,8 +45,8 @@ pub struct Provider {
     pub imap: Host,
     /// The other server for reading.
     pub pop3: Option<Host>,
-    /// The server for sending.
-    pub smtp: Option<Host>,
+    smtp: Option<Host>,
+    personal_smtp: Option<Host>,
     authorization_endpoint: Url,
     scopes: Vec<String>,
     parameters: BTreeMap<String, String>,
@@ -58,6 +64,15 @@ pub struct Host {
     pub port: u16,
     /// `tls` or `starttls`.
     pub encryption: String,
+}
+
+/// Who signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The address of the mailbox.
+    pub address: EmailAddress,
+    /// Whether Microsoft has it for a person and not for an organisation: its server for sending is another one.
+    is_personal: bool,
 }
 
 /// What the claims must say, and which of them is the address.
@@ -154,7 +169,7 @@ impl Settings {
             parameters: self.parameters.or(pairs([("response_mode", "query")])),
             imap: self.imap.or(host("outlook.office365.com", 993, "tls")),
             pop3: self.pop3.or(host("outlook.office365.com", 995, "tls")),
-            smtp: self.smtp.or(host("smtp.office365.com", 587, "starttls")),
+            smtp: self.smtp.or(host(MICROSOFTS_SMTP, 587, "starttls")),
             tenant: Some(tenant),
             ..self
         }
@@ -175,6 +190,9 @@ impl Provider {
             "microsoft" => settings.or_microsofts(),
             _ => settings,
         };
+        // Where the operator names another server, it is that of all.
+        let personal_smtp = settings.smtp.as_ref().filter(|smtp| smtp.hostname == MICROSOFTS_SMTP);
+        let personal_smtp = personal_smtp.and_then(|_| host(PERSONAL_SMTP, 587, "starttls"));
         let identity = match name.as_str() {
             "google" => Identity::Google {
                 issuers: match settings.issuer {
@@ -222,6 +240,7 @@ impl Provider {
             imap: settings.imap.context("imap is missing")?,
             pop3: settings.pop3,
             smtp: settings.smtp,
+            personal_smtp,
             authorization_endpoint,
             scopes,
             parameters: settings.parameters.unwrap_or_default(),
@@ -263,7 +282,7 @@ impl Provider {
         needed.all(|needed| scope.split_whitespace().any(|given| given.eq_ignore_ascii_case(needed)))
     }
 
-    /// The address of the mailbox that was consented to, by the claims of an ID token.
+    /// Whose mailbox was consented to, by the claims of an ID token.
     ///
     /// Google: `email`, verified. Microsoft: `preferred_username`, whose domain the user's organisation has proved to be its
     /// own; `email` is whatever an administrator typed, so it counts only where `xms_edov` says that its domain is proved.
@@ -271,7 +290,7 @@ impl Provider {
     ///
     /// # Errors
     /// In words for the log: the claims are not for us, or have no such address.
-    pub fn address(&self, claims: &Map<String, Value>) -> Result<EmailAddress, &'static str> {
+    pub fn owner(&self, claims: &Map<String, Value>) -> Result<Owner, &'static str> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let is_true = |name: &str| match claims.get(name) {
             Some(Value::Bool(is_true)) => *is_true,
@@ -309,7 +328,13 @@ impl Provider {
                 address(claim).filter(|_| !claims.contains_key("email_verified") || is_true("email_verified"))
             }
         };
-        found.ok_or("the claims have no verified address")
+        let address = found.ok_or("the claims have no verified address")?;
+        Ok(Owner { address, is_personal: text("tid") == Some(PERSONAL_TENANT) })
+    }
+
+    /// The server for sending.
+    pub fn smtp(&self, owner: &Owner) -> Option<&Host> {
+        self.personal_smtp.as_ref().filter(|_| owner.is_personal).or(self.smtp.as_ref())
     }
 
     /// Whether an ID token is for our client.
@@ -323,7 +348,7 @@ impl Provider {
 
     /// The names of its servers, which are the only ones that its tokens are sent to.
     pub fn hosts(&self) -> Vec<&str> {
-        let all = [Some(&self.imap), self.pop3.as_ref(), self.smtp.as_ref()];
+        let all = [Some(&self.imap), self.pop3.as_ref(), self.smtp.as_ref(), self.personal_smtp.as_ref()];
         all.into_iter().flatten().map(|host| host.hostname.as_str()).collect()
     }
 }
@@ -441,7 +466,7 @@ mod tests {
             let mut claims =
                 json!({"iss": "https://accounts.google.com", "email": "jane@gmail.com", "email_verified": true});
             claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-            providers.get("google").unwrap().address(claims.as_object().unwrap()).map(|address| address.0)
+            providers.get("google").unwrap().owner(claims.as_object().unwrap()).map(|owner| owner.address.0)
         };
         assert_eq!(google(json!({})).unwrap(), "jane@gmail.com");
         assert!(google(json!({"iss": "accounts.google.com", "email_verified": "true"})).is_ok());
@@ -458,14 +483,14 @@ mod tests {
         let microsoft = |changes: Value| {
             let mut claims = json!({"iss": format!("https://login.microsoftonline.com/{tid}/v2.0"), "tid": tid, "preferred_username": "jane@contoso.com", "email": "boss@fabrikam.com"});
             claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-            providers.get("microsoft").unwrap().address(claims.as_object().unwrap()).map(|address| address.0)
+            providers.get("microsoft").unwrap().owner(claims.as_object().unwrap()).map(|owner| owner.address.0)
         };
         assert_eq!(microsoft(json!({})).unwrap(), "jane@contoso.com");
         assert!(microsoft(json!({"preferred_username": "+1 555 0100"})).is_err(), "an address that anybody may type");
         assert_eq!(microsoft(json!({"preferred_username": null, "xms_edov": true})).unwrap(), "boss@fabrikam.com");
         assert!(microsoft(json!({"tid": "another"})).is_err());
         let example = |claims: Value| {
-            providers.get("example").unwrap().address(claims.as_object().unwrap()).map(|address| address.0)
+            providers.get("example").unwrap().owner(claims.as_object().unwrap()).map(|owner| owner.address.0)
         };
         assert_eq!(
             example(json!({"iss": "https://id.example.com", "email": "jane@example.com"})).unwrap(),
@@ -490,8 +515,25 @@ mod tests {
         let providers = providers(json!({"microsoft": {"clientId": "m", "tenant": own}})).unwrap();
         for (tid, is_ours) in [(own, true), (other, false)] {
             let claims = json!({"iss": format!("https://login.microsoftonline.com/{tid}/v2.0"), "tid": tid, "preferred_username": "jane@contoso.com"});
-            assert_eq!(providers.get("microsoft").unwrap().address(claims.as_object().unwrap()).is_ok(), is_ours);
+            assert_eq!(providers.get("microsoft").unwrap().owner(claims.as_object().unwrap()).is_ok(), is_ours);
         }
+    }
+
+    #[test]
+    fn a_persons_mailbox_at_microsoft_sends_by_another_server() {
+        let smtp = |settings: Value, tid: &str| {
+            let providers = providers(json!({"microsoft": settings})).unwrap();
+            let microsoft = providers.get("microsoft").unwrap();
+            let claims = json!({"iss": format!("https://login.microsoftonline.com/{tid}/v2.0"), "tid": tid, "preferred_username": "jane@outlook.com"});
+            let owner = microsoft.owner(claims.as_object().unwrap()).unwrap();
+            let smtp = microsoft.smtp(&owner).unwrap().hostname.clone();
+            assert!(microsoft.hosts().contains(&smtp.as_str()));
+            smtp
+        };
+        assert_eq!(smtp(json!({"clientId": "m"}), PERSONAL_TENANT), PERSONAL_SMTP);
+        assert_eq!(smtp(json!({"clientId": "m"}), "11111111-6c67-4c5b-b112-36a304b66dad"), MICROSOFTS_SMTP);
+        let own = json!({"clientId": "m", "smtp": {"hostname": "smtp.example.com", "port": 465, "encryption": "tls"}});
+        assert_eq!(smtp(own, PERSONAL_TENANT), "smtp.example.com");
     }
 
     #[test]

@@ -249,6 +249,8 @@ async fn env() -> BTreeMap<&'static str, String> {
     });
     let mut env = mail_env().await;
     env.insert("RATE_LIMIT_PER_MINUTE", "0".into());
+    // Nothing secret is logged at any level.
+    env.insert("LOG_LEVEL", "trace".into());
     env.insert("OAUTH2_PROVIDERS", json!({"own": own, "google": google}).to_string());
     env.insert("OAUTH2_REDIRECT_URIS", format!("{REDIRECT_URI},https://app.example.com/connected?x=y"));
     env.insert(CLIENT_SECRETS, json!({"own": CLIENT_SECRET, "google": CLIENT_SECRET}).to_string());

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use mail::oauth2::{Client, Failure, Grant, claims, exchange, user_info};
-use mailbox::providers::{Host, Provider};
+use mailbox::providers::{Host, Owner, Provider};
 use mailbox::tokens::Way;
 use serde_json::Value;
-use shared::account::{AccountName, EmailAddress};
+use shared::account::AccountName;
 use shared::authorization::State;
 use shared::db::authorizations::{Connection, MailServer, Reconnected, Taken, Tokens};
 use shared::error::Fault;
@@ -72,7 +73,7 @@ impl Input {
         fields.finish()?;
         match (state, code) {
             (Some(state), Some(code)) => Ok(Self { state, code, account_name }),
-            _ => Err(Error::Invalid(Vec::new())),
+            _ => Err(Error::internal(anyhow!("a required field is missing, and no fault says so"))),
         }
     }
 }
@@ -108,7 +109,8 @@ pub async fn handler(call: SignInCall<Way>) -> Result<Reply, Error> {
     if !provider.is_enough(grant.scope.as_deref()) {
         return Err(Error::Conflict(TOO_LITTLE.into()));
     }
-    let address = address(&call, provider, &grant, deadline).await?;
+    let owner = owner(&call, provider, &grant, deadline).await?;
+    let address = &owner.address;
     if taken.address_key.as_ref().is_some_and(|expected| *expected != address.key()) {
         let expected = taken.address_key.unwrap_or_default();
         return Err(Error::Conflict(other_address(&address.0, &expected).into()));
@@ -122,9 +124,9 @@ pub async fn handler(call: SignInCall<Way>) -> Result<Reply, Error> {
     let hosts = provider.hosts();
     let connection = Connection {
         provider: &provider.name,
-        address: &address,
+        address,
         imap: server(&provider.imap),
-        smtp: provider.smtp.as_ref().map(server),
+        smtp: provider.smtp(&owner).map(server),
         hosts: &hosts,
         tokens: Tokens { refresh: &refresh, access: &access, life: grant.life },
     };
@@ -209,19 +211,19 @@ fn refusal(provider: &Provider, error: ExchangeError) -> Error {
 }
 
 /// Whose mailbox it is.
-async fn address(
+async fn owner(
     call: &SignInCall<Way>,
     provider: &Provider,
     grant: &Grant,
     deadline: tokio::time::Instant,
-) -> Result<EmailAddress, Error> {
+) -> Result<Owner, Error> {
     let id = grant.id_token.as_ref().and_then(|token| claims(token));
     let named = match (&id, &provider.user_info_endpoint) {
         (Some(claims), _) if !provider.is_audience(claims) => Err("the ID token is for another client"),
-        (Some(claims), None) => provider.address(claims),
+        (Some(claims), None) => provider.owner(claims),
         (_, Some(endpoint)) => {
             let claims = user_info(&call.network.connector, endpoint, &grant.access_token, deadline).await;
-            provider.address(&claims.map_err(|failure| refusal(provider, failure.into()))?)
+            provider.owner(&claims.map_err(|failure| refusal(provider, failure.into()))?)
         }
         (None, None) => Err("there is no ID token"),
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use mailbox::providers::{Departure, Providers};
 use serde::Serialize;
 use serde_json::Value;
@@ -95,7 +96,7 @@ impl Input {
         fields.finish()?;
         match (provider, redirect_uri) {
             (Some(provider), Some(redirect_uri)) => Ok(Self { provider, redirect_uri, email_address, account_id }),
-            _ => Err(Error::Invalid(Vec::new())),
+            _ => Err(Error::internal(anyhow!("a required field is missing, and no fault says so"))),
         }
     }
 }
