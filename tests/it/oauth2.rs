@@ -24,9 +24,10 @@ use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::secrets::{Moto, aws};
 use crate::sign_in::{PASSWORD, create, mailbox, state_of, try_stored};
 use crate::support::{
-    Answer, Api, CLIENT_SECRETS, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, User, lasting, mail, mail_env, merged,
+    Answer, Api, CLIENT_SECRETS, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, User, lasting, mail, mail_env, merged,
     new_database, owner, servers,
 };
 
@@ -845,4 +846,31 @@ async fn tokens_are_sealed_anew_with_the_passwords() {
     let all = crate::support::connect(&postgres.owner_url(&database)).await;
     all.batch_execute("update email_credentials set access_token_expires_at = 1").await.unwrap();
     assert_eq!(try_stored(&after, &user, &path).await.body["success"], true, "the refresh token opens as well");
+}
+
+#[tokio::test]
+async fn a_clients_secret_that_the_provider_does_not_take_is_read_again() {
+    let (moto, user) = (Moto::start().await, User::new());
+    let servers = servers().await;
+    let service = json!({"DATABASE_URL": servers.postgres.app_url("app"), "REDIS_URL": servers.redis.url(), "JWT_SECRET_KEY": JWT_KEY});
+    let secret = |secret: &str| json!({"own": secret});
+    let arn = moto.create("providers", &secret("replaced")).await;
+    let mut env = env().await;
+    for name in ["DATABASE_URL", "REDIS_URL", "JWT_SECRET_KEY", CLIENT_SECRETS] {
+        env.remove(name);
+    }
+    env.extend(aws(&moto));
+    env.insert("SECRET_ARN", moto.create("service", &service).await);
+    env.insert("providers: PROVIDERS_SECRET_ARN", arn.clone());
+    let api = Api::start_as(env, PayloadVersion::V2, 1).await;
+    let address = mailbox().await;
+    connect(&api, &user, &address, json!({})).await.is_refused(500);
+    assert!(api.log().contains("the provider does not take this client: invalid_client"), "{}", api.log());
+    moto.put(&arn, &secret(CLIENT_SECRET)).await;
+    // It is read again every three seconds at the most.
+    let started = Instant::now();
+    while connect(&api, &user, &address, json!({})).await.status == 500 {
+        assert!(started.elapsed() < Duration::from_secs(10), "{}", api.log());
+    }
+    assert_eq!(api.addresses(&user).await, [address]);
 }
