@@ -708,24 +708,30 @@ create policy email_accounts_clock on email_accounts to email_service_clock usin
 -- Where nobody comes, they are due again after `p_again` milliseconds.
 create function claim_due(p_limit integer, p_again bigint)
 returns table (tenant_id uuid, user_id uuid, account_id uuid, due_at bigint)
-language sql volatile security definer
+language plpgsql security definer
 set search_path = ''
--- The planner does not see the limit, and would read all accounts to find some.
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
-    with due as (
+declare
+    v_now constant bigint := public.epoch_ms();
+    v_ids uuid[];
+    v_due bigint[];
+begin
+    -- In two statements: what is to be expected of a limit that is not known the planner takes for a tenth of the table, and
+    -- would read all of it to find these rows again.
+    select array_agg(d.id), array_agg(d.next_sync_at) into v_ids, v_due
+    from (
         select a.id, a.next_sync_at from public.email_accounts a
         where a.is_enabled and (a.is_sync_enabled or a.sync_requested_at is not null) and a.next_sync_at is not null
-            -- Asked once: a function whose value may change from row to row is no bound of an index.
-            and a.next_sync_at <= (select public.epoch_ms())
+            and a.next_sync_at <= v_now
         order by a.next_sync_at
         limit p_limit
         for no key update skip locked
-    )
-    update public.email_accounts a set rung_at = public.epoch_ms(), next_sync_at = public.epoch_ms() + p_again
-    from due where a.id = due.id
-    returning a.tenant_id, a.user_id, a.id, due.next_sync_at
+    ) d;
+    return query
+        update public.email_accounts a set rung_at = v_now, next_sync_at = v_now + p_again
+        from unnest(v_ids, v_due) as d (id, due_at) where a.id = d.id
+        returning a.tenant_id, a.user_id, a.id, d.due_at;
+end
 $$;
 
 reset role;

@@ -20,10 +20,10 @@ const MAX_COMMAND_BYTES: usize = 255;
 const MAX_CAPABILITIES: usize = 100;
 
 /// Messages of a mailbox. Whoever has more of them reads by IMAP.
-const MAX_MESSAGES: usize = 300_000;
+const MAX_MESSAGES: usize = 200_000;
 
 /// A unique id; RFC 1939 allows 70 bytes.
-pub(crate) const MAX_UID_BYTES: usize = 255;
+pub(crate) const MAX_UID_BYTES: usize = 128;
 
 /// Of a message's header, as over IMAP; the rest is read and dropped.
 pub(crate) const MAX_HEADER_BYTES: usize = 128 * 1024;
@@ -152,7 +152,7 @@ impl Pop3 {
     /// # Errors
     /// Those of the connection; [`Code::Unavailable`] where the server asks to come later. [`Code::Protocol`] where it
     /// has no unique ids or one that cannot be read (a message would look like one that is gone), and for more than
-    /// 300,000 messages.
+    /// 200,000 messages.
     pub async fn uids(&mut self) -> Result<Vec<Listed>, Error> {
         self.begin()?;
         let together = self.is_pipelining();
@@ -482,7 +482,7 @@ mod tests {
             ("+OK\r\n1 a\r\n\r\n.\r\n".to_owned(), Code::Protocol),
             ("+OK\r\nx a\r\n.\r\n".to_owned(), Code::Protocol),
             ("+OK\r\n1 a\0b\r\n.\r\n".to_owned(), Code::Protocol),
-            (format!("+OK\r\n1 {:x<256}\r\n.\r\n", ""), Code::Protocol),
+            (format!("+OK\r\n1 {:x<129}\r\n.\r\n", ""), Code::Protocol),
             ("+OK\r\n".to_owned() + &"1 a\r\n".repeat(MAX_MESSAGES + 1), Code::Protocol),
             ("+OK\r\n1 a\r\n".to_owned(), Code::Unreachable),
             ("+OK\r\n1 a\r\n.\r\n-ERR\r\n".to_owned(), Code::Protocol),

@@ -145,7 +145,9 @@ fn operations() -> Vec<Operation> {
     let bad_address = parameter::<EmailAddress>(&[("emailAddress".into(), "jane".into())], "emailAddress");
     let query = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
     let uuid = || json!({"type": "string", "format": "uuid"});
-    let time = || json!({"type": "integer", "format": "int64", "minimum": 0});
+    let time = || json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
+    // Twenty-five bytes, of which the first is known.
+    let cursor = || json!({"type": "string", "pattern": "^A[Q-Za-f][A-Za-z0-9_-]{31}[AQgw]$"});
     let bad_cursor = parameter::<Cursor>(&[("cursor".into(), "x".into())], "cursor");
     let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
     vec![
@@ -350,7 +352,7 @@ fn operations() -> Vec<Operation> {
                     1,
                     list_messages::MAX_LIMIT,
                 ),
-                query("cursor", "The `nextCursor` of the page before.", json!({"type": "string"})),
+                query("cursor", "The `nextCursor` of the page before.", cursor()),
                 query("accountId", "Only messages of this account.", uuid()),
                 query("folderId", "Only messages in this folder.", uuid()),
                 query(

@@ -28,14 +28,6 @@ id!(
     CredentialId
 );
 
-impl Field for AccountId {
-    const RULE: &'static str = "must be the id of one of your accounts";
-
-    fn read(value: Value) -> Option<Self> {
-        Self::parse(value.as_str()?)
-    }
-}
-
 /// A mailbox of a user, as clients see it: never with its password, hash or salt.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

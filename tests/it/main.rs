@@ -22,6 +22,7 @@ mod model_imap;
 mod oauth2;
 mod proxy;
 mod rate_limit;
+mod schedule;
 mod sealing;
 mod secrets;
 mod sign_in;

@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 use crate::secrets::{Moto, aws};
 use crate::sign_in::{PASSWORD, create, mailbox, state_of, try_stored};
 use crate::support::{
-    Answer, Api, CLIENT_SECRETS, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, User, lasting, mail, mail_env, merged,
-    new_database, owner, servers,
+    Answer, Api, CLIENT_SECRETS, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, Service, User, lasting, mail, mail_env,
+    merged, new_database, owner, servers,
 };
 
 const REDIRECT_URI: &str = "http://localhost:3000/connected";
@@ -873,4 +873,49 @@ async fn a_clients_secret_that_the_provider_does_not_take_is_read_again() {
         assert!(started.elapsed() < Duration::from_secs(10), "{}", api.log());
     }
     assert_eq!(api.addresses(&user).await, [address]);
+}
+
+#[tokio::test]
+async fn mail_is_synchronised_by_tokens_and_stays_when_the_account_is_connected_again() {
+    let (provider, user, address) = (provider().await, User::new(), mailbox().await);
+    let more = env().await.into_iter().filter(|(name, _)| name.contains("OAUTH2")).collect();
+    let service = Service::start(Duration::from_secs(30), more).await;
+    let api = &service.api;
+    let (account, path) = connected(api, &user, &address).await;
+    let messages = async || {
+        let listed = api.get("/api/messages").by(&user).send().await.body;
+        let messages = listed["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Asks for a synchronisation, and waits for its end.
+    let synchronise = async || {
+        let asked = api.request("POST", &format!("{path}/sync")).by(&user).send().await;
+        assert_eq!(asked.status, 202, "{asked:?}");
+        let started = Instant::now();
+        loop {
+            let sync = api.get(&format!("{path}/sync")).by(&user).send().await.body;
+            if sync["status"] == "idle" {
+                return json!({"state": sync["state"], "code": sync["lastError"]["code"], "service": sync["lastError"]["service"]});
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "{sync} {}", api.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let connected_state = json!({"state": "connected", "code": null, "service": null});
+    let expire = "update email_credentials set access_token_expires_at = 1";
+    for round in 0..2 {
+        let message = format!("From: joe@example.com\r\nSubject: {round}\r\n\r\nHello\r\n");
+        mail().await.deliver(&address, message.as_bytes()).unwrap();
+        assert_eq!(synchronise().await, connected_state);
+        assert_eq!((messages().await.len(), provider.refreshes(&address)), (round + 1, round));
+        service.owner.batch_execute(expire).await.unwrap();
+    }
+    let before = messages().await;
+    provider.revoke(&address);
+    let revoked = json!({"state": "authenticationError", "code": "consentRevoked", "service": "oauth2"});
+    assert_eq!(synchronise().await, revoked);
+    let again = connect(api, &user, &address, json!({"accountId": account["id"]})).await;
+    assert_eq!((again.status, &again.body["id"]), (200, &account["id"]), "{again:?}");
+    assert_eq!(synchronise().await, connected_state);
+    assert_eq!(messages().await, before, "the same messages under the same ids");
 }

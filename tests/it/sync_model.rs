@@ -2,25 +2,27 @@
 //! server is, nothing twice, nothing missing, whatever was killed in between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use mail::connect::{Connector, Policy, Ports};
 use mail::dns::Resolver;
+use mailbox::providers::Providers;
+use mailbox::tokens::Way;
 use serde_json::json;
 use shared::account::AccountId;
 use shared::db::Db;
 use shared::host_slots::HostSlots;
 use shared::identity::{Scope, TenantId, UserId};
-use shared::keyring::Keyring;
+use shared::keyring::{Clients, Keyring};
 use shared::redis_link::RedisLink;
-use shared::sealing::PrivateKeys;
+use shared::sealing::{PrivateKeys, PublicKey};
 use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
@@ -28,10 +30,11 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::model_imap::{Extensions, Fault, ModelServer, World};
+use crate::proxy::{Fate, Proxy};
 use crate::support::{JWT_KEY, SEALING_KEYS, User, api, owner, servers};
 
-/// In `cargo verify`; `SYNC_HISTORIES` asks for others, `SYNC_SEED` for one of them.
-const HISTORIES: u64 = 250;
+/// In `cargo verify`; `SYNC_HISTORIES` asks for another number, `SYNC_SEED` for one of them.
+const HISTORIES: u64 = 120;
 
 /// Numbers that look random, and are the same each time (xorshift64*).
 struct Dice(u64);
@@ -46,7 +49,7 @@ impl Dice {
 }
 
 /// What a worker has, in this process.
-pub struct Worker(MailJob<Connector>);
+pub struct Worker(MailJob<Way>);
 
 impl Worker {
     /// For model servers.
@@ -90,7 +93,10 @@ impl Worker {
         // All model servers are one host.
         let slots = HostSlots::new(NonZeroU32::new(10_000).unwrap(), RedisLink::new(&redis).unwrap());
         let db = Db::new(store.clone(), 4, Duration::from_secs(60)).await.unwrap();
-        Self(MailJob { job, db, keyring: Keyring::new(store).await.unwrap(), network: connector, slots })
+        let (keyring, clients) = (Keyring::new(store.clone()).await.unwrap(), Clients::new(store));
+        let seal_with = Arc::new(PublicKey::parse(&SEALING_KEYS.0).unwrap());
+        let network = Way { connector, providers: Arc::new(Providers::default()) };
+        Self(MailJob { job, db, keyring, seal_with, clients, network, slots })
     }
 
     pub async fn run(&self, scope: &Scope, account_id: AccountId, time: Duration) -> Result<Done, WorkError> {
@@ -99,24 +105,22 @@ impl Worker {
     }
 }
 
-/// A future that is dropped after so many polls, as if its process had been killed there.
-struct Killed<F>(Pin<Box<F>>, usize);
-
-impl<F: Future> Future for Killed<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.1 == 0 {
-            return Poll::Ready(None);
+/// Polls a future so often; `None` when it is not done then. Who drops it has killed a process there.
+async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> Option<F::Output> {
+    poll_fn(|context| match times.checked_sub(1) {
+        None => Poll::Ready(None),
+        Some(left) => {
+            times = left;
+            Pin::new(&mut *future).poll(context).map(Some)
         }
-        self.1 -= 1;
-        self.0.as_mut().poll(context).map(Some)
-    }
+    })
+    .await
 }
 
 /// One mailbox, here and there.
 struct Rig {
     worker: Worker,
+    postgres: Proxy,
     owner: Client,
     server: ModelServer,
     scope: Scope,
@@ -128,8 +132,10 @@ impl Rig {
         let (user, server) = (User::new(), ModelServer::start(world).await);
         let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
         let created = api().await.create(&user, settings).await;
+        let postgres = Proxy::to_port(servers().await.postgres.port()).await;
         Self {
-            worker: Worker::new().await,
+            worker: Worker::through(postgres.address).await,
+            postgres,
             owner: owner().await,
             server,
             scope: Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) },
@@ -310,11 +316,12 @@ async fn live(seed: u64) {
         rig.ring().await;
         let time = Duration::from_secs(20);
         let running = rig.worker.run(&rig.scope, rig.account, time);
-        match dice.roll(6) {
+        match dice.roll(7) {
             0 => {
                 let polls = 1 + dice.roll(60);
                 history += &format!("killed after {polls}; ");
-                let _ = Killed(Box::pin(running), polls).await;
+                let mut running = Box::pin(running);
+                let _ = poll_times(&mut running, polls).await;
             }
             1 => {
                 history += "two at once; ";
@@ -326,17 +333,19 @@ async fn live(seed: u64) {
                 let polls = 1 + dice.roll(60);
                 history += &format!("overtaken after {polls}; ");
                 let mut slow = Box::pin(running);
-                let mut left = polls;
-                let finished = std::future::poll_fn(|context| match left {
-                    0 => Poll::Ready(false),
-                    _ => {
-                        left -= 1;
-                        slow.as_mut().poll(context).map(|_| true)
-                    }
-                });
-                if !finished.await {
+                if poll_times(&mut slow, polls).await.is_none() {
                     rig.run().await;
                     slow.await.unwrap();
+                }
+            }
+            3 => {
+                let polls = 1 + dice.roll(60);
+                history += &format!("the database was cut off after {polls}; ");
+                let mut running = Box::pin(running);
+                if poll_times(&mut running, polls).await.is_none() {
+                    rig.postgres.strike(Fate::Reset).await;
+                    // Whether it got through with another connection or not.
+                    let _ = running.await;
                 }
             }
             _ => {

@@ -13,6 +13,7 @@ mod report;
 mod requests;
 mod scale;
 mod sign_in;
+mod sync;
 mod warm;
 
 use std::{
@@ -52,7 +53,7 @@ const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 
 const QUICK_MESSAGES: u64 = 2 * messages::FEW;
 
-const SECTIONS: [&str; 8] = ["size", "cold", "warm", "sign-in", "context", "crowd", "scale", "messages"];
+const SECTIONS: [&str; 9] = ["size", "cold", "warm", "sign-in", "sync", "context", "crowd", "scale", "messages"];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
@@ -112,7 +113,7 @@ struct Bench {
 }
 
 /// What is measured beside the functions.
-const FLOORS: [&str; 4] = ["floor", "hello-world", "mail-floor", "sealing"];
+const FLOORS: [&str; 5] = ["floor", "hello-world", "mail-floor", "sync-floor", "sealing"];
 
 const DATABASE: &str = "app";
 
@@ -157,6 +158,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "cold" => cold::measure(&bench).await?,
                 "warm" => warm::measure(&bench).await?,
                 "sign-in" => sign_in::measure(&bench).await?,
+                "sync" => sync::measure(&bench).await?,
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,
                 "scale" => scale::measure(&bench, options.accounts).await?,

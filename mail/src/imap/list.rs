@@ -16,6 +16,9 @@ pub const MAX_FOLDERS: usize = 10_000;
 /// A folder's name. Servers' own limits are a quarter of it.
 const MAX_NAME_BYTES: usize = 1024;
 
+/// All names together, those with counts and those in the list. Thousands of folders have some 100 KiB.
+const MAX_NAMES_BYTES: usize = 4 * 1024 * 1024;
+
 /// A folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
@@ -61,7 +64,7 @@ impl Imap {
     /// # Errors
     /// Those of the connection; [`Code::Unavailable`] where the server asks to come later. [`Code::Protocol`] where it
     /// refuses to list, where one of its folders cannot be read (it would look like one that is gone), or there are
-    /// more than [`MAX_FOLDERS`].
+    /// more than [`MAX_FOLDERS`] or more than 4 MiB of names.
     pub async fn list(&mut self, features: &Features) -> Result<Vec<Folder>, Error> {
         let mut listing = Listing::default();
         let returns = format!("STATUS {}", status_items(features));
@@ -137,6 +140,7 @@ fn refusal(reply: &Reply) -> Error {
 struct Listing {
     folders: Vec<Folder>,
     statuses: HashMap<Vec<u8>, Status>,
+    name_bytes: usize,
 }
 
 impl Listing {
@@ -145,18 +149,25 @@ impl Listing {
         if word.eq_ignore_ascii_case(b"LIST") {
             let undecodable = || Error::new(Code::Protocol, "a folder that cannot be read");
             let folder = read_folder(data).ok_or_else(undecodable)?;
-            if self.folders.len() == MAX_FOLDERS {
-                return Err(Error::new(Code::Protocol, format!("more than {MAX_FOLDERS} folders")));
-            }
+            self.count(self.folders.len(), &folder.wire)?;
             let can_be_asked_for = (1..=MAX_NAME_BYTES).contains(&folder.wire.len()) && quoted(&folder.wire).is_some();
             if can_be_asked_for {
                 self.folders.push(folder);
             }
         } else if word.eq_ignore_ascii_case(b"STATUS") {
             // One that cannot be read tells nothing, which is what there is without it.
-            if let Some((name, status)) = read_status(data).filter(|_| self.statuses.len() < MAX_FOLDERS) {
+            if let Some((name, status)) = read_status(data) {
+                self.count(self.statuses.len(), &name)?;
                 self.statuses.insert(key(&name), status);
             }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, known: usize, name: &[u8]) -> Result<(), Error> {
+        self.name_bytes += name.len();
+        if known == MAX_FOLDERS || self.name_bytes > MAX_NAMES_BYTES {
+            return Err(Error::new(Code::Protocol, format!("more than {MAX_FOLDERS} folders, or too long names")));
         }
         Ok(())
     }

@@ -633,6 +633,7 @@ async fn a_list_that_is_not_whole_is_none() {
         ("* LIST () \"/\" a\r\n".to_owned(), Code::Unreachable),
         ("* BYE\r\n".to_owned(), Code::Unavailable),
         ("* LIST () \"/\" a\r\n".repeat(MAX_FOLDERS + 1), Code::Protocol),
+        (format!("* LIST () \"/\" {:x<1024}\r\n", "").repeat(4097), Code::Protocol),
     ] {
         let script = Script::new().hear("a3 LIST \"\" \"*\"").say(&response);
         let (mut imap, _server) = signed_in("", script).await;

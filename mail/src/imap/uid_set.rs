@@ -164,6 +164,7 @@ impl UidSet {
             }
         }
         ranges.truncate(merged + 1);
+        ranges.shrink_to_fit();
         Self { ranges }
     }
 }

@@ -18,7 +18,7 @@ const UNCOUNTED: usize = 600;
 const TABLES: [&str; 3] = ["email_accounts", "email_folders", "email_messages"];
 
 pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
-    let mut rows = vec![size(bench).await?];
+    let mut rows = sizes(bench).await?;
     for count in [FEW, many] {
         bench.progress(&format!("messages: filling a table with {count}"));
         bench.new_database(&database(count)).await?;
@@ -79,14 +79,8 @@ async fn fill(bench: &Bench, count: u64) -> Result<()> {
     .await
 }
 
-/// What a message takes in PostgreSQL, indexes included: a hundred thousand come with first synchronisations, and a quarter
-/// as many one by one after that.
-async fn size(bench: &Bench) -> Result<Row> {
-    bench.progress("messages: what one takes");
-    let database = "messages_size";
-    bench.new_database(database).await?;
-    let owner = bench.owner(database).await?;
-    owner.batch_execute(ID_OF).await?;
+/// What a message takes in PostgreSQL, indexes included: one of a first synchronisation, and one that arrives later.
+async fn sizes(bench: &Bench) -> Result<Vec<Row>> {
     // Ten mailboxes of ten folders, in batches of 500 in turn, newest first; the newest 200 of a folder have a preview.
     let first = insert_messages(
         "select batch * 500 + i as n, id_of(0, 2) as tenant_id, id_of(batch % 10, 3) as user_id,
@@ -94,17 +88,26 @@ async fn size(bench: &Bench) -> Result<Row> {
              1000000000 - (batch / 10 % 2 * 500 + i) * 60000 as received_at, batch / 10 % 2 = 0 and i < 200 as has_preview
          from generate_series(0, 499) i",
     );
+    let first = format!("do $$ begin for batch in 0::bigint..199 loop {first}; end loop; end $$");
+    // To ten inboxes in turn; each has a preview.
     let later = insert_messages(
         "select n, id_of(0, 2) as tenant_id, id_of(n % 10, 3) as user_id, id_of(n % 10, 1) as account_id,
-             id_of(n % 10 * 10, 5) as folder_id, 1000000000 + n * 1000 as received_at, true as has_preview
-         from generate_series(100000, 124999::bigint) n",
+             id_of(n % 10 * 10, 5) as folder_id, n * 1000 as received_at, true as has_preview
+         from generate_series(0, 99999::bigint) n",
     );
-    owner
-        .batch_execute(&format!("do $$ begin for batch in 0::bigint..199 loop {first}; end loop; end $$; {later}"))
-        .await?;
-    let sql = "select pg_total_relation_size('email_messages') / count(*)::float8 from email_messages";
-    let bytes: f64 = owner.query_one(sql, &[]).await?.try_get(0)?;
-    Ok(Row::alone("a message in PostgreSQL, indexes included", "B", bytes).at_most(1000.0))
+    let mut rows = Vec::new();
+    for (name, database, inserts) in
+        [("of a first synchronisation", "messages_first", first), ("that arrives", "messages_later", later)]
+    {
+        bench.progress(&format!("messages: what one {name} takes"));
+        bench.new_database(database).await?;
+        let owner = bench.owner(database).await?;
+        owner.batch_execute(&format!("{ID_OF}; {inserts}")).await?;
+        let sql = "select pg_total_relation_size('email_messages') / count(*)::float8 from email_messages";
+        let bytes: f64 = owner.query_one(sql, &[]).await?.try_get(0)?;
+        rows.push(Row::alone(format!("a message {name}, indexes included"), "B", bytes).at_most(1000.0));
+    }
+    Ok(rows)
 }
 
 /// Who asks.

@@ -144,7 +144,7 @@ pub(super) fn insert_messages(source: &str) -> String {
              '[[\"Jane Doe\",\"jane.doe@example.com\"]]',
              case when n % 5 = 0 then '[[null,\"' || substr(h, 5, 12) || '@example.com\"],[\"Joe\",\"joe@example.com\"]]' end,
              h || '.' || n || '@mail.example.com', case when n % 5 < 2 then reverse(h) || '.' || n || '@mail.example.com' end,
-             case when has_preview then substr(repeat(h || ' ', 6), 1, 190) end
+             case when has_preview then substr(repeat(h || ' ', 5), 1, 140) end
          from ({source}) messages cross join lateral md5(n::text) as h"
     )
 }

@@ -130,7 +130,8 @@ pub async fn handler(call: Call, providers: Arc<Providers>) -> Result<Reply, Err
     let begun = match call.db.start_authorization(&scope, &state, &*half, &beginning).await? {
         Found::Own(begun) => *begun,
         found => {
-            let fault = Fault::new("accountId", AccountId::RULE, AccountId::fault("accountId"));
+            let rule = "must be the id of one of your accounts";
+            let fault = Fault::new("accountId", rule, format!("Account id {rule}"));
             // Whose it is goes to the log.
             if let Some(id) = input.account_id {
                 drop(found.own(&scope, id));
