@@ -86,7 +86,8 @@ impl Fetched {
     fn read_item(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         let name = cursor.item();
         let is = |item: &str| name.eq_ignore_ascii_case(item.as_bytes());
-        if is("BODY") && cursor.peek() == Some(b'[') {
+        // Some servers repeat what was asked as it was asked.
+        if (is("BODY") || is("BODY.PEEK")) && cursor.peek() == Some(b'[') {
             let section = cursor.section()?;
             cursor.space();
             let starts =

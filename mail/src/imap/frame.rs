@@ -136,6 +136,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Passes over so many bytes of [`Self::rest`].
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// Passes over this byte if it comes.
     pub(super) fn take(&mut self, byte: u8) -> bool {
         let comes = self.peek() == Some(byte);
@@ -267,7 +272,12 @@ impl<'a> Cursor<'a> {
             if self.take(b')') {
                 return Some(());
             }
+            let before = self.at;
             each(self)?;
+            // Nothing is no value, and would be read for ever.
+            if self.at == before {
+                return None;
+            }
         }
     }
 

@@ -145,6 +145,7 @@ struct Listing {
 
 impl Listing {
     fn read(&mut self, mut data: Cursor<'_>) -> Result<(), Error> {
+        data.space();
         let word = data.atom();
         if word.eq_ignore_ascii_case(b"LIST") {
             let undecodable = || Error::new(Code::Protocol, "a folder that cannot be read");
@@ -235,14 +236,11 @@ fn read_status(mut cursor: Cursor<'_>) -> Option<(Vec<u8>, Status)> {
     let name = match cursor.peek()? {
         b'"' | b'{' | b'~' => cursor.string()??.into_owned(),
         _ => {
-            // The last parenthesis that opens: one of a MAILBOXID has none before it that closes.
+            // Unquoted, and with spaces in it at some servers.
             let rest = cursor.rest();
             let end = rest.windows(2).position(|window| window == b" (")?;
             let name = rest[..end].trim_ascii().to_vec();
-            while cursor.peek()? != b'(' {
-                cursor.atom();
-                cursor.space();
-            }
+            cursor.advance(end);
             name
         }
     };

@@ -181,7 +181,7 @@ fn a_message_is_read_as_servers_write_it() {
         ),
         ("UID 7 BODY[HEADER] NIL", Fetched { uid: 7, header: Some(Vec::new()), ..Fetched::default() }),
         ("UID 7 BODY[HEADER] ~{2+}\r\n\0\n", Fetched { uid: 7, header: Some(b"\0\n".to_vec()), ..Fetched::default() }),
-        ("UID 7 BODY[TEXT]<0> {3}\r\nabc", Fetched { uid: 7, text: Some(b"abc".to_vec()), ..Fetched::default() }),
+        ("UID 7 BODY.PEEK[TEXT]<0> {3}\r\nabc", Fetched { uid: 7, text: Some(b"abc".to_vec()), ..Fetched::default() }),
         (
             "UID 7 BODY[1] \"x\" BODYSTRUCTURE ((\"TEXT\" NIL (\"A\" \"b)\")) {1}\r\n) \"mixed\") X-NEW[a b] (1) FLAGS (\\Seen)",
             seen.clone(),
@@ -436,6 +436,8 @@ async fn what_matters_and_cannot_be_read_is_told() {
         "* ESEARCH (TAG \"a3\") ALL 1:3\r\n",
         "* VANISHED\r\n",
         "* VANISHED (EARLIER) 1,x\r\n",
+        "* VANISHED (EARLIER\r\n",
+        "* VANISHED ((EARLIER)) 1\r\n",
         "* 4294967296 EXISTS\r\n",
         "* 99999999999999999999 EXPUNGE\r\n",
     ] {
@@ -559,7 +561,7 @@ async fn folders_come_with_their_counts_in_one_flight() {
         .say("* STATUS \"a \\\"b\\\"\" (unseen 0 UIDVALIDITY 1 MESSAGES 4294967295 UIDNEXT 1 X (1 (2)) HIGHESTMODSEQ 0)\r\n")
         .say("* LIST (\\NoSelect \\Trash) \"/\" Bin\r\n* STATUS Bin (MESSAGES 0 UIDNEXT 1 UIDVALIDITY 1 UNSEEN 0)\r\n")
         .say("* LIST (\\NonExistent) \"/\" x (\"CHILDINFO\" (\"SUBSCRIBED\"))\r\n")
-        .say("* STATUS x/y (MESSAGES 1)\r\n* LIST () \"/\" x/y\r\n* OK [ALERT] hello\r\na4 OK\r\n");
+        .say("* STATUS x/y (MESSAGES 1)\r\n* STATUS )\r (\r\n* STATUS x (MESSAGES\r\n* STATUS\r\n* LIST () \"/\" x/y\r\n* OK [ALERT] hello\r\na4 OK\r\n");
     let (mut imap, _server) =
         signed_in("ENABLE CONDSTORE QRESYNC LIST-STATUS LIST-EXTENDED SPECIAL-USE OBJECTID", script).await;
     let features = imap.features().await.unwrap();
@@ -651,7 +653,7 @@ async fn odd_names_are_kept_as_they_came() {
     let long = "x".repeat(1025);
     let script = Script::new()
         .hear("a3 LIST \"\" \"*\" RETURN (STATUS (MESSAGES UIDNEXT UIDVALIDITY UNSEEN))")
-        .say("* LIST () \"\\\\\" \"a\\\\b\"\r\n* list () \".\" Sent Items\r\n* LIST (\\x) \"/\" Entwürfe/x\r\n")
+        .say("* LIST () \"\\\\\" \"a\\\\b\"\r\n*  list () \".\"  Sent Items\r\n* LIST (\\x) \"/\" Entwürfe/x\r\n")
         .say(b"* LIST () \"/\" \"\xff\xfe\"\r\n* LIST () \"/\" \"\"\r\n* LIST () \"/\" {3}\r\na\rb\r\n* LIST () \"/\" a{1}b\"c\r\n")
         .say(format!("* LIST () \"/\" {long}\r\n* LIST () \"/\" nil\r\n* LIST NIL \"/\" inboxes\r\n* LIST () \"/\" inboxes\r\n"))
         .say("a3 OK\r\n");
