@@ -11,6 +11,7 @@ pub mod event_sources;
 pub mod gateway;
 pub mod install;
 pub mod mail_server;
+pub mod provider;
 pub mod queue_server;
 pub mod services;
 pub mod smtp_sink;

@@ -178,7 +178,7 @@ impl Dovecot {
         for (kind, value) in [("userdb", user), ("passdb", json!({ "password": password }))] {
             let file = self.directory.join("users").join(kind).join(&name);
             // Whoever signs in meanwhile finds the old file or the new one.
-            let new = file.with_file_name(".new");
+            let new = file.with_file_name(format!(".{name}"));
             fs::write(&new, value.to_string())?;
             fs::rename(&new, &file).with_context(|| format!("cannot write {}", file.display()))?;
         }
@@ -230,6 +230,17 @@ impl Dovecot {
         let claims = json!({ "sub": user, "email": user, "iat": made, "exp": seconds(expires)? });
         let key = EncodingKey::from_secret(self.token_key.as_bytes());
         Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+    }
+
+    /// Takes the tokens of a provider as well, from now on: those that its RS256 key has signed, a public key in PEM.
+    ///
+    /// # Errors
+    /// The key's id is no file name, or the file cannot be written.
+    pub fn trust_provider(&self, key_id: &str, key: &str) -> Result<()> {
+        ensure!(!key_id.is_empty() && key_id.chars().all(|c| c.is_ascii_alphanumeric()), "{key_id:?} is no file name");
+        let folder = self.directory.join("keys/default/RS256");
+        fs::create_dir_all(&folder)?;
+        Ok(fs::write(folder.join(key_id), key)?)
     }
 
     /// Where submitted messages end.

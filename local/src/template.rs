@@ -32,6 +32,8 @@ pub struct Function {
     pub opens_secrets: bool,
     /// Whether it asks the database who is due: it has the variable `SCHEDULER_SECRET_ARN`.
     pub asks_who_is_due: bool,
+    /// Whether it asks mail providers for tokens: it has the variable `PROVIDERS_SECRET_ARN`.
+    pub asks_providers: bool,
 }
 
 impl Function {
@@ -217,6 +219,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
         opens_secrets: has("MAIL_SECRET_ARN"),
         // The migration knows it, too, and logs in as nobody of these.
         asks_who_is_due: has("SCHEDULER_SECRET_ARN") && !has("OWNER_SECRET_ARN"),
+        asks_providers: has("PROVIDERS_SECRET_ARN"),
     })
 }
 
@@ -313,11 +316,14 @@ Resources:
     }
 
     #[test]
-    fn who_opens_secrets_has_their_variable() -> Result<()> {
-        let yaml = TEMPLATE
-            .replace("Timeout: 7", "Timeout: 7\n      Environment: { Variables: { MAIL_SECRET_ARN: !Ref Mail } }");
-        let opens: Vec<_> = parse(&yaml)?.iter().map(|function| function.opens_secrets).collect();
-        assert_eq!(opens, [true, false]);
+    fn who_has_secrets_has_their_variables() -> Result<()> {
+        for (variable, opens, asks) in [("MAIL_SECRET_ARN", true, false), ("PROVIDERS_SECRET_ARN", false, true)] {
+            let environment = format!("Timeout: 7\n      Environment: {{ Variables: {{ {variable}: !Ref Secret }} }}");
+            let functions = parse(&TEMPLATE.replace("Timeout: 7", &environment))?;
+            let has: Vec<_> =
+                functions.iter().map(|function| (function.opens_secrets, function.asks_providers)).collect();
+            assert_eq!(has, [(opens, asks), (false, false)]);
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Python tools, each in a virtual environment of its own under `target/tools`, at a pinned version.
+//! Tools in Python, each in a virtual environment of its own under `target/tools`, and in Node, at a pinned version.
 
 use std::{
     fs::{self, File},
@@ -48,4 +48,27 @@ pub fn python_tool(program: &str, requirement: &str) -> Result<PathBuf> {
     let program = binaries.join(program);
     ensure!(program.is_file(), "{requirement} brings no {}", program.display());
     Ok(program)
+}
+
+/// An OAuth 2.0 provider for tests.
+pub const OAUTH2_SERVER: &str = "oauth2-mock-server@7.2.1";
+
+/// A folder whose `node_modules` has the Node package `requirement`, installed as [`python_tool`] does.
+pub fn node_modules(requirement: &str) -> Result<PathBuf> {
+    let environment = workspace_root().join("target/tools").join(requirement);
+    let complete = environment.join("complete");
+    fs::create_dir_all(&environment)?;
+    let lock = File::create(environment.with_extension("lock"))?;
+    lock.lock().context("cannot wait for another installation")?;
+    if !complete.is_file() {
+        eprintln!("Installing {requirement} ...");
+        let npm = Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
+            .arg(&environment)
+            .arg(requirement)
+            .status();
+        ensure!(npm.context("npm is not installed")?.success(), "npm cannot install {requirement}");
+        fs::write(&complete, "")?;
+    }
+    Ok(environment)
 }

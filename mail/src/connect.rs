@@ -183,12 +183,12 @@ impl Connector {
         self.open(host, port, self.policy.ports.allows(port), session).await?.secured(security).await
     }
 
-    /// Connects to a web server by TLS, on the one port that these have.
+    /// Connects to a web server by TLS. Another port than the one that these have is for servers that the operator names.
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn connect_https(&self, host: &str, session: Session) -> Result<Stream, Error> {
-        self.open(host, self.policy.https_port, true, session).await?.start_tls().await
+    pub async fn connect_https(&self, host: &str, port: Option<u16>, session: Session) -> Result<Stream, Error> {
+        self.open(host, port.unwrap_or(self.policy.https_port), true, session).await?.start_tls().await
     }
 
     /// Connects, without TLS yet.

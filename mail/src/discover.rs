@@ -29,12 +29,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::connect::{Connector, Security};
 use crate::dns::{DnsError, Resolver, host_name};
+use crate::https;
 use crate::login::{Protocol, Server};
 use config::expand;
 
 pub mod autoconfig;
 mod config;
-mod https;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! What mail functions share: where `shared`, which knows accounts and tenants, meets `mail`, which knows servers.
 
+pub mod providers;
 pub mod sync;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +16,18 @@ use shared::account::state::Event;
 use shared::account::{Account, AccountChange, NewAccount};
 use shared::config::Outbound;
 use shared::credential::Password;
+use shared::secrets::SecretText;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
+
+use providers::Provider;
 
 /// How long a request may take until its try is over. Callers are promised an answer within 10 s, start of the function
 /// included.
 const TRY_TIME: Duration = Duration::from_millis(8500);
+
+/// As `lastError.service` has a provider.
+const OAUTH2: &str = "oauth2";
 
 /// Asks the name servers of the configuration, or the system's.
 ///
@@ -55,12 +63,28 @@ fn items(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
+/// What proves who one is.
+#[derive(Debug, Clone)]
+enum Proof {
+    Password(Password),
+    AccessToken(SecretText),
+}
+
+impl Proof {
+    fn secret(&self) -> Secret {
+        match self {
+            Self::Password(password) => Secret::Password(Zeroizing::new(password.reveal().to_owned())),
+            Self::AccessToken(token) => Secret::AccessToken(Zeroizing::new(token.reveal().to_owned())),
+        }
+    }
+}
+
 /// What it takes to sign in to an account's servers.
 #[derive(Debug)]
 pub struct Settings {
     incoming: Server,
     username: String,
-    password: Password,
+    proof: Proof,
     smtp: Option<Smtp>,
 }
 
@@ -69,7 +93,7 @@ pub struct Settings {
 struct Smtp {
     server: Server,
     username: String,
-    password: Password,
+    proof: Proof,
 }
 
 /// The fields that settings are made of, wherever they come from.
@@ -79,12 +103,12 @@ struct Fields {
     port: u16,
     encryption: Security,
     username: String,
-    password: Password,
+    proof: Proof,
     smtp_hostname: Option<String>,
     smtp_port: Option<u16>,
     smtp_encryption: Option<Security>,
     smtp_username: Option<String>,
-    smtp_password: Option<Password>,
+    smtp_proof: Option<Proof>,
 }
 
 fn protocol(name: &str) -> Protocol {
@@ -115,17 +139,17 @@ fn smtp_port(encryption: Security) -> u16 {
 
 impl From<Fields> for Settings {
     fn from(fields: Fields) -> Self {
-        let Fields { protocol, hostname, port, encryption, username, password, .. } = fields;
+        let Fields { protocol, hostname, port, encryption, username, proof, .. } = fields;
         let smtp = fields.smtp_hostname.map(|host| {
             let security = fields.smtp_encryption.unwrap_or(Security::Tls);
             let port = fields.smtp_port.unwrap_or_else(|| smtp_port(security));
             Smtp {
                 server: Server { protocol: Protocol::Smtp, host, port, security },
                 username: fields.smtp_username.unwrap_or_else(|| username.clone()),
-                password: fields.smtp_password.unwrap_or_else(|| password.clone()),
+                proof: fields.smtp_proof.unwrap_or_else(|| proof.clone()),
             }
         });
-        Self { incoming: Server { protocol, host: hostname, port, security: encryption }, username, password, smtp }
+        Self { incoming: Server { protocol, host: hostname, port, security: encryption }, username, proof, smtp }
     }
 }
 
@@ -138,12 +162,12 @@ impl Settings {
             port: port(new.port.0),
             encryption: security(new.encryption.0),
             username: new.username.0,
-            password: new.password,
+            proof: Proof::Password(new.password),
             smtp_hostname: new.smtp_hostname.map(|host| host.ascii().into_owned()),
             smtp_port: new.smtp_port.map(|number| port(number.0)),
             smtp_encryption: new.smtp_encryption.map(|name| security(name.0)),
             smtp_username: new.smtp_username.map(|name| name.0),
-            smtp_password: new.smtp_password,
+            smtp_proof: new.smtp_password.map(Proof::Password),
         })
     }
 
@@ -152,17 +176,51 @@ impl Settings {
         account: &Account,
         password: Option<Password>,
         smtp_password: Option<Password>,
-        change: AccountChange,
+        mut change: AccountChange,
     ) -> Option<Self> {
+        let proof = Proof::Password(change.password.take().or(password)?);
+        Some(Self::merged(account, proof, smtp_password, change))
+    }
+
+    /// Those of a stored account of a provider, with what a change names in its place, and a token of the provider's.
+    ///
+    /// # Errors
+    /// [`mail::Code::Authentication`] where the token would go to another server than the provider's own. Whoever holds a
+    /// user's session may change host names, and is not to be sent tokens.
+    pub fn with_token(
+        account: &Account,
+        token: SecretText,
+        provider: &Provider,
+        smtp_password: Option<Password>,
+        change: AccountChange,
+    ) -> Result<Self, mail::Error> {
+        let settings = Self::merged(account, Proof::AccessToken(token), smtp_password, change);
+        let smtp = settings.smtp.as_ref().map(|smtp| (&smtp.server, &smtp.proof));
+        for (server, proof) in [Some((&settings.incoming, &settings.proof)), smtp].into_iter().flatten() {
+            let is_own = provider.hosts().iter().any(|host| host.eq_ignore_ascii_case(&server.host));
+            if matches!(proof, Proof::AccessToken(_)) && (!is_own || server.security == Security::Plain) {
+                let detail = format!("{} is no server of {}", server.host, provider.name);
+                let mut error = mail::Error::new(mail::Code::Authentication, detail);
+                error.message = format!(
+                    "The provider's token is sent, encrypted, to its own servers alone: {}. Set one of them, or a password.",
+                    provider.hosts().join(", ")
+                );
+                return Err(error);
+            }
+        }
+        Ok(settings)
+    }
+
+    fn merged(account: &Account, proof: Proof, smtp_password: Option<Password>, change: AccountChange) -> Self {
         let ascii = |host: &str| shared::account::Hostname(host.to_owned()).ascii().into_owned();
         let changed = change.smtp_hostname.map(|host| host.map(|host| host.ascii().into_owned()));
-        Some(Self::from(Fields {
+        Self::from(Fields {
             protocol: protocol(change.protocol.map_or(account.protocol.as_str(), |name| name.0)),
             hostname: change.hostname.map_or_else(|| ascii(&account.hostname), |host| host.ascii().into_owned()),
             port: port(change.port.map_or(account.port, |number| number.0)),
             encryption: security(change.encryption.map_or(account.encryption.as_str(), |name| name.0)),
             username: change.username.map_or_else(|| account.username.clone(), |name| name.0),
-            password: change.password.or(password)?,
+            proof,
             smtp_hostname: changed.unwrap_or_else(|| account.smtp_hostname.as_deref().map(ascii)),
             smtp_port: match change.smtp_port {
                 Some(number) => number.map(|number| port(number.0)),
@@ -176,17 +234,25 @@ impl Settings {
                 Some(name) => name.map(|name| name.0),
                 None => account.smtp_username.clone(),
             },
-            smtp_password: change.smtp_password.unwrap_or(smtp_password),
-        }))
+            smtp_proof: change.smtp_password.unwrap_or(smtp_password).map(Proof::Password),
+        })
+    }
+
+    /// The same with a newer token of the provider's.
+    pub fn with_newer_token(mut self, token: &SecretText) -> Self {
+        let proofs = [Some(&mut self.proof), self.smtp.as_mut().map(|smtp| &mut smtp.proof)];
+        for proof in proofs.into_iter().flatten().filter(|proof| matches!(proof, Proof::AccessToken(_))) {
+            *proof = Proof::AccessToken(token.clone());
+        }
+        self
     }
 
     /// Signs in to both servers, side by side, and out again. What has passed since `started`, when the request came, is
     /// no longer theirs.
     pub async fn try_all(&self, connector: &Connector, started: Instant) -> Outcome {
         let session = Session { deadline: started + TRY_TIME, bytes: TRY_BYTES };
-        let try_one = async |server: &Server, username: &str, password: &Password| {
-            let secret = Secret::Password(Zeroizing::new(password.reveal().to_owned()));
-            let outcome = match Login::new(username, secret) {
+        let try_one = async |server: &Server, username: &str, proof: &Proof| {
+            let outcome = match Login::new(username, proof.secret()) {
                 Ok(login) => try_login(connector, server, &login, session).await,
                 Err(error) => Err(error),
             };
@@ -198,11 +264,11 @@ impl Settings {
         };
         let smtp = async {
             match &self.smtp {
-                Some(smtp) => Some(try_one(&smtp.server, &smtp.username, &smtp.password).await),
+                Some(smtp) => Some(try_one(&smtp.server, &smtp.username, &smtp.proof).await),
                 None => None,
             }
         };
-        let (incoming, smtp) = tokio::join!(try_one(&self.incoming, &self.username, &self.password), smtp);
+        let (incoming, smtp) = tokio::join!(try_one(&self.incoming, &self.username, &self.proof), smtp);
         Outcome { success: incoming.success && smtp.as_ref().is_none_or(|smtp| smtp.success), incoming, smtp }
     }
 }
@@ -226,7 +292,7 @@ pub struct Outcome {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = TestedServer))]
 pub struct Tried {
-    /// `imap`, `pop3` or `smtp`.
+    /// `imap`, `pop3` or `smtp`; `oauth2` where the provider gave no token to sign in with.
     pub service: &'static str,
     /// Whether the login was accepted.
     pub success: bool,
@@ -256,6 +322,14 @@ impl Outcome {
             code: Some(mail::Code::Authentication.as_str()),
             message: "There is no password for this account that could be used. Set it again.".into(),
         };
+        Self { success: false, incoming, smtp: None }
+    }
+
+    /// Of an account whose provider gave no token.
+    pub fn without_token(error: mail::Error) -> Self {
+        tracing::info!(service = OAUTH2, code = error.code.as_str(), detail = error.detail, "sign_in_failed");
+        let incoming =
+            Tried { service: OAUTH2, success: false, code: Some(error.code.as_str()), message: error.message };
         Self { success: false, incoming, smtp: None }
     }
 

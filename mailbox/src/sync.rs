@@ -10,9 +10,9 @@ mod pop3;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::mail::connect::{Connector, Session};
+use ::mail::connect::Session;
 use ::mail::imap::{Imap, UidSet};
-use ::mail::login::{Login, Protocol, Secret};
+use ::mail::login::{Login, Protocol};
 use ::mail::pop3::Pop3;
 use shared::account::state::Event;
 use shared::account::{AccountChange, AccountId};
@@ -21,9 +21,9 @@ use shared::db::mailboxes::{End, Mailbox, Turn};
 use shared::db::secrets::Fault;
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
-use zeroize::Zeroizing;
 
-use crate::Settings;
+use crate::tokens::{AccessToken, TokenError, Tokens, Way};
+use crate::{OAUTH2, Settings};
 
 /// A lease outlasts all that its holder may wait for: a minute of work, a mail host's last answer (15 s), a last
 /// statement (6 s), and clocks that differ.
@@ -36,6 +36,8 @@ const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 const SESSION_BYTES: u64 = 1 << 30;
 /// When an account has its turn whose mail host has as many connections of ours as it may have: twice that at the most.
 const HOST_PAUSE: Duration = Duration::from_secs(20);
+/// How long a token may take: longer than a refresh whose worker has died is waited for.
+const TOKEN_TIME: Duration = Duration::from_secs(20);
 /// Beyond the time to stop: an answer that is on its way.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -59,6 +61,8 @@ enum Stop {
     Time,
     /// The mail host failed.
     Mail(::mail::Error),
+    /// The provider gave no token.
+    Provider(::mail::Error),
     /// We failed.
     Internal(shared::Error),
 }
@@ -75,34 +79,79 @@ impl From<shared::Error> for Stop {
     }
 }
 
+impl From<TokenError> for Stop {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Provider(error) => Self::Provider(error),
+            TokenError::Service(error) => Self::Internal(error),
+        }
+    }
+}
+
 /// Gives an account its turn, if it is its turn.
 ///
 /// # Errors
 /// What is our fault. What a mail host does wrong becomes the account's state.
-pub async fn run(job: &MailJob<Connector>) -> Result<Done, WorkError> {
+pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
     let MailJob { job: Job { scope, account_id, .. }, db, .. } = job;
     let Turn::Mine(mailbox) = db.begin_sync(scope, *account_id, LEASE).await? else { return Ok(Done::Complete) };
-    let secrets = job.keyring.open(scope, *account_id, &mailbox.sealed).await?;
-    let Some(settings) = Settings::stored(&mailbox.account, secrets.password, None, AccountChange::default()) else {
-        // Nothing can be tried: the account stays as it is, until a password is set.
-        let end = End { more: false, complete: false, soon: None, event: Event::Failed, fault: None };
-        db.finish_sync(&mailbox, end).await?;
-        return Ok(Done::Complete);
+    let (settings, token) = if mailbox.account.auth_type == "oauth2" {
+        match by_token(job, &mailbox, None).await {
+            Ok((settings, token)) => (settings, Some(token)),
+            Err(stop) => return finish(db, &mailbox, Err(stop)).await,
+        }
+    } else {
+        let secrets = job.keyring.open(scope, *account_id, &mailbox.sealed).await?;
+        match Settings::stored(&mailbox.account, secrets.password, None, AccountChange::default()) {
+            Some(settings) => (settings, None),
+            None => {
+                // Nothing can be tried: the account stays as it is, until a password is set.
+                let end = End { more: false, complete: false, soon: None, event: Event::Failed, fault: None };
+                db.finish_sync(&mailbox, end).await?;
+                return Ok(Done::Complete);
+            }
+        }
     };
     let Some(slot) = job.slots.take(&settings.incoming.host, LEASE).await else {
         // Those who wait for one host do not come back all at once.
         db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
         return Ok(Done::Complete);
     };
-    let outcome = session(job, &mailbox, &settings).await;
+    let mut outcome = session(job, &mailbox, &settings).await;
+    if let (Err(Stop::Mail(error)), Some(token)) = (&outcome, &token)
+        && error.code == ::mail::Code::Authentication
+        && !token.is_new
+    {
+        // The provider may have ended the token before its time, or all consent with it.
+        outcome = match by_token(job, &mailbox, Some(token)).await {
+            Ok((settings, _)) => session(job, &mailbox, &settings).await,
+            Err(stop) => Err(stop),
+        };
+    }
     job.slots.give_back(slot).await;
     finish(db, &mailbox, outcome).await
+}
+
+/// What it takes to sign in to an account of a provider. `refused`: a token that the mail host did not take.
+async fn by_token(
+    job: &MailJob<Way>,
+    mailbox: &Mailbox,
+    refused: Option<&AccessToken>,
+) -> Result<(Settings, AccessToken), Stop> {
+    let account = &mailbox.account;
+    let deadline = tokio::time::Instant::now() + TOKEN_TIME;
+    let token = Tokens::of_job(job).access_token(account, refused, deadline).await?;
+    let provider = account.provider.as_deref().and_then(|name| job.network.providers.get(name));
+    let provider = provider.ok_or_else(|| ::mail::Error::new(::mail::Code::Unavailable, "the provider is not set up"));
+    let provider = provider.map_err(Stop::Provider)?;
+    let settings = Settings::with_token(account, token.text.clone(), provider, None, AccountChange::default());
+    Ok((settings.map_err(Stop::Provider)?, token))
 }
 
 /// Gives the account back, with what came of its turn.
 async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Result<Done, WorkError> {
     let done = End { more: false, complete: false, soon: None, event: Event::SignedIn, fault: None };
-    let error = match outcome {
+    let (service, error) = match outcome {
         Ok(pass) => {
             let end = End { complete: !pass.failed, soon: pass.doubt.then_some(SECOND_LOOK), ..done };
             db.finish_sync(mailbox, end).await?;
@@ -114,9 +163,10 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
         }
         Err(Stop::Lost) => return Ok(Done::Complete),
         Err(Stop::Internal(error)) => return Err(error.into()),
-        Err(Stop::Mail(error)) => error,
+        Err(Stop::Mail(error)) => (mailbox.account.protocol.as_str(), error),
+        Err(Stop::Provider(error)) => (OAUTH2, error),
     };
-    let (service, code) = (mailbox.account.protocol.as_str(), error.code.as_str());
+    let code = error.code.as_str();
     tracing::info!(accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
     let event = match error.code {
         ::mail::Code::Authentication | ::mail::Code::ConsentRevoked => Event::Refused,
@@ -133,13 +183,12 @@ fn chance(account: AccountId) -> f64 {
 }
 
 /// Signs in, synchronises, and signs out.
-async fn session(job: &MailJob<Connector>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
+async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
     let (db, stop_at) = (&job.db, job.job.stop_at);
     let server = &settings.incoming;
     let session = Session { deadline: (stop_at + GRACE).into(), bytes: SESSION_BYTES };
-    let login =
-        Login::new(&settings.username, Secret::Password(Zeroizing::new(settings.password.reveal().to_owned())))?;
-    let stream = job.network.connect(&server.host, server.port, server.security, session).await?;
+    let login = Login::new(&settings.username, settings.proof.secret())?;
+    let stream = job.network.connector.connect(&server.host, server.port, server.security, session).await?;
     match server.protocol {
         Protocol::Pop3 | Protocol::Smtp => {
             let mut pop3 = Pop3::sign_in(stream, server.security, &login).await?;

@@ -3,12 +3,14 @@
 
 use anyhow::{Context, Result};
 use find_settings::NOBODY_KNOWS;
+use finish_sign_in::{GONE, NO_CONSENT, NOBODY as NO_ADDRESS, PROVIDER_AWAY, TOO_LITTLE, other_address};
 use health_ready::UNAVAILABLE;
 use mail::Code;
 use serde_json::{Map, Value, json};
 use shared::account::state::State;
 use shared::account::{Account, AccountChange, EmailAddress, NewAccount};
 use shared::auth::NOBODY;
+use shared::authorization::State as Authorized;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
 use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
 use shared::message::{Cursor, MessageId};
@@ -21,6 +23,7 @@ use uuid::Uuid;
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 const FOLDER_ID: &str = "0198c0de-0000-7000-8000-000000000003";
+const STATE: &str = "q0mUqYbVSmWkGtH2sI1oAk0UoXr3Vw1m1S0C8d0aXbU";
 const REQUEST_ID: &str = "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42";
 
 const ABOUT: &str = "\
@@ -373,6 +376,64 @@ fn operations() -> Vec<Operation> {
             )],
             refusals: with(vec![("bad cursor", Error::Invalid(bad_cursor.err().into_iter().collect()))]),
         },
+        Operation {
+            method: "post",
+            path: "/api/oauth2/authorizations",
+            id: "startSignIn",
+            summary: "Begin a sign-in with a provider",
+            description: "Says where to send the user's browser. The provider sends it back to `redirectUri` with `state` and `code`, or \
+                          with `error` where the user declines. With `accountId` an account that is there is connected: again, or \
+                          with a provider instead of a password.",
+            tag: "accounts",
+            parameters: vec![],
+            body: Some(json_body(
+                "NewAuthorization",
+                json!({"provider": "google", "redirectUri": "https://app.example.com/connected", "emailAddress": "jane@gmail.com"}),
+            )),
+            answers: vec![(201, json_answer("Where to go.", "Authorization", example_authorization()))],
+            refusals: with(
+                unreadable().into_iter().chain([("no such provider", no_such_provider()), busy()]).collect(),
+            ),
+        },
+        Operation {
+            method: "post",
+            path: "/api/oauth2/accounts",
+            id: "finishSignIn",
+            summary: "End a sign-in with a provider",
+            description: "Takes what the browser brought back. A `state` works once, within ten minutes, for the user who began with it; \
+                          after a refusal start again. The address is the one that the provider names: it must be the account's, \
+                          or the one that was asked for, else nothing is changed.",
+            tag: "accounts",
+            parameters: vec![],
+            body: Some(json_body(
+                "NewConnection",
+                json!({"state": STATE, "code": "4/0AY0e-g7", "accountName": "Private"}),
+            )),
+            answers: vec![(201, created()), (200, json_answer("The account, connected.", "Account", connected()))],
+            refusals: with(
+                unreadable()
+                    .into_iter()
+                    .chain([
+                        (
+                            "state",
+                            Error::Invalid(vec![Fault::new("state", Authorized::RULE, Authorized::fault("state"))]),
+                        ),
+                        taken(),
+                        too_many(),
+                        ("other address", Error::Conflict(other_address("jane@gmail.com", "joe@gmail.com").into())),
+                        ("no lasting access", Error::Conflict(NO_CONSENT.into())),
+                        ("no access to mail", Error::Conflict(TOO_LITTLE.into())),
+                        ("no address", Error::Conflict(NO_ADDRESS.into())),
+                        ("account deleted", Error::Conflict(GONE.into())),
+                        (
+                            "provider away",
+                            Error::MailServer { code: Code::Unavailable.as_str(), message: PROVIDER_AWAY.into() },
+                        ),
+                        busy(),
+                    ])
+                    .collect(),
+            ),
+        },
         public(
             "/health",
             "health",
@@ -667,6 +728,34 @@ fn example_cursor() -> Cursor {
     Cursor { received_at: 1_767_225_600_000, id: MessageId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0004)) }
 }
 
+fn example_authorization() -> Value {
+    json!({
+        "authorizationUrl": format!("https://accounts.google.com/o/oauth2/v2/auth?response_type=code&state={STATE}"),
+        "state": STATE, "expiresAt": 1_767_226_200_000_i64,
+    })
+}
+
+/// An account that signs in with its provider.
+fn connected() -> Value {
+    let mut account = example_account();
+    for (field, value) in [
+        ("emailAddress", "jane@gmail.com"),
+        ("username", "jane@gmail.com"),
+        ("hostname", "imap.gmail.com"),
+        ("smtpHostname", "smtp.gmail.com"),
+        ("authType", "oauth2"),
+        ("provider", "google"),
+    ] {
+        account[field] = value.into();
+    }
+    account
+}
+
+fn no_such_provider() -> Error {
+    let rule = "must be google or microsoft";
+    Error::Invalid(vec![Fault::new("provider", rule, format!("Provider {rule}"))])
+}
+
 fn example_new_account() -> Value {
     json!({
         "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap",
@@ -725,6 +814,9 @@ fn schemas() -> Result<Value> {
     add::<delete_account::Output>(&mut all);
     add::<mailbox::Outcome>(&mut all);
     add::<find_settings::Output>(&mut all);
+    add::<start_sign_in::Input>(&mut all);
+    add::<start_sign_in::Output>(&mut all);
+    add::<finish_sign_in::Input>(&mut all);
     add::<State>(&mut all);
     add::<request_sync::Output>(&mut all);
     add::<Synchronisation>(&mut all);
@@ -749,7 +841,8 @@ fn schemas() -> Result<Value> {
         ("LastError", "code", codes.to_vec()),
         ("LastError", "service", [&services[..], &["oauth2".into()]].concat()),
         ("TestedServer", "code", [&codes[..], &[Value::Null]].concat()),
-        ("TestedServer", "service", services.to_vec()),
+        ("TestedServer", "service", [&services[..], &["oauth2".into()]].concat()),
+        ("Error", "code", codes.to_vec()),
         ("FoundServer", "protocol", services.to_vec()),
         ("FoundSettings", "source", sources.to_vec()),
     ] {

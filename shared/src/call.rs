@@ -12,8 +12,9 @@ use crate::db::Db;
 use crate::error::{Error, NO_SUCH_ACCOUNT};
 use crate::event::Request;
 use crate::identity::Identity;
-use crate::keyring::Keyring;
+use crate::keyring::{Clients, Keyring};
 use crate::redis_link::RedisLink;
+use crate::sealing::PublicKey;
 use crate::validation::Fields;
 
 /// The most bytes that a body may have.
@@ -62,7 +63,24 @@ pub struct MailCall<N> {
     pub db: Db,
     /// What opens them.
     pub keyring: Keyring,
+    /// What seals them.
+    pub seal_with: Arc<PublicKey>,
+    /// Who we are at providers.
+    pub clients: Clients,
     /// The way to mail hosts.
+    pub network: N,
+}
+
+/// A request of an identified caller that ends a sign-in with a provider: it asks the provider for tokens, and stores them
+/// as the role that may not read them.
+pub struct SignInCall<N> {
+    /// As of any endpoint.
+    pub call: Call,
+    /// What seals the tokens.
+    pub seal_with: Arc<PublicKey>,
+    /// Who we are at providers.
+    pub clients: Clients,
+    /// The way to providers.
     pub network: N,
 }
 

@@ -14,7 +14,8 @@ use url::Url;
 use crate::db::url::DatabaseUrl;
 use crate::sealing::{PrivateKeys, PublicKey};
 use crate::secrets::{
-    LoginPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets, Transport,
+    CLIENT_SECRETS, ClientSecrets, LoginPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText,
+    Secrets, Transport,
 };
 
 /// What a function needs that knows no caller (health, the default route).
@@ -73,6 +74,15 @@ pub fn mail_host_connections() -> anyhow::Result<NonZeroU32> {
     let connections = vars.parsed("MAIL_HOST_CONNECTIONS", meaning, default, |v| v.parse().ok());
     vars.finish()?;
     Ok(connections)
+}
+
+/// How users sign in with their mail provider. What the text means is known where mail hosts are, as with [`Outbound`].
+#[derive(Debug, Clone, Default)]
+pub struct SignInConfig {
+    /// `OAUTH2_PROVIDERS`: the providers, a JSON object; empty means none.
+    pub providers: String,
+    /// `OAUTH2_REDIRECT_URIS`: the pages that providers may send users back to, exactly as they are registered there.
+    pub redirect_uris: Vec<String>,
 }
 
 /// How callers prove who they are.
@@ -206,6 +216,36 @@ impl Outbound {
     }
 }
 
+impl SignInConfig {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        Self::read(Variables::of_process())
+    }
+
+    fn read(mut vars: Variables) -> anyhow::Result<Self> {
+        let meaning = "URLs of pages, comma-separated, with https (http on this machine alone) and without a fragment";
+        let config = Self {
+            providers: vars.get("OAUTH2_PROVIDERS").unwrap_or_default(),
+            redirect_uris: vars.parsed("OAUTH2_REDIRECT_URIS", meaning, Vec::new(), |v| {
+                v.split(',').map(str::trim).filter(|uri| !uri.is_empty()).map(redirect_uri).collect()
+            }),
+        };
+        vars.finish()?;
+        Ok(config)
+    }
+}
+
+/// RFC 6749, 3.1.2: absolute, without a fragment. Kept as it is written, for providers compare it letter by letter.
+fn redirect_uri(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let fits = url.scheme() == "https" || url.scheme() == "http" && is_local;
+    (fits && url.fragment().is_none()).then(|| text.to_owned())
+}
+
 /// `SEALING_PUBLIC_KEY`: what endpoints that are sent passwords seal them with.
 ///
 /// # Errors
@@ -242,7 +282,7 @@ impl MigrationConfig {
             secrets: match secrets(&mut vars) {
                 // The endpoints' own login, and not that of the mail functions.
                 SecretSource::SecretsManager(place) => {
-                    SecretSource::SecretsManager(SecretPlace { mail_arn: None, ..place })
+                    SecretSource::SecretsManager(SecretPlace { mail_arn: None, providers_arn: None, ..place })
                 }
                 environment => environment,
             },
@@ -360,6 +400,7 @@ fn secrets(vars: &mut Variables) -> SecretSource {
         return SecretSource::SecretsManager(SecretPlace {
             arn,
             mail_arn: vars.get("MAIL_SECRET_ARN"),
+            providers_arn: vars.get("PROVIDERS_SECRET_ARN"),
             database_url: vars.get("DATABASE_URL").map(SecretText::new),
             transport,
         });
@@ -373,6 +414,8 @@ fn secrets(vars: &mut Variables) -> SecretSource {
             secrets.sealing_private_keys = vars
                 .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
                 .map(Arc::new);
+            secrets.client_secrets =
+                vars.parsed("OAUTH2_CLIENT_SECRETS", CLIENT_SECRETS, ClientSecrets::default(), ClientSecrets::parse);
             SecretSource::Environment(Box::new(secrets))
         }
         Err(faults) => {
@@ -595,6 +638,20 @@ mod tests {
         assert_eq!(read("").unwrap(), None);
         for bad in ["sync", "arn:aws:sqs:us-east-1:123456789012:sync", "https://sqs.us-east-1.amazonaws.com/sync"] {
             assert!(read(bad).unwrap_err().contains("SYNC_QUEUE_URL"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn redirect_uris_are_pages_with_https_or_on_this_machine() {
+        let read = |uris: &'static str| {
+            let vars = Variables::new(move |name| (name == "OAUTH2_REDIRECT_URIS").then(|| uris.to_owned()));
+            SignInConfig::read(vars).map(|config| config.redirect_uris).map_err(|error| error.to_string())
+        };
+        let good = "https://app.example.com/Connected?a=b, http://localhost:3000/connected";
+        assert_eq!(read(good).unwrap(), ["https://app.example.com/Connected?a=b", "http://localhost:3000/connected"]);
+        assert_eq!(read("").unwrap(), Vec::<String>::new());
+        for bad in ["app.example.com", "http://app.example.com/", "https://app.example.com/#x", "javascript:alert(1)"] {
+            assert!(read(bad).unwrap_err().contains("OAUTH2_REDIRECT_URIS"), "{bad}");
         }
     }
 

@@ -7,11 +7,13 @@
 //! leaves no transaction open, and a pooled connection carries nothing from one caller to the next.
 
 pub mod accounts;
+pub mod authorizations;
 pub mod mailboxes;
 pub mod messages;
 pub mod schedule;
 pub mod secrets;
 pub mod sync;
+pub mod tokens;
 pub mod url;
 
 use std::error::Error as _;
@@ -39,7 +41,7 @@ use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
-pub const SCHEMA_VERSION: i32 = 9;
+pub const SCHEMA_VERSION: i32 = 10;
 
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
@@ -240,6 +242,7 @@ async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookEr
     let sql = "select current_user::text,
                    row_security_active(to_regclass('email_accounts'))
                    and row_security_active(to_regclass('email_credentials'))
+                   and coalesce(row_security_active(to_regclass('oauth2_authorizations')), true)
                    and not has_table_privilege(to_regclass('email_accounts'), 'truncate')
                    and not has_table_privilege(to_regclass('email_credentials'), 'truncate')
                    and not pg_has_role(to_regrole('email_service_owner'), 'member')
@@ -248,13 +251,18 @@ async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookEr
                    )
                    and not exists (
                        select from pg_policy p, unnest(p.polroles) role
-                       where p.polrelid in (to_regclass('email_accounts'), to_regclass('email_credentials'))
+                       where p.polrelid in (
+                               to_regclass('email_accounts'), to_regclass('email_credentials'),
+                               to_regclass('oauth2_authorizations')
+                           )
                            and role <> 0 and pg_has_role(role, 'member')
                    ),
                    exists (
                        select from pg_attribute a
                        where a.attrelid = to_regclass('email_credentials')
-                           and a.attname in ('sealed_password', 'sealed_smtp_password')
+                           and a.attname in (
+                               'sealed_password', 'sealed_smtp_password', 'sealed_refresh_token', 'sealed_access_token'
+                           )
                            and has_column_privilege(a.attrelid, a.attnum, 'select')
                    )";
     for row in client.query_typed(sql, &[]).await.map_err(HookError::Backend)? {

@@ -49,6 +49,14 @@ pub enum Error {
     /// 500: our fault. The client learns the request id only.
     #[error("Something went wrong on our side. Please try again later, and name the request id if it stays so.")]
     Internal(#[source] anyhow::Error),
+    /// 502: a mail host or a provider, and not we.
+    #[error("{message}")]
+    MailServer {
+        /// As in `lastError`.
+        code: &'static str,
+        /// For a person.
+        message: Cow<'static, str>,
+    },
     /// 503: it was nobody's fault, and the same request may go well a moment later. The cause is for the log.
     #[error("The service is busy. Please send the request again in a moment.")]
     Unavailable(#[source] anyhow::Error),
@@ -116,6 +124,10 @@ pub struct Envelope<'a> {
     pub message: String,
     /// As in the `X-Request-Id` header and in the log.
     pub request_id: &'a str,
+    /// What is the matter with a mail host or a provider, as in `lastError`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub code: Option<&'static str>,
     /// Every fault of the request, where it was read.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub details: &'a [Fault],
@@ -139,6 +151,7 @@ impl Error {
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+            Self::MailServer { .. } => (StatusCode::BAD_GATEWAY, "Mail server error"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "Service unavailable"),
         }
     }
@@ -168,6 +181,10 @@ impl Error {
             error: self.status().1,
             message: self.to_string(),
             request_id,
+            code: match self {
+                Self::MailServer { code, .. } => Some(code),
+                _ => None,
+            },
             details: match self {
                 Self::Invalid(faults) => faults,
                 _ => &[],
@@ -210,6 +227,7 @@ mod tests {
             (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
             (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
             (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),
+            (Error::MailServer { code: "unavailable", message: "".into() }, 502, "Mail server error"),
             (Error::Unavailable(anyhow::anyhow!("")), 503, "Service unavailable"),
         ];
         for (error, status, kind) in table {

@@ -12,7 +12,7 @@ use crate::db::secrets::Sealed;
 use crate::error::Error;
 use crate::identity::Scope;
 use crate::sealing::{Kind, OpenError, Place, PrivateKeys, open};
-use crate::secrets::SecretStore;
+use crate::secrets::{SecretStore, SecretText};
 
 /// Opens what is sealed.
 #[derive(Clone)]
@@ -54,16 +54,61 @@ impl Keyring {
     /// # Errors
     /// [`Error::Internal`]: the key is gone, or the sealed value is not this account's.
     pub async fn open(&self, scope: &Scope, account: AccountId, sealed: &Sealed) -> Result<Passwords, Error> {
+        self.open_with(|keys| open_all(keys, scope, account, sealed)).await
+    }
+
+    /// Opens a provider's token.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`].
+    pub async fn open_token(&self, place: &Place, sealed: &[u8]) -> Result<SecretText, Error> {
+        self.open_with(|keys| {
+            let token = open(keys, place, sealed)?;
+            let text = std::str::from_utf8(&token).map_err(|_| OpenError::Malformed)?;
+            Ok(SecretText::new(text.to_owned()))
+        })
+        .await
+    }
+
+    async fn open_with<T>(&self, open: impl Fn(&PrivateKeys) -> Result<T, OpenError>) -> Result<T, Error> {
         let tried_at = Instant::now();
-        let refused = match open_all(&*self.keys().await.map_err(Error::Internal)?, scope, account, sealed) {
+        let refused = match open(&*self.keys().await.map_err(Error::Internal)?) {
             Err(OpenError::UnknownKey(id)) => OpenError::UnknownKey(id),
             outcome => return outcome.map_err(Error::internal),
         };
         if self.0.refresh(tried_at).await.map_err(Error::Internal)? {
-            let keys = self.keys().await.map_err(Error::Internal)?;
-            return open_all(&keys, scope, account, sealed).map_err(Error::internal);
+            return open(&*self.keys().await.map_err(Error::Internal)?).map_err(Error::internal);
         }
         Err(Error::Internal(anyhow!(refused)))
+    }
+}
+
+/// The secrets of our clients at providers, as functions have them that ask providers for tokens: read at the start, and
+/// again when a provider does not take one.
+#[derive(Clone)]
+pub struct Clients(Arc<SecretStore>);
+
+impl Clients {
+    /// Over the store that has the secrets.
+    pub fn new(store: Arc<SecretStore>) -> Self {
+        Self(store)
+    }
+
+    /// The secret of the client at one provider; none where the client has none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn secret(&self, provider: &str) -> Result<Option<SecretText>, Error> {
+        let secrets = self.0.get().await.map_err(Error::Internal)?;
+        Ok(secrets.client_secrets.of(provider).cloned())
+    }
+
+    /// Reads the secrets again, after one of `tried_at` was not taken; says whether there may be another to try.
+    ///
+    /// # Errors
+    /// As [`Clients::secret`].
+    pub async fn refresh(&self, tried_at: Instant) -> Result<bool, Error> {
+        self.0.refresh(tried_at).await.map_err(Error::Internal)
     }
 }
 

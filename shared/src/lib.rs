@@ -5,8 +5,8 @@
 //! 1. A function's `main` is one call. It starts the log, reads [`config`], opens PostgreSQL and Redis in parallel, and
 //!    polls the Lambda runtime. Which call it is says what the function holds: [`serve()`] an endpoint's database,
 //!    [`serve_sealing`] the key that seals as well, [`serve_network`] the way to mail servers and no database,
-//!    [`serve_mail`] that way, the keys that open and the role that may read what is sealed; [`serve_readiness`] and
-//!    [`serve_public`] know no caller, and [`serve_command`] is not reached over HTTP.
+//!    [`serve_mail`] that way, the keys that open and the role that may read what is sealed; [`serve_providers`] and
+//!    [`serve_sign_in`] are the two ends of a sign-in with a provider; [`serve_readiness`] and [`serve_public`] know no caller, and [`serve_command`] is not reached over HTTP.
 //! 2. Each event becomes a [`Request`]; `respond` in `serve.rs` is one straight function: identify the caller
 //!    ([`auth`]), count the request ([`rate_limit`]), build a [`Call`], await the function's handler, turn its
 //!    [`Reply`] or [`Error`] into a response with [`cors`] headers, and write the log line.
@@ -37,6 +37,7 @@ pub mod rate_limit;
 
 pub mod account;
 pub mod address;
+pub mod authorization;
 pub mod credential;
 pub mod folder;
 pub mod message;
@@ -56,10 +57,12 @@ pub mod tls;
 
 pub use lambda_http::{http, lambda_runtime};
 
-pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply};
+pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply, SignInCall};
 pub use error::Error;
 pub use event::Request;
-pub use serve::mail::{MailCommand, serve_command, serve_mail, serve_network, serve_sealing};
+pub use serve::mail::{
+    MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_sealing, serve_sign_in,
+};
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 pub use work::due::serve_due;
 pub use work::mail::work_mail;

@@ -50,6 +50,10 @@ pub enum Kind {
     Password,
     /// The password for sending, where that is another one.
     SmtpPassword,
+    /// What a provider gives new access tokens for.
+    RefreshToken,
+    /// What a provider's servers let in for an hour or so.
+    AccessToken,
 }
 
 impl Kind {
@@ -58,6 +62,8 @@ impl Kind {
         match self {
             Self::Password => b"email_service password v1",
             Self::SmtpPassword => b"email_service smtp password v1",
+            Self::RefreshToken => b"email_service refresh token v1",
+            Self::AccessToken => b"email_service access token v1",
         }
     }
 }
@@ -262,6 +268,8 @@ mod tests {
             |place: &mut Place| place.scope.user_id = UserId(Uuid::from_u128(9)),
             |place: &mut Place| place.account = AccountId(Uuid::from_u128(9)),
             |place: &mut Place| place.kind = Kind::SmtpPassword,
+            |place: &mut Place| place.kind = Kind::RefreshToken,
+            |place: &mut Place| place.kind = Kind::AccessToken,
         ] {
             assert_eq!(other(change), Err(OpenError::Refused));
         }

@@ -1,5 +1,6 @@
 //! The three secret values, and the Secrets Manager secret that holds them in production.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,6 +85,8 @@ pub struct SecretPlace {
     pub arn: String,
     /// `MAIL_SECRET_ARN`, of functions that open secrets: the secret with their login and the private keys.
     pub mail_arn: Option<String>,
+    /// `PROVIDERS_SECRET_ARN`, of functions that ask providers for tokens: the secret with the clients' secrets there.
+    pub providers_arn: Option<String>,
     /// `DATABASE_URL`, for a secret that has none; without a password, which is the secret's.
     pub database_url: Option<SecretText>,
     /// What the addresses in it must be.
@@ -110,6 +113,28 @@ pub struct Secrets {
     pub jwt_secret_key: SecretText,
     /// `SEALING_PRIVATE_KEYS`, of mail functions alone.
     pub sealing_private_keys: Option<Arc<PrivateKeys>>,
+    /// `OAUTH2_CLIENT_SECRETS`, of functions that ask providers for tokens alone.
+    pub client_secrets: ClientSecrets,
+}
+
+/// The secrets of our clients at providers, by the providers' names.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSecrets(HashMap<String, SecretText>);
+
+/// What `OAUTH2_CLIENT_SECRETS` must be.
+pub const CLIENT_SECRETS: &str = "a JSON object that has the client's secret for each provider's name";
+
+impl ClientSecrets {
+    /// Reads a JSON object of texts, none of which is a reference that nobody resolved.
+    pub fn parse(json: &str) -> Option<Self> {
+        let secrets: HashMap<String, SecretText> = serde_json::from_str(json).ok()?;
+        secrets.values().all(|secret| !secret.is_unresolved()).then_some(Self(secrets))
+    }
+
+    /// That of one provider; a client may have none (RFC 6749, 2.1).
+    pub fn of(&self, provider: &str) -> Option<&SecretText> {
+        self.0.get(provider)
+    }
 }
 
 /// What `SEALING_PRIVATE_KEYS` must be.
@@ -240,20 +265,23 @@ impl SecretStore {
     }
 
     async fn fetch_all(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {
-        let SecretPlace { arn, mail_arn, database_url, transport } = place;
-        let mail = async {
-            match mail_arn {
-                Some(arn) => self.manager.read(arn).await.map(Some),
-                None => Ok(None),
-            }
+        let SecretPlace { arn, mail_arn, providers_arn, database_url, transport } = place;
+        let perhaps = async |arn: &Option<String>| match arn {
+            Some(arn) => self.manager.read(arn).await.map(Some),
+            None => Ok(None),
         };
-        let (text, mail) = tokio::try_join!(self.manager.read(arn), mail)?;
-        parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref(), *transport).with_context(
-            || {
-                let mail = mail_arn.as_ref().map_or(String::new(), |arn| format!(" or {arn}"));
-                format!("the secret {arn}{mail} is not usable")
-            },
-        )
+        let (text, mail, providers) =
+            tokio::try_join!(self.manager.read(arn), perhaps(mail_arn), perhaps(providers_arn))?;
+        let secrets = parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref(), *transport);
+        let mut secrets = secrets.with_context(|| {
+            let mail = mail_arn.as_ref().map_or(String::new(), |arn| format!(" or {arn}"));
+            format!("the secret {arn}{mail} is not usable")
+        })?;
+        if let Some((text, arn)) = providers.zip(providers_arn.as_ref()) {
+            secrets.client_secrets = ClientSecrets::parse(text.reveal())
+                .with_context(|| format!("the secret {arn} is not usable: it must be {CLIENT_SECRETS}"))?;
+        }
+        Ok(secrets)
     }
 
     async fn fetch_login(&self, place: &LoginPlace) -> anyhow::Result<Secrets> {
@@ -432,6 +460,17 @@ mod tests {
             assert!(error.contains(name) && error.contains("nobody resolved") && !error.contains("manager"), "{error}");
         }
         assert!(Login::parse(&format!(r#"{{"username":"o","password":"{reference}"}}"#)).is_err());
+    }
+
+    #[test]
+    fn clients_have_a_secret_by_provider() {
+        let secrets = ClientSecrets::parse(r#"{"google":"hunter2"}"#).unwrap();
+        assert_eq!(secrets.of("google").map(SecretText::reveal), Some("hunter2"));
+        assert!(secrets.of("microsoft").is_none() && !format!("{secrets:?}").contains("hunter2"));
+        assert!(ClientSecrets::parse("{}").is_some());
+        for bad in ["", "hunter2", "[]", r#"{"google":1}"#, r#"{"google":"{{resolve:ssm:x}}"}"#] {
+            assert!(ClientSecrets::parse(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

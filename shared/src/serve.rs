@@ -131,6 +131,7 @@ impl Gate {
 /// What an endpoint of identified callers works with.
 struct App {
     gate: Gate,
+    secrets: Arc<SecretStore>,
     db: Db,
     redis: RedisLink,
     accounts_per_user: i32,
@@ -148,11 +149,12 @@ async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
 /// Reads the configuration and opens PostgreSQL and Redis, both at once.
 async fn start() -> anyhow::Result<(Config, App)> {
     let (config, store, secrets) = begin().await?;
-    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
+    let db = Db::new(store.clone(), config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;
     let app = App {
+        secrets: store,
         gate: Gate::new(&config, &secrets, &redis, false),
         db,
         redis,

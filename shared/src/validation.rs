@@ -87,6 +87,13 @@ impl Fields {
         }
     }
 
+    /// Notes a fault that the reader alone can see; after another one of the same field it is not noted.
+    pub fn refuse(&mut self, fault: Fault) {
+        if !self.faults.iter().any(|known| known.field == fault.field) {
+            self.faults.push(fault);
+        }
+    }
+
     /// Ends the reading.
     ///
     /// # Errors

@@ -8,13 +8,14 @@ use crate::support::{
     Api, MAIL_DATABASE_URL, Servers, User, api, connect, folder_row, message_row, new_database, owner, servers, store,
 };
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
     "email_destroyed",
     "email_folders",
     "email_messages",
+    "oauth2_authorizations",
 ];
 
 #[tokio::test]
@@ -140,6 +141,10 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "delete from email_destroyed",
         "update email_destroyed set number = 0",
         "select claim_due(1, 1)",
+        "update oauth2_authorizations set user_id = gen_random_uuid()",
+        "update oauth2_authorizations set account_id = gen_random_uuid()",
+        "update oauth2_authorizations set expires_at = expires_at + 1",
+        "delete from oauth2_authorizations",
         "update schema_migrations set version = 99",
         "set role email_service_owner",
         "set role email_service_probe",
@@ -278,9 +283,18 @@ async fn leaks(database: &str) -> Vec<String> {
                 "'{new}', '{account}', '{folder}', '{new}', '{new}', 0, 0, 0, 0, true, true, true, true, true, true, ''"
             ),
         ),
+        target(
+            "oauth2_authorizations",
+            "state_hash = decode(repeat('ab', 32), 'hex')".into(),
+            "lacks_consent = true",
+            "state_hash, provider, redirect_uri, created_at, expires_at",
+            "decode(repeat('ef', 32), 'hex'), 'x', 'x', 0, 0".into(),
+        ),
     ];
     assert_eq!(targets.each_ref().map(|target| target.table), TABLES);
     let app = connect(&servers.postgres.app_url(database)).await;
+    let begin_sign_in = "select start_authorization($1, $2, decode(repeat('ab', 32), 'hex'), decode(repeat('cd', 32), 'hex'), 'google', 'https://x', null, null, 60000)";
+    app.execute(begin_sign_in, &[&user.tenant, &user.user]).await.unwrap();
     let mut leaks = Vec::new();
     let [colleague, elsewhere, stranger] = strangers(&user);
     for (who, context, allowed) in [
@@ -326,7 +340,7 @@ async fn database_with_more_granted() -> (String, Client) {
     let client = connect(&servers().await.postgres.owner_url(&database)).await;
     client
         .batch_execute(
-            "grant delete on email_accounts, email_credentials to email_service_app;
+            "grant delete on email_accounts, email_credentials, oauth2_authorizations to email_service_app;
              grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_messages
                  to email_service_app",
         )
@@ -399,6 +413,28 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
     assert_eq!(found.body["messages"].as_array().unwrap().len(), 1);
     assert_eq!(api.get(&path).by(&user).send().await.body, created);
     assert_eq!(client.query_one(hash, &[]).await.unwrap().get::<_, String>(0), before);
+
+    // A sign-in that somebody else has begun; and a reconnection of somebody else's account.
+    let app = connect(&servers.postgres.app_url(&database)).await;
+    let start = "select * from start_authorization($1, $2, decode(repeat($3, 32), 'hex'), decode(repeat('cd', 32), 'hex'), 'google', 'https://x', $4, null, 60000)";
+    let no_account: Option<Uuid> = None;
+    app.query_one(start, &[&user.tenant, &user.user, &"ab", &no_account]).await.unwrap();
+    let take = "select * from take_authorization($1, $2, decode(repeat('ab', 32), 'hex'))";
+    let note = "select note_lack_of_consent($1, $2, decode(repeat('ab', 32), 'hex'))";
+    let reconnect = "select * from reconnect_account($1, $2, $3, 'google', $4, 'x', '{}', 'x', 1, 'tls', null, null, null, 'k', 'x', 'x', 1)";
+    let id: Uuid = created["id"].as_str().unwrap().parse().unwrap();
+    let address = created["emailAddress"].as_str().unwrap();
+    for stranger in strangers(&user) {
+        assert!(app.query(take, &[&stranger.tenant, &stranger.user]).await.unwrap().is_empty());
+        app.execute(note, &[&stranger.tenant, &stranger.user]).await.unwrap();
+        assert!(app.query(start, &[&stranger.tenant, &stranger.user, &"ef", &Some(id)]).await.unwrap().is_empty());
+        let found = app.query(reconnect, &[&stranger.tenant, &stranger.user, &id, &address]).await.unwrap();
+        assert!(found.is_empty());
+    }
+    assert!(!client.query_one("select lacks_consent from oauth2_authorizations", &[]).await.unwrap().get::<_, bool>(0));
+    assert_eq!(app.query(take, &[&user.tenant, &user.user]).await.unwrap().len(), 1);
+    assert!(app.query(take, &[&user.tenant, &user.user]).await.unwrap().is_empty(), "once");
+    assert_eq!(app.query(reconnect, &[&user.tenant, &user.user, &id, &address]).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -454,7 +490,19 @@ async fn column_privileges(client: &Client, role: &str) -> Vec<String> {
     client.query(sql, &[&role, &TABLES.as_slice()]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-const SEALED: [&str; 4] = ["sealed_password", "password_key", "sealed_smtp_password", "smtp_password_key"];
+const SEALED: [&str; 8] = [
+    "sealed_password",
+    "password_key",
+    "sealed_smtp_password",
+    "smtp_password_key",
+    "sealed_refresh_token",
+    "refresh_token_key",
+    "sealed_access_token",
+    "access_token_key",
+];
+/// What says whose turn it is to refresh tokens.
+const TURNS: [&str; 5] =
+    ["access_token_expires_at", "tokens_version", "refresh_lease_until", "refresh_failed_at", "refresh_failure"];
 
 /// Whose turn a mailbox is, which both say.
 const SYNCHRONISED: [&str; 5] = ["rung_at", "sync_requested_at", "sync_started_at", "leased_until", "lease_token"];
@@ -468,9 +516,11 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
             let (verb, object) = privilege.split_once(' ').unwrap();
             let (table, column) = object.split_once('.').unwrap_or((object, ""));
             let is_sealed = SEALED.contains(&column);
+            let is_turn = TURNS.contains(&column);
             let allowed = match (verb, table) {
                 ("execute", _) => {
                     object.starts_with("account_owner(")
+                        || !is_mail && object.starts_with("forget_authorizations(")
                         || is_mail
                             && (object.starts_with("secrets_to_reseal(")
                                 || object.starts_with("count_secrets_to_reseal("))
@@ -480,9 +530,14 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 ("select", "email_destroyed" | "email_folders" | "email_messages") => true,
                 ("insert" | "update" | "delete", "email_folders" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,
-                ("select", _) if is_mail => is_sealed || ["id", "tenant_id", "user_id"].contains(&column),
+                // Sign-ins are begun and ended by the endpoints.
+                (_, "oauth2_authorizations") if is_mail => false,
+                ("select", "oauth2_authorizations") => true,
+                ("update", "oauth2_authorizations") => ["verifier_half", "lacks_consent"].contains(&column),
+                ("select", _) if is_mail => is_sealed || is_turn || ["id", "tenant_id", "user_id"].contains(&column),
                 ("select", _) => {
-                    ["id", "tenant_id", "user_id", "algorithm", "created_at", "updated_at"].contains(&column)
+                    ["id", "tenant_id", "user_id", "algorithm", "created_at", "updated_at", "tokens_version"]
+                        .contains(&column)
                 }
                 ("insert", _) => !is_mail,
                 ("update", "email_accounts") if is_mail => {
@@ -496,8 +551,10 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                     let nor = ["synced_with", "created_number", "changed_number"];
                     !never.contains(&column) && !nor.contains(&column)
                 }
-                ("update", _) if is_mail => is_sealed,
-                ("update", _) => is_sealed || ["algorithm", "password_hash", "salt", "updated_at"].contains(&column),
+                ("update", _) if is_mail => is_sealed || is_turn,
+                ("update", _) => {
+                    is_sealed || is_turn || ["algorithm", "password_hash", "salt", "updated_at"].contains(&column)
+                }
                 _ => false,
             };
             if !allowed {
@@ -514,7 +571,9 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
     let app = column_privileges(&owner().await, "email_service_app").await;
     let mail = column_privileges(&owner().await, "email_service_mail").await;
     for column in SEALED {
-        assert!(app.contains(&format!("insert email_credentials.{column}")), "{app:?}");
+        // Tokens are put into a row that is there.
+        let is_inserted = app.contains(&format!("insert email_credentials.{column}"));
+        assert_eq!(is_inserted, column.contains("password"), "{column}: {app:?}");
         assert!(app.contains(&format!("update email_credentials.{column}")), "{app:?}");
         assert!(mail.contains(&format!("select email_credentials.{column}")), "{mail:?}");
     }
@@ -540,6 +599,14 @@ async fn that_look_goes_red_when_a_privilege_is_widened() {
             "email_service_mail: select email_credentials.password_hash",
         ),
         ("select (salt) on email_credentials to public", "email_service_mail: select email_credentials.salt"),
+        (
+            "select (sealed_refresh_token) on email_credentials to email_service_app",
+            "email_service_app: select email_credentials.sealed_refresh_token",
+        ),
+        (
+            "select (verifier_half) on oauth2_authorizations to email_service_mail",
+            "email_service_mail: select oauth2_authorizations.verifier_half",
+        ),
         (
             "update (hostname) on email_accounts to email_service_mail",
             "email_service_mail: update email_accounts.hostname",
@@ -654,6 +721,10 @@ async fn the_mail_role_opens_its_scope_and_changes_no_setting() {
             .is_err()
     );
     assert!(app.batch_execute("select count_secrets_to_reseal('')").await.is_err());
+    for call in ["find_all_sealed($1, $2, $3)", "claim_token($1, $2, $3, null, null, 1)"] {
+        let sql = format!("select * from {call}");
+        assert!(app.query(&sql, &[&user.tenant, &user.user, &credential]).await.is_err(), "{call}");
+    }
 }
 
 #[tokio::test]
@@ -662,6 +733,9 @@ async fn the_functions_for_signing_in_do_nothing_with_the_ids_of_others() {
     let created = api.create(&user, json!({})).await;
     let [id, credential]: [Uuid; 2] =
         ["id", "credentialId"].map(|name| created[name].as_str().unwrap().parse().unwrap());
+    // With tokens that somebody is about to refresh.
+    let tokens = "update email_credentials set sealed_refresh_token = 'x', refresh_token_key = 'k', tokens_version = 1, refresh_lease_until = 5 where id = $1";
+    owner.execute(tokens, &[&credential]).await.unwrap();
     let row = "select a::text || c::text from email_accounts a join email_credentials c on c.id = a.credential_id where a.id = $1";
     let before: String = owner.query_one(row, &[&id]).await.unwrap().get(0);
     let sealed: Vec<u8> = owner
@@ -677,6 +751,14 @@ async fn the_functions_for_signing_in_do_nothing_with_the_ids_of_others() {
         assert!(found.is_empty(), "{found:?}");
         let record = "select record_try($1, $2, $3, 1, 'connected', 0, null, null, null, null)";
         mail.execute(record, &[&tenant, &user, &id]).await.unwrap();
+        for call in ["claim_token($1, $2, $3, null, null, 1)", "find_all_sealed($1, $2, $3)"] {
+            let sql = format!("select * from {call}");
+            let found = mail.query(&sql, &[&tenant, &user, &credential]).await.unwrap();
+            assert!(found.is_empty() || found[0].get::<_, &str>("what") == "missing", "{call}: {found:?}");
+        }
+        let store = "select store_tokens($1, $2, $3, 1, 'stolen', 'x', 1, 'x')";
+        assert!(!mail.query_one(store, &[&tenant, &user, &credential]).await.unwrap().get::<_, bool>(0));
+        mail.execute("select fail_refresh($1, $2, $3, 1, 5, 'stolen')", &[&tenant, &user, &credential]).await.unwrap();
         let reseal = "select reseal($1, $2, $3, 'stolen', $4, null, null, null)";
         assert!(!mail.query_one(reseal, &[&tenant, &user, &credential, &sealed]).await.unwrap().get::<_, bool>(0));
         assert_eq!(owner.query_one(row, &[&id]).await.unwrap().get::<_, String>(0), before);
@@ -687,6 +769,10 @@ async fn the_functions_for_signing_in_do_nothing_with_the_ids_of_others() {
         mail.query("select * from begin_try($1, $2, $3, false)", &[&tenant, &user, &id]).await.unwrap().len(),
         1
     );
+    let claim = "select what from claim_token($1, $2, $3, null, null, 1)";
+    assert_eq!(mail.query_one(claim, &[&tenant, &user, &credential]).await.unwrap().get::<_, &str>(0), "claimed");
+    let store = "select store_tokens($1, $2, $3, 1, 'k', 'x', 1, 'x')";
+    assert!(mail.query_one(store, &[&tenant, &user, &credential]).await.unwrap().get::<_, bool>(0));
     let reseal = "select reseal($1, $2, $3, 'next', $4, $4, null, null)";
     assert!(mail.query_one(reseal, &[&tenant, &user, &credential, &sealed]).await.unwrap().get::<_, bool>(0));
 }

@@ -19,6 +19,7 @@ mod jobs;
 mod mailboxes;
 mod messages;
 mod model_imap;
+mod oauth2;
 mod proxy;
 mod rate_limit;
 mod schedule;

@@ -34,6 +34,7 @@ EXISTING = {
     "ServiceSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:service",
     "MailSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:mail",
     "SchedulerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:scheduler",
+    "ProvidersSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:providers",
     "OwnerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:owner",
     # moto leaves a statement that a condition takes away in its list, as an empty one.
     "SecretKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab",

@@ -28,6 +28,8 @@ pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
 /// Likewise for the function that asks who is due.
 pub const SCHEDULER_DATABASE_URL: &str = "scheduler: DATABASE_URL";
 const SCHEDULER_QUEUE: &str = "scheduler: SYNC_QUEUE_URL";
+/// The same for functions that ask providers for tokens.
+pub const CLIENT_SECRETS: &str = "providers: OAUTH2_CLIENT_SECRETS";
 
 pub const JWT_KEY: &str = "a signing key of the tests, long enough";
 
@@ -212,7 +214,8 @@ impl Api {
             let (env, name) = match name.split_once(": ") {
                 Some(("mail", name)) => (&mut options.mail_env, name),
                 Some(("scheduler", name)) => (&mut options.scheduler_env, name),
-                _ => (&mut options.env, name),
+                Some((_, name)) => (&mut options.providers_env, name),
+                None => (&mut options.env, name),
             };
             env.push((name.to_owned(), value));
         }
@@ -532,6 +535,7 @@ impl Answer {
             409 => "Conflict",
             413 => "Payload too large",
             429 => "Rate limit exceeded",
+            502 => "Mail server error",
             500 => "Internal server error",
             503 => "Service unavailable",
             other => panic!("no kind for {other}"),

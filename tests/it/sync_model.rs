@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use mail::connect::{Connector, Policy, Ports};
 use mail::dns::Resolver;
+use mailbox::providers::Providers;
+use mailbox::tokens::Way;
 use serde_json::json;
 use shared::account::AccountId;
 use shared::db::Db;
 use shared::host_slots::HostSlots;
 use shared::identity::{Scope, TenantId, UserId};
-use shared::keyring::Keyring;
+use shared::keyring::{Clients, Keyring};
 use shared::redis_link::RedisLink;
-use shared::sealing::PrivateKeys;
+use shared::sealing::{PrivateKeys, PublicKey};
 use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
@@ -47,7 +49,7 @@ impl Dice {
 }
 
 /// What a worker has, in this process.
-pub struct Worker(MailJob<Connector>);
+pub struct Worker(MailJob<Way>);
 
 impl Worker {
     /// For model servers.
@@ -91,7 +93,10 @@ impl Worker {
         // All model servers are one host.
         let slots = HostSlots::new(NonZeroU32::new(10_000).unwrap(), RedisLink::new(&redis).unwrap());
         let db = Db::new(store.clone(), 4, Duration::from_secs(60)).await.unwrap();
-        Self(MailJob { job, db, keyring: Keyring::new(store).await.unwrap(), network: connector, slots })
+        let (keyring, clients) = (Keyring::new(store.clone()).await.unwrap(), Clients::new(store));
+        let seal_with = Arc::new(PublicKey::parse(&SEALING_KEYS.0).unwrap());
+        let network = Way { connector, providers: Arc::new(Providers::default()) };
+        Self(MailJob { job, db, keyring, seal_with, clients, network, slots })
     }
 
     pub async fn run(&self, scope: &Scope, account_id: AccountId, time: Duration) -> Result<Done, WorkError> {

@@ -404,6 +404,9 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(has("SCHEDULER_SECRET_ARN"), may("SchedulerSecretPolicyArn"), "{name}");
         assert_eq!(has("MAIL_SECRET_ARN"), may("MailSecretPolicyArn") || may("MailSecretKeeperPolicyArn"), "{name}");
         assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
+        assert_eq!(has("PROVIDERS_SECRET_ARN"), may("ProvidersSecretPolicyArn"), "{name}");
+        let asks_providers = ["serve_sign_in", "serve_mail", "work_mail"].iter().any(|way| source.contains(way));
+        assert_eq!(has("PROVIDERS_SECRET_ARN"), asks_providers, "{name}");
         assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
         // The schedule's login, and neither tokens' key nor private keys.
         let is_schedule = source.contains("serve_due");
@@ -416,8 +419,10 @@ fn no_function_gets_what_its_class_does_not_use() {
         // Only who is told which mail hosts it may reach has a way to them.
         let out = network.unwrap_or_default().contains("MailFunctionSubnetIds");
         assert_eq!(out, has("MAIL_PORTS"), "{name}");
-        // The public half goes to who seals, and who opens has no use for it, but to seal anew.
-        assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || name == "reseal-secrets", "{name}");
+        // The public half goes to who seals, and who opens has no use for it, but to seal anew, or tokens that a
+        // provider replaces.
+        let seals = name == "reseal-secrets" || asks_providers;
+        assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || seals, "{name}");
     }
 }
 
@@ -499,6 +504,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
     let policies = [
         "ServiceSecretPolicy",
         "MailSecretPolicy",
+        "ProvidersSecretPolicy",
         "MailSecretKeeperPolicy",
         "SchedulerSecretPolicy",
         "OwnerSecretPolicy",

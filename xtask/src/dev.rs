@@ -35,7 +35,7 @@ use crate::{
 pub(crate) const DATABASE: &str = "email_service";
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 14] = [
+const PASSED_ON: [&str; 16] = [
     "ACCOUNTS_PER_USER",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
@@ -48,6 +48,8 @@ const PASSED_ON: [&str; 14] = [
     "MAIL_NAME_SERVERS",
     "MAIL_PORTS",
     "MAIL_PRIVATE_NETWORKS",
+    "OAUTH2_PROVIDERS",
+    "OAUTH2_REDIRECT_URIS",
     "RATE_LIMIT_PER_MINUTE",
     "SSL_CERT_FILE",
 ];
@@ -122,6 +124,8 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.env.extend(queues.env().iter().cloned());
         let [mail_url, scheduler_url] = [database.mail_url.clone(), database.scheduler_url.clone()];
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, mail_url, scheduler_url);
+        let client_secrets = settings.get("OAUTH2_CLIENT_SECRETS");
+        gateway_options.providers_env.extend(client_secrets.map(|json| ("OAUTH2_CLIENT_SECRETS".to_owned(), json)));
         let mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
         // What the developer set stands there already, but for the bundle, which has theirs in it.
         gateway_options.env.retain(|(name, _)| mail_env.iter().all(|(new, _)| new != name));

@@ -14,6 +14,8 @@ use local::{
     build::build_functions,
     gateway::{Gateway, Options},
     install::{Tool, ensure_installed},
+    mail_server::Dovecot,
+    provider::Provider,
     services::{Postgres, Redis, secret},
     template,
     tools::{SCHEMATHESIS, python_tool},
@@ -27,11 +29,19 @@ use uuid::Uuid;
 use crate::skip;
 
 const DATABASE: &str = "email_service";
+/// Who signs in with the provider.
+const MAILBOX: &str = "jane@mail.example";
 
 /// The way to mail hosts as good as shut: the hosts are made up here, and some of them may be somebody's. No name server
 /// answers, and of ports only one is open that no example and no limit has.
 const NO_WAY_OUT: [(&str, &str); 3] =
     [("MAIL_NAME_SERVERS", "127.0.0.1:1"), ("MAIL_ISP_DATABASE", "none"), ("MAIL_PORTS", "52525")];
+
+/// What the examples of sign-ins name. Nobody is reached for their beginning.
+const PROVIDERS: [(&str, &str); 2] = [
+    ("OAUTH2_PROVIDERS", r#"{"google":{"clientId":"example"}}"#),
+    ("OAUTH2_REDIRECT_URIS", "https://app.example.com/connected"),
+];
 
 /// The service with servers of its own, on a free port, until it is dropped.
 struct Service {
@@ -42,8 +52,9 @@ struct Service {
 }
 
 impl Service {
-    /// Accepts tokens only, as in production; `rate_limit` requests per minute and user, 0 for any number.
-    async fn start(rate_limit: u32) -> Result<Self> {
+    /// Accepts tokens only, as in production; `rate_limit` requests per minute and user, 0 for any number; `more` in the
+    /// functions' environment.
+    async fn start(rate_limit: u32, more: Vec<(String, String)>) -> Result<Self> {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
         let (postgres, redis, key) = (Postgres::start()?, Redis::start()?, secret());
         postgres.create_database(DATABASE).await?;
@@ -58,7 +69,10 @@ impl Service {
             ("JWT_SECRET_KEY".into(), key.clone()),
             ("RATE_LIMIT_PER_MINUTE".into(), rate_limit.to_string()),
         ];
+        options.env.extend(PROVIDERS.map(|(name, value)| (name.to_owned(), value.to_owned())));
         options.env.extend(NO_WAY_OUT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        // Of one name, the last value counts.
+        options.env.extend(more);
         SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE), postgres.scheduler_url(DATABASE));
         // What goes wrong shows at the caller; thousands of request lines would bury it.
         options.log = Arc::new(|_, _| {});
@@ -79,7 +93,7 @@ impl Service {
 pub(crate) async fn schemathesis() -> Result<()> {
     let program = python_tool("st", SCHEMATHESIS)?;
     // Without a limit, for tries have one of their own, which no number lifts.
-    let service = Service::start(0).await?;
+    let service = Service::start(0, Vec::new()).await?;
     // Two users who must not see each other's accounts.
     let user = |name: &str| -> Result<Value> {
         let header = json!({"name": "Authorization", "value": format!("Bearer {}", service.token()?)});
@@ -134,17 +148,38 @@ pub(crate) async fn browser() -> Result<()> {
     };
     let client = workspace_root().join("clients/typescript");
     ensure!(client.join("dist/index.js").is_file(), "build the client first: npm --prefix clients/typescript test");
+    ensure_installed(&[Tool::Dovecot])?;
+    let mail = Dovecot::start()?;
+    mail.add_user(MAILBOX, &secret())?;
+    let provider = Provider::start(&mail)?;
     // The limit of production, so that the page meets it.
-    let service = Service::start(50).await?;
+    let service = Service::start(50, way_to(&mail, &provider)).await?;
     let mut command = Command::new("node");
     command
-        .args(["--test", "browser/"])
+        // One file after the other: each has the origin's port.
+        .args(["--test", "--test-concurrency=1", "browser/"])
         .current_dir(client)
         .env("CHROMIUM", chromium)
         .env("API_URL", service.gateway.url())
         .env("TOKEN", service.token()?)
-        .env("HASTY_TOKEN", service.token()?);
+        .env("HASTY_TOKEN", service.token()?)
+        .env("SIGN_IN_TOKEN", service.token()?)
+        .env("MAILBOX", MAILBOX);
     run(command, "the browser test").await
+}
+
+/// What the functions need to reach a provider and a mail server of this machine.
+fn way_to(mail: &Dovecot, provider: &Provider) -> Vec<(String, String)> {
+    [
+        ("MAIL_NAME_SERVERS", String::new()),
+        ("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8,::1/128".to_owned()),
+        ("MAIL_PORTS", "*".to_owned()),
+        ("SSL_CERT_FILE", mail.bundle_file().display().to_string()),
+        ("OAUTH2_PROVIDERS", json!({"local": provider.settings(mail)}).to_string()),
+        ("OAUTH2_REDIRECT_URIS", "http://localhost:3000/connected".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 /// Waits in a thread of its own: the gateway lives on this one's runtime.

@@ -92,7 +92,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     let key = secret();
     let mut variables: BTreeMap<_, _> = environment(settings, &app, "redis://redis:6379", &key).into_iter().collect();
     // The template names a secret that no AWS has. Only what it declares can be replaced.
-    for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN"] {
+    for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN", "PROVIDERS_SECRET_ARN"] {
         variables.insert(name.to_owned(), String::new());
     }
     let keys = SealingKeys::new()?;

@@ -23,6 +23,10 @@ export type FolderList = Schemas["FolderList"];
 export type FolderRole = Schemas["FolderRole"];
 export type Message = Schemas["Message"];
 export type MessageList = Schemas["MessageList"];
+/** What a sign-in with a provider begins with. */
+export type NewAuthorization = Schemas["NewAuthorization"];
+/** A sign-in that has begun. */
+export type Authorization = Schemas["Authorization"];
 export type Fault = Schemas["Fault"];
 /** What to branch on: the service's kinds of errors, and one for answers that are not the service's. */
 export type Kind = Schemas["Error"]["error"] | "Unexpected answer";
@@ -40,6 +44,17 @@ export class ApiError extends Error {
     readonly requestId: string | undefined,
     /** Milliseconds that the service asks to wait. */
     readonly retryAfter: number | undefined,
+  ) {
+    super(message);
+  }
+}
+
+/** The provider sent the user back without a code: `code` is its reason, such as `access_denied` when the user declined. */
+export class SignInError extends Error {
+  override readonly name = "SignInError";
+  constructor(
+    readonly code: string,
+    message: string,
   ) {
     super(message);
   }
@@ -88,6 +103,11 @@ export interface MessageOptions extends MessageFilter, CallOptions {
   limit?: number;
   /** The `nextCursor` of the page before. */
   cursor?: string;
+}
+
+export interface SignInOptions extends CallOptions {
+  /** What the user calls a new account; its address unless set. */
+  accountName?: string;
 }
 
 export class Client {
@@ -178,6 +198,25 @@ export class Client {
       yield* page.messages;
       cursor = page.nextCursor;
     } while (cursor);
+  }
+
+  /** Begins a sign-in with a provider: send the browser to `authorizationUrl`. */
+  startSignIn(authorization: NewAuthorization, { signal }: CallOptions = {}): Promise<Authorization> {
+    return this.#call("POST", "/api/oauth2/authorizations", authorization, signal);
+  }
+
+  /**
+   * Ends it on the page that the provider sent the user back to, whose address is `url`. Rejects with a `SignInError` where
+   * the provider gave no code.
+   */
+  async finishSignIn(url: string | URL, { accountName, signal }: SignInOptions = {}): Promise<Account> {
+    const query = new URL(url).searchParams;
+    const [state, code, error] = [query.get("state"), query.get("code"), query.get("error")];
+    if (error !== null || code === null || state === null) {
+      throw new SignInError(error ?? "no_code", query.get("error_description") ?? "The provider gave no code.");
+    }
+    const body = { state, code, ...(accountName !== undefined && { accountName }) };
+    return this.#call("POST", "/api/oauth2/accounts", body, signal);
   }
 
   async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {

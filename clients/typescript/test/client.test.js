@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ApiError, Client } from "../dist/index.js";
+import { ApiError, Client, SignInError } from "../dist/index.js";
 
 /** A client whose fetch gives these answers in turn, and what it was asked. */
 function scripted(answers, options = {}) {
@@ -69,6 +69,30 @@ test("all messages are those of all pages", async () => {
   for await (const { id } of client.allMessages({ isFlagged: true })) ids.push(id);
   assert.deepEqual(ids, ["1", "2", "3"]);
   assert.deepEqual(asked.map(({ url }) => url.split("?")[1]), ["limit=200&isFlagged=true", "limit=200&isFlagged=true&cursor=c"]);
+});
+
+test("a sign-in begins, and ends with what the page's address has", async () => {
+  const { client, asked } = scripted([[201, { state: "s" }], [201, { id: "1" }], [200, { id: "1" }]]);
+  await client.startSignIn({ provider: "google", redirectUri: "https://app.example.com/connected" });
+  await client.finishSignIn("https://app.example.com/connected?state=s&code=4%2F0A&scope=x");
+  await client.finishSignIn(new URL("https://app.example.com/connected?state=s&code=c"), { accountName: "Work" });
+  assert.deepEqual(asked.map(({ url, body }) => [url, body]), [
+    ["https://api.example.com/api/oauth2/authorizations", '{"provider":"google","redirectUri":"https://app.example.com/connected"}'],
+    ["https://api.example.com/api/oauth2/accounts", '{"state":"s","code":"4/0A"}'],
+    ["https://api.example.com/api/oauth2/accounts", '{"state":"s","code":"c","accountName":"Work"}'],
+  ]);
+});
+
+test("who comes back from the provider without a code asks nobody", async () => {
+  const { client, asked } = scripted([]);
+  for (const [query, code] of [["state=s&error=access_denied", "access_denied"], ["state=s", "no_code"], ["code=c", "no_code"]]) {
+    await assert.rejects(client.finishSignIn(`https://app.example.com/connected?${query}`), (error) => {
+      assert(error instanceof SignInError);
+      assert.equal(error.code, code);
+      return true;
+    });
+  }
+  assert.deepEqual(asked, []);
 });
 
 test("a refusal has kind, status, details and request id", async () => {

@@ -92,10 +92,11 @@ impl Pool {
             function if function.asks_who_is_due => &options.scheduler_env,
             _ => &[],
         };
+        let providers_env = if function.asks_providers { &options.providers_env[..] } else { &[] };
         Self {
             binary: options.binaries.join(&function.binary),
             function,
-            env: [&options.env[..], own_env].concat(),
+            env: [&options.env[..], own_env, providers_env].concat(),
             runtime_api,
             concurrency: options.concurrency.max(1),
             events_per_process: concurrent.and_then(|(_, value)| value.parse().ok()).unwrap_or(1),

@@ -207,7 +207,7 @@ async fn a_certificate_is_for_the_name_or_address_that_was_asked_for() {
         let connector = connector(&[names.address()], Policy { https_port: port, ..local() });
         let outcome = connector.connect(host, port, Security::Tls, session()).await;
         assert_eq!(outcome.map(|_| ()).map_err(|error| error.code), if good { Ok(()) } else { Err(Code::Tls) });
-        let outcome = connector.connect_https(host, session()).await;
+        let outcome = connector.connect_https(host, None, session()).await;
         assert_eq!(outcome.map(|_| ()).map_err(|error| error.code), if good { Ok(()) } else { Err(Code::Tls) });
     }
 }
@@ -217,9 +217,9 @@ async fn https_goes_to_its_port_whatever_the_list_of_mail_ports_says() {
     let server = ScriptedServer::start(Script::new().tls().say("hello\r\n"), AUTHORITY.server("127.0.0.1")).await;
     let https_port = server.address().port();
     let policy = Policy { ports: Ports::List(Vec::new()), https_port, ..local() };
-    connector(&[], policy.clone()).connect_https("127.0.0.1", session()).await.unwrap();
+    connector(&[], policy.clone()).connect_https("127.0.0.1", None, session()).await.unwrap();
     let closed = Policy { private_networks: Vec::new(), ..policy };
-    let refused = connector(&[], closed).connect_https("127.0.0.1", session()).await.unwrap_err();
+    let refused = connector(&[], closed).connect_https("127.0.0.1", None, session()).await.unwrap_err();
     assert_eq!(refused.code, Code::Unreachable);
 }
 

@@ -1,5 +1,5 @@
 //! Queries on the accounts and their credentials. Each is one statement; the SQL of the functions that they call
-//! is in `migrations/V3__account_functions.sql`, and of the newest `V6__sign_in.sql`.
+//! is in `migrations/V3__account_functions.sql` and newer ones.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -193,7 +193,7 @@ impl Db {
                 Access::Write,
                 scope,
                 own_or_foreign!(
-                    "update_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+                    "change_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
                 ),
                 &[
                     (&id.0, Type::UUID),

@@ -275,7 +275,7 @@ impl Db {
         let failures: i16 = first.try_get("failures")?;
         Ok(Turn::Mine(Box::new(Mailbox {
             standing: Standing { state: account.state, failures: u16::try_from(failures).unwrap_or_default() },
-            sealed: Sealed { password: first.try_get("sealed_password")?, smtp_password: None },
+            sealed: Sealed { password: first.try_get("sealed_password")?, ..Sealed::default() },
             lease: Lease { scope: *scope, account: id, token: first.try_get("lease_token")? },
             folders: rest.iter().map(|row| folder(row, "folder_id")).collect::<Result<_, _>>()?,
             account,

@@ -1,5 +1,6 @@
 //! Queries on sealed secrets, and on what they are for: signing in. Their role is `email_service_mail`, the only one that
-//! may read what is sealed. The SQL of the functions that they call is in `migrations/V6__sign_in.sql` and V8.
+//! may read what is sealed. The SQL of the functions that they call is in `migrations/V6__sign_in.sql`, V8 and
+//! `V10__oauth2.sql`.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,6 +33,10 @@ pub struct Sealed {
     pub password: Option<Vec<u8>>,
     /// The password for sending, where that is another one.
     pub smtp_password: Option<Vec<u8>>,
+    /// A provider's refresh token. Only a search for all has the tokens: who needs one asks [`Db::claim_token`].
+    pub refresh_token: Option<Vec<u8>>,
+    /// A provider's access token.
+    pub access_token: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Sealed {
@@ -40,6 +45,8 @@ impl fmt::Debug for Sealed {
         f.debug_struct("Sealed")
             .field("password", &key(&self.password))
             .field("smtp_password", &key(&self.smtp_password))
+            .field("refresh_token", &key(&self.refresh_token))
+            .field("access_token", &key(&self.access_token))
             .finish()
     }
 }
@@ -180,9 +187,11 @@ impl Db {
     /// # Errors
     /// See [`Db::begin_try`].
     pub async fn find_sealed(&self, scope: &Scope, id: CredentialId) -> Result<Sealed, Error> {
-        let sql = "select * from find_sealed($1, $2, $3)";
+        let sql = "select * from find_all_sealed($1, $2, $3)";
         let rows = self.query(Access::Read, scope, sql, &[(&id.0, Type::UUID)]).await?;
-        Ok(rows.first().map(sealed).transpose()?.unwrap_or_default())
+        let Some(row) = rows.first() else { return Ok(Sealed::default()) };
+        let (refresh_token, access_token) = (row.try_get("sealed_refresh_token")?, row.try_get("sealed_access_token")?);
+        Ok(Sealed { refresh_token, access_token, ..passwords(row)? })
     }
 
     /// Puts secrets that were sealed anew in the place of the old ones, unless those have changed meanwhile; says whether
@@ -202,7 +211,7 @@ impl Db {
             .query(
                 Access::Write,
                 scope,
-                "select reseal($1, $2, $3, $4, $5, $6, $7, $8)",
+                "select reseal_all($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 &[
                     (&id.0, Type::UUID),
                     (&key, Type::TEXT),
@@ -210,16 +219,21 @@ impl Db {
                     (&new.password, Type::BYTEA),
                     (&old.smtp_password, Type::BYTEA),
                     (&new.smtp_password, Type::BYTEA),
+                    (&old.refresh_token, Type::BYTEA),
+                    (&new.refresh_token, Type::BYTEA),
+                    (&old.access_token, Type::BYTEA),
+                    (&new.access_token, Type::BYTEA),
                 ],
             )
             .await?;
-        let row = rows.first().ok_or_else(|| Error::internal(anyhow!("reseal gave no row")))?;
+        let row = rows.first().ok_or_else(|| Error::internal(anyhow!("reseal_all gave no row")))?;
         Ok(row.try_get(0)?)
     }
 }
 
-fn sealed(row: &Row) -> Result<Sealed, tokio_postgres::Error> {
-    Ok(Sealed { password: row.try_get("sealed_password")?, smtp_password: row.try_get("sealed_smtp_password")? })
+fn passwords(row: &Row) -> Result<Sealed, tokio_postgres::Error> {
+    let (password, smtp_password) = (row.try_get("sealed_password")?, row.try_get("sealed_smtp_password")?);
+    Ok(Sealed { password, smtp_password, ..Sealed::default() })
 }
 
 fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
@@ -229,7 +243,7 @@ fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
         standing: Standing { state: account.state, failures: u16::try_from(failures).unwrap_or_default() },
         settings_version: row.try_get("settings_version")?,
         wait: Duration::from_millis(u64::try_from(row.try_get::<_, i64>("wait")?).unwrap_or_default()),
-        sealed: sealed(row)?,
+        sealed: passwords(row)?,
         account,
     }))
 }
@@ -249,7 +263,9 @@ mod tests {
 
     #[test]
     fn debug_shows_no_sealed_value() {
-        let sealed = Sealed { password: Some(b"\x01\x01\x02k1sealed".to_vec()), smtp_password: None };
-        assert_eq!(format!("{sealed:?}"), r#"Sealed { password: Some(Some("k1")), smtp_password: None }"#);
+        let value = Some(b"\x01\x01\x02k1sealed".to_vec());
+        let sealed = Sealed { password: value.clone(), access_token: value, ..Sealed::default() };
+        let shown = r#"Sealed { password: Some(Some("k1")), smtp_password: None, refresh_token: None, access_token: Some(Some("k1")) }"#;
+        assert_eq!(format!("{sealed:?}"), shown);
     }
 }

@@ -8,13 +8,13 @@ use anyhow::anyhow;
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
 
-use super::{Gate, begin, respond, run, serve};
+use super::{Gate, begin, respond, run, serve, start};
 use crate::MAX_IDLE;
-use crate::call::{Call, MailCall, NetworkCall, Reply};
-use crate::config::{Config, Outbound, sealing_public_key};
+use crate::call::{Call, MailCall, NetworkCall, Reply, SignInCall};
+use crate::config::{Config, Outbound, SignInConfig, sealing_public_key};
 use crate::db::Db;
 use crate::error::Error;
-use crate::keyring::Keyring;
+use crate::keyring::{Clients, Keyring};
 use crate::log;
 use crate::redis_link::RedisLink;
 use crate::sealing::{PrivateKeys, PublicKey};
@@ -33,6 +33,56 @@ where
     // The library's random generator takes its time at the first use, which is not to be a request's.
     key.warm_up()?;
     serve(move |call| handler(call, key.clone())).await
+}
+
+/// Serves an endpoint of identified callers that begins a sign-in with a provider: it knows the providers, and reaches none.
+///
+/// # Errors
+/// As [`serve()`]; the providers are not usable.
+pub async fn serve_providers<P, H, F>(
+    prepare: impl Fn(&SignInConfig) -> anyhow::Result<P>,
+    handler: H,
+) -> anyhow::Result<()>
+where
+    P: Clone + Send + Sync + 'static,
+    H: Fn(Call, P) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let providers = prepare(&SignInConfig::from_env()?)?;
+    serve(move |call| handler(call, providers.clone())).await
+}
+
+/// Serves an endpoint of identified callers that ends a sign-in with a provider. It reaches providers and stores what they
+/// give; what is stored it can neither read nor open.
+///
+/// # Errors
+/// As [`serve()`]; `SEALING_PUBLIC_KEY` is missing, or the providers are not usable.
+pub async fn serve_sign_in<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(SignInCall<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let seal_with = Arc::new(sealing_public_key()?);
+    seal_with.warm_up()?;
+    let network = prepare(&Outbound::from_env()?)?;
+    let (config, app) = start().await?;
+    let app = Arc::new(app);
+    run(config.public, move |front, event| {
+        let (app, handler, network, seal_with) = (app.clone(), handler.clone(), network.clone(), seal_with.clone());
+        async move {
+            let db = app.db.for_request();
+            let call = |identity, request| SignInCall {
+                call: Call { identity, request, db: db.clone(), accounts_per_user: app.accounts_per_user },
+                seal_with: seal_with.clone(),
+                clients: Clients::new(app.secrets.clone()),
+                network: network.clone(),
+            };
+            let handling = |identity, request| handler(call(identity, request));
+            respond(&front, &app.gate, Some(db.clone()), handling, event).await
+        }
+    })
+    .await
 }
 
 /// Serves an endpoint of identified callers that reaches mail hosts, and neither PostgreSQL nor a key.
@@ -63,7 +113,7 @@ where
 /// Serves an endpoint of identified callers that signs in to their accounts.
 ///
 /// # Errors
-/// As [`serve()`]; there are no private keys.
+/// As [`serve()`]; there are no private keys, or no public one.
 pub async fn serve_mail<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
 where
     N: Clone + Send + Sync + 'static,
@@ -72,7 +122,8 @@ where
 {
     let (config, store, secrets) = begin().await?;
     let network = prepare(&Outbound::from_env()?)?;
-    let keyring = Keyring::new(store.clone()).await?;
+    let seal_with = Arc::new(sealing_public_key()?);
+    let (keyring, clients) = (Keyring::new(store.clone()).await?, Clients::new(store.clone()));
     let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
@@ -80,13 +131,15 @@ where
     let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
     run(config.public, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
-        let (db, keyring) = (db.for_request(), keyring.clone());
+        let (db, keyring, seal_with, clients) = (db.for_request(), keyring.clone(), seal_with.clone(), clients.clone());
         async move {
             let call = |identity, request| MailCall {
                 identity,
                 request,
                 db: db.clone(),
                 keyring: keyring.clone(),
+                seal_with: seal_with.clone(),
+                clients: clients.clone(),
                 network: network.clone(),
             };
             let handling = |identity, request| handler(call(identity, request));

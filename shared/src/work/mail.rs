@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::{Done, JOBS_AT_ONCE, Job, WorkError, work_or_give_up};
 use crate::MAX_IDLE;
-use crate::config::{Config, Outbound, mail_host_connections};
+use crate::config::{Config, Outbound, mail_host_connections, sealing_public_key};
 use crate::db::Db;
 use crate::host_slots::HostSlots;
-use crate::keyring::Keyring;
+use crate::keyring::{Clients, Keyring};
 use crate::log;
 use crate::redis_link::RedisLink;
+use crate::sealing::PublicKey;
 use crate::secrets::SecretStore;
 
 /// A job, with what it takes to work on a mailbox.
@@ -22,6 +23,10 @@ pub struct MailJob<N> {
     pub db: Db,
     /// What opens it.
     pub keyring: Keyring,
+    /// What seals it.
+    pub seal_with: Arc<PublicKey>,
+    /// Who we are at providers.
+    pub clients: Clients,
     /// The way to mail hosts.
     pub network: N,
     /// How many use it at once.
@@ -32,7 +37,7 @@ pub struct MailJob<N> {
 /// account says so and is left alone for an hour.
 ///
 /// # Errors
-/// As [`super::work()`]; a secret cannot be read, there are no private keys, or the database role is too powerful.
+/// As [`super::work()`]; a secret cannot be read, there are no private keys or no public one, or the database role is too powerful.
 pub async fn work_mail<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
 where
     N: Clone + Send + Sync + 'static,
@@ -45,7 +50,8 @@ where
     let per_host = mail_host_connections()?;
     let store = Arc::new(SecretStore::new(config.secrets));
     let secrets = store.get().await?;
-    let keyring = Keyring::new(store.clone()).await?;
+    let seal_with = Arc::new(sealing_public_key()?);
+    let (keyring, clients) = (Keyring::new(store.clone()).await?, Clients::new(store.clone()));
     let db = Db::new(store, JOBS_AT_ONCE, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
@@ -54,7 +60,8 @@ where
     let last_words = db.clone();
     let handler = move |job| {
         let (db, keyring, network, slots) = (db.for_request(), keyring.clone(), network.clone(), slots.clone());
-        handler(MailJob { job, db, keyring, network, slots })
+        let (seal_with, clients) = (seal_with.clone(), clients.clone());
+        handler(MailJob { job, db, keyring, seal_with, clients, network, slots })
     };
     let give_up = move |job: Job| {
         let db = last_words.clone();

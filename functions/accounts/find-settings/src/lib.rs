@@ -7,11 +7,12 @@ use mail::connect::{Connector, Security};
 use mail::discover::{self, Offer, Sources};
 use mail::dns::Resolver;
 use mail::login::Protocol;
+use mailbox::providers::Providers;
 use serde::Serialize;
 use shared::account::EmailAddress;
 #[cfg(feature = "openapi")]
 use shared::account::{Encryption, Port};
-use shared::config::Outbound;
+use shared::config::{Outbound, SignInConfig};
 use shared::error::Fault;
 use shared::http::StatusCode;
 use shared::validation::{Field, parameter};
@@ -30,12 +31,13 @@ pub struct Finder {
     connector: Connector,
     resolver: Resolver,
     sources: Arc<Sources>,
+    providers: Arc<Providers>,
 }
 
 /// Gets ready to search.
 ///
 /// # Errors
-/// See [`mailbox::connector`].
+/// See [`mailbox::connector`] and [`Providers::new`].
 pub fn finder(outbound: &Outbound) -> anyhow::Result<Finder> {
     let mut sources = Sources::default();
     if let Some(host) = &outbound.isp_database {
@@ -45,6 +47,7 @@ pub fn finder(outbound: &Outbound) -> anyhow::Result<Finder> {
         connector: mailbox::connector(outbound)?,
         resolver: mailbox::resolver(outbound)?,
         sources: Arc::new(sources),
+        providers: Arc::new(Providers::new(&SignInConfig::from_env()?)?),
     })
 }
 
@@ -60,7 +63,7 @@ pub struct Output {
     incoming: Vec<FoundServer>,
     /// Servers to send with.
     smtp: Vec<FoundServer>,
-    /// The provider whose sign-in is accepted in place of a password.
+    /// The provider whose sign-in is accepted in place of a password, where it is set up here.
     #[cfg_attr(feature = "openapi", schema(required))]
     oauth2: Option<String>,
     /// The provider's password for programs, where it has one.
@@ -128,7 +131,7 @@ pub async fn handler(call: NetworkCall<Finder>) -> Result<Reply, Error> {
     let address = parameter::<EmailAddress>(&call.request.query, "emailAddress");
     let address = address.and_then(|address| address.ok_or_else(|| Fault::missing("emailAddress", EmailAddress::RULE)));
     let address = address.map_err(|fault| Error::Invalid(vec![fault]))?;
-    let Finder { connector, resolver, sources } = &call.network;
+    let Finder { connector, resolver, sources, providers } = &call.network;
     let deadline = Instant::now() + SEARCH_TIME;
     let found = discover::discover(connector, resolver, sources, &address.0, deadline).await;
     let found = found.ok_or(Error::NotFound(NOBODY_KNOWS))?;
@@ -136,7 +139,7 @@ pub async fn handler(call: NetworkCall<Finder>) -> Result<Reply, Error> {
         email_address: address.0,
         incoming: found.incoming.into_iter().map(FoundServer::from).collect(),
         smtp: found.smtp.into_iter().map(FoundServer::from).collect(),
-        oauth2: found.oauth2,
+        oauth2: found.oauth2.filter(|name| providers.get(name).is_some()),
         app_password: found.app_password.map(|app| AppPassword { required: app.required, url: app.url }),
         source: found.source,
         evidence: found.evidence,

@@ -1,7 +1,7 @@
 //! `POST /api/accounts/{id}/test`: tries what is stored, and notes what came of it. Fields of the body take the place of
 //! stored ones for this try, which then notes nothing; those that signing in does not depend on are as good as none.
 
-use mail::connect::Connector;
+use mailbox::tokens::{Tokens, Way};
 use mailbox::{Outcome, Settings};
 use shared::account::AccountChange;
 use shared::db::secrets::Fault;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// [`Error::Invalid`] with every fault of the body, [`Error::Forbidden`] for somebody else's account,
 /// [`Error::NotFound`] for none, [`Error::TooManyRequests`] where the server has refused this login less than a minute
 /// ago.
-pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
+pub async fn handler(call: MailCall<Way>) -> Result<Reply, Error> {
     let started = Instant::now();
     let (scope, id) = (call.identity.scope, call.account_id()?);
     let change = match call.request.body.is_empty() {
@@ -25,10 +25,14 @@ pub async fn handler(call: MailCall<Connector>) -> Result<Reply, Error> {
     let overrides = change.concerns_signing_in();
     let stored = call.db.begin_try(&scope, id, overrides).await?.own(&scope, id)?;
     let secrets = call.keyring.open(&scope, id, &stored.sealed).await?;
-    let Some(settings) = Settings::stored(&stored.account, secrets.password, secrets.smtp_password, change) else {
-        return Reply::json(StatusCode::OK, &Outcome::without_password(&stored.account));
+    let outcome = if stored.account.auth_type == "oauth2" && change.password.is_none() {
+        Tokens::of_call(&call).try_all(&stored.account, secrets.smtp_password, change, started).await?
+    } else {
+        match Settings::stored(&stored.account, secrets.password, secrets.smtp_password, change) {
+            Some(settings) => settings.try_all(&call.network.connector, started).await,
+            None => return Reply::json(StatusCode::OK, &Outcome::without_password(&stored.account)),
+        }
     };
-    let outcome = settings.try_all(&call.network, started).await;
     if !overrides {
         let (event, tried) = outcome.event();
         let fault =

@@ -1,6 +1,6 @@
 //! Works off the queue of synchronisation: each message is an account that may have something to do.
 
-use mail::connect::Connector;
+use mailbox::tokens::Way;
 use shared::work::mail::MailJob;
 use shared::work::{Done, WorkError};
 
@@ -8,6 +8,6 @@ use shared::work::{Done, WorkError};
 ///
 /// # Errors
 /// PostgreSQL or a key fails. What a mail host does wrong is the account's state.
-pub async fn handler(job: MailJob<Connector>) -> Result<Done, WorkError> {
+pub async fn handler(job: MailJob<Way>) -> Result<Done, WorkError> {
     mailbox::sync::run(&job).await
 }

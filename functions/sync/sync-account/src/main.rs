@@ -10,5 +10,5 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    shared::work_mail(mailbox::connector, sync_account::handler).await
+    shared::work_mail(mailbox::tokens::way, sync_account::handler).await
 }

@@ -82,8 +82,13 @@ pub async fn handler(call: ReadinessCall) -> Result<Reply, Error> {
     if code.is_success() {
         return Reply::json(code, &state);
     }
-    let error =
-        Envelope { error: UNAVAILABLE, message: NOT_READY.to_owned(), request_id: &call.request_id, details: &[] };
+    let error = Envelope {
+        error: UNAVAILABLE,
+        message: NOT_READY.to_owned(),
+        request_id: &call.request_id,
+        code: None,
+        details: &[],
+    };
     Reply::json(code, &Unavailable { error, state })
 }
 

@@ -49,7 +49,7 @@ pub async fn handler(command: MailCommand) -> anyhow::Result<Value> {
     Ok(outcome)
 }
 
-/// Both secrets of a row, opened and sealed with the current key.
+/// All secrets of a row, opened and sealed with the current key.
 fn anew(keys: &PrivateKeys, current: &PublicKey, place: Place, old: &Sealed) -> anyhow::Result<Sealed> {
     let one = |kind, sealed: &Option<Vec<u8>>| -> anyhow::Result<Option<Vec<u8>>> {
         let place = Place { kind, ..place };
@@ -60,5 +60,7 @@ fn anew(keys: &PrivateKeys, current: &PublicKey, place: Place, old: &Sealed) -> 
     Ok(Sealed {
         password: one(Kind::Password, &old.password)?,
         smtp_password: one(Kind::SmtpPassword, &old.smtp_password)?,
+        refresh_token: one(Kind::RefreshToken, &old.refresh_token)?,
+        access_token: one(Kind::AccessToken, &old.access_token)?,
     })
 }

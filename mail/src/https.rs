@@ -1,11 +1,11 @@
-//! One GET over the guarded connection, within bounds.
+//! HTTP over the guarded connection, within bounds: one request to a connection.
 
 use std::fmt;
 
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, LOCATION, USER_AGENT};
+use hyper::header::{CONNECTION, HOST, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ const TLS_BYTES: usize = 64 * 1024;
 
 /// Why there is nothing to read, in words that go after a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// No connection, none that is encrypted, or none that we would open.
     Unreachable,
     /// What answers there does not speak HTTP, or stops in the middle.
@@ -39,7 +39,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// Whether the server asks to come again later.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Status(429 | 500..=599))
     }
 }
@@ -58,58 +58,46 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A URL of https, on the usual port.
-struct Place {
-    host: String,
-    /// With the query.
-    path: String,
-}
-
-enum Answer {
-    Body(Vec<u8>),
-    Elsewhere(Place),
-}
-
-/// The body at `https://host/path`, of at most `max` bytes. At most two redirects are followed, over HTTPS only, and
-/// each goes through the connector's guard as the first request did.
+/// Sends one request to a web server, and reads the body of an answer whose status is wanted, of at most `max` bytes. Without
+/// a port it is the usual one. Redirects are not followed.
 ///
 /// # Errors
-/// There is none, or not within these bounds.
-pub(super) async fn get(
+/// There is no answer, or not within these bounds.
+pub(crate) async fn send(
     connector: &Connector,
-    host: &str,
-    path: &str,
+    (host, port): (&str, Option<u16>),
+    mut request: Request<Full<Bytes>>,
+    wanted: impl Fn(StatusCode) -> bool,
     max: usize,
     deadline: Instant,
-) -> Result<Vec<u8>, Failure> {
-    let mut place = Place { host: host.to_owned(), path: path.to_owned() };
-    for _ in 0..=MAX_REDIRECTS {
-        match request(connector, &place, max, deadline).await? {
-            Answer::Body(body) => return Ok(body),
-            Answer::Elsewhere(next) => place = next,
-        }
-    }
-    Err(Failure::TooManyRedirects)
-}
-
-async fn request(connector: &Connector, place: &Place, max: usize, deadline: Instant) -> Result<Answer, Failure> {
+) -> Result<Response<Vec<u8>>, Failure> {
     let session = Session { deadline, bytes: (HEAD_BYTES + max + TLS_BYTES) as u64 };
-    let stream = connector.connect_https(&place.host, session).await.map_err(|_| Failure::Unreachable)?;
+    let stream = connector.connect_https(host, port, session).await.map_err(|_| Failure::Unreachable)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Failure::Broken)?;
-    let exchange = async {
-        let request = Request::get(&place.path)
-            .header(HOST, &place.host)
-            .header(USER_AGENT, "email_service")
-            .header(CONNECTION, "close")
-            .body(Empty::<Bytes>::new());
-        let response = sender.send_request(request.map_err(|_| Failure::BadRedirect)?).await;
-        read(response.map_err(|_| Failure::Broken)?, place, max, connector.policy().https_port).await
+    let host = match port {
+        Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
+        None => HeaderValue::try_from(host),
     };
-    // The connection is driven here and not in a task of its own, so that it ends with the search.
+    request.headers_mut().insert(HOST, host.map_err(|_| Failure::Broken)?);
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("email_service"));
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|_| Failure::Broken)?;
+        let (head, body) = response.into_parts();
+        if !wanted(head.status) {
+            return Ok(Response::from_parts(head, Vec::new()));
+        }
+        match Limited::new(body, max).collect().await {
+            Ok(body) => Ok(Response::from_parts(head, body.to_bytes().into())),
+            Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge),
+            Err(_) => Err(Failure::Broken),
+        }
+    };
+    // The connection is driven here and not in a task of its own, so that it ends with what it is for.
     tokio::pin!(exchange);
     tokio::select! {
         biased;
@@ -119,27 +107,45 @@ async fn request(connector: &Connector, place: &Place, max: usize, deadline: Ins
     }
 }
 
-async fn read(response: Response<Incoming>, place: &Place, max: usize, port: u16) -> Result<Answer, Failure> {
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::MOVED_PERMANENTLY
-        | StatusCode::FOUND
-        | StatusCode::SEE_OTHER
-        | StatusCode::TEMPORARY_REDIRECT
-        | StatusCode::PERMANENT_REDIRECT => {
-            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-            return location
-                .and_then(|location| place.join(location, port))
-                .map(Answer::Elsewhere)
-                .ok_or(Failure::BadRedirect);
+/// A URL of https, on the usual port.
+struct Place {
+    host: String,
+    /// With the query.
+    path: String,
+}
+
+/// The body at `https://host/path`, of at most `max` bytes. At most two redirects are followed, over HTTPS only, and
+/// each goes through the connector's guard as the first request did.
+///
+/// # Errors
+/// There is none, or not within these bounds.
+pub(crate) async fn get(
+    connector: &Connector,
+    host: &str,
+    path: &str,
+    max: usize,
+    deadline: Instant,
+) -> Result<Vec<u8>, Failure> {
+    let mut place = Place { host: host.to_owned(), path: path.to_owned() };
+    for _ in 0..=MAX_REDIRECTS {
+        let request = Request::get(&place.path).body(Full::default()).map_err(|_| Failure::BadRedirect)?;
+        let answer =
+            send(connector, (&place.host, None), request, |status| status == StatusCode::OK, max, deadline).await?;
+        match answer.status() {
+            StatusCode::OK => return Ok(answer.into_body()),
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => {
+                let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+                let next = location.and_then(|location| place.join(location, connector.policy().https_port));
+                place = next.ok_or(Failure::BadRedirect)?;
+            }
+            status => return Err(Failure::Status(status.as_u16())),
         }
-        status => return Err(Failure::Status(status.as_u16())),
     }
-    match Limited::new(response.into_body(), max).collect().await {
-        Ok(body) => Ok(Answer::Body(body.to_bytes().into())),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge),
-        Err(_) => Err(Failure::Broken),
-    }
+    Err(Failure::TooManyRedirects)
 }
 
 impl Place {
