@@ -13,6 +13,7 @@ pub mod install;
 pub mod mail_server;
 pub mod queue_server;
 pub mod services;
+pub mod signing;
 pub mod smtp_sink;
 pub mod template;
 pub mod tools;

@@ -29,8 +29,11 @@ pub mod queue;
 pub mod work;
 
 pub mod auth;
+pub mod claims;
 pub mod cors;
 pub mod identity;
+pub mod issuer;
+pub mod key_set;
 pub mod keyring;
 pub mod rate_limit;
 
@@ -44,6 +47,7 @@ pub mod validation;
 mod openapi;
 
 pub mod db;
+pub mod https;
 pub mod log;
 pub mod metrics;
 pub mod redis_link;

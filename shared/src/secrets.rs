@@ -86,15 +86,17 @@ pub enum Transport {
     Tls,
 }
 
-/// The database URL, the Redis URL and the key that signs tokens, each checked for its form.
+/// The database URL, the Redis URL and the keys that sign tokens, each checked for its form.
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
     /// `DATABASE_URL`, parsed.
     pub database: DatabaseUrl,
     /// `REDIS_URL`.
     pub redis_url: SecretText,
-    /// `JWT_SECRET_KEY`.
-    pub jwt_secret_key: SecretText,
+    /// `JWT_SECRET_KEY`; none where tokens are signed with a key that we do not have.
+    pub jwt_secret_key: Option<SecretText>,
+    /// `JWT_SECRET_KEY_PREVIOUS`: accepted beside the other during a rotation.
+    pub jwt_secret_key_previous: Option<SecretText>,
     /// `SEALING_PRIVATE_KEYS`, of mail functions alone.
     pub sealing_private_keys: Option<Arc<PrivateKeys>>,
 }
@@ -104,19 +106,21 @@ pub const SEALING_PRIVATE_KEYS: &str =
     "keys' ids, colons and keys in base64, with commas between keys, as `migrate` makes them";
 
 impl Secrets {
-    /// Checks the three values.
+    /// Checks the values.
     ///
     /// # Errors
     /// The names of the bad ones, each with what it must be.
     pub fn new(
         database_url: &SecretText,
         redis_url: SecretText,
-        jwt_secret_key: SecretText,
+        [jwt_secret_key, jwt_secret_key_previous]: [Option<SecretText>; 2],
         transport: Transport,
     ) -> Result<Self, Vec<(&'static str, &'static str)>> {
         let mut faults = Vec::new();
-        let named = [("DATABASE_URL", database_url), ("REDIS_URL", &redis_url), ("JWT_SECRET_KEY", &jwt_secret_key)];
-        faults.extend(named.iter().filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (*name, RESOLVED)));
+        let keys = [("JWT_SECRET_KEY", &jwt_secret_key), ("JWT_SECRET_KEY_PREVIOUS", &jwt_secret_key_previous)];
+        let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key.as_ref()?)));
+        let named = [("DATABASE_URL", database_url), ("REDIS_URL", &redis_url)].into_iter().chain(keys.clone());
+        faults.extend(named.filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (name, RESOLVED)));
         let database = DatabaseUrl::parse(database_url.reveal().trim());
         match &database {
             None => faults.push((
@@ -135,17 +139,19 @@ impl Secrets {
             }
             Ok(_) => {}
         }
-        let key = jwt_secret_key.reveal();
-        if key.len() < MIN_SIGNING_KEY_BYTES {
-            faults.push(("JWT_SECRET_KEY", "at least 32 bytes long (try: openssl rand -base64 48)"));
-        }
-        // Who signs and who checks would not agree on whether it belongs to the key, and every token would be refused.
-        if key.trim() != key {
-            faults.push(("JWT_SECRET_KEY", "without white space at its beginning and end"));
+        for (name, key) in keys {
+            let key = key.reveal();
+            if key.len() < MIN_SIGNING_KEY_BYTES {
+                faults.push((name, "at least 32 bytes long (try: openssl rand -base64 48)"));
+            }
+            // Who signs and who checks would not agree on whether it belongs to the key, and every token would be refused.
+            if key.trim() != key {
+                faults.push((name, "without white space at its beginning and end"));
+            }
         }
         match database {
             Some(database) if faults.is_empty() => {
-                Ok(Self { database, redis_url, jwt_secret_key, sealing_private_keys: None })
+                Ok(Self { database, redis_url, jwt_secret_key, jwt_secret_key_previous, sealing_private_keys: None })
             }
             _ => Err(faults),
         }
@@ -201,6 +207,22 @@ impl SecretStore {
         let fetched = self.fetch(place).await;
         *refreshed_at = Some(Instant::now());
         fetched.map(|_| true)
+    }
+
+    /// Whether the secrets may be others later: environment variables stay.
+    pub fn can_change(&self) -> bool {
+        matches!(self.source, SecretSource::SecretsManager(_))
+    }
+
+    /// The secrets as they are now. How often that may be is the caller's matter.
+    ///
+    /// # Errors
+    /// As [`SecretStore::get`].
+    pub async fn read_again(&self) -> anyhow::Result<Secrets> {
+        match &self.source {
+            SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
+            SecretSource::SecretsManager(place) => self.fetch(place).await,
+        }
     }
 
     async fn fetch(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {
@@ -320,13 +342,18 @@ fn parse(
         #[serde(rename = "REDIS_URL")]
         redis_url: SecretText,
         #[serde(rename = "JWT_SECRET_KEY")]
-        jwt_secret_key: SecretText,
+        jwt_secret_key: Option<SecretText>,
+        #[serde(rename = "JWT_SECRET_KEY_PREVIOUS")]
+        jwt_secret_key_previous: Option<SecretText>,
         #[serde(flatten)]
         login: Login,
     }
     // The parser's own message could quote the secret.
     let stored: Stored = serde_json::from_str(json)
         .map_err(|_| anyhow!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY"))?;
+    // An empty one counts as none, as it does in the environment.
+    let signing_keys = [stored.jwt_secret_key, stored.jwt_secret_key_previous];
+    let signing_keys = signing_keys.map(|key| key.filter(|key| !key.reveal().is_empty()));
     let mail: Option<MailSecret> = mail_json.map(serde_json::from_str).transpose().map_err(|_| {
         anyhow!("that of the mail functions must be a JSON object with the strings username, password and SEALING_PRIVATE_KEYS")
     })?;
@@ -343,7 +370,7 @@ fn parse(
         keys.map(Arc::new).with_context(|| format!("SEALING_PRIVATE_KEYS must be {SEALING_PRIVATE_KEYS}"))
     });
     let keys = keys.transpose()?;
-    let secrets = Secrets::new(database_url, stored.redis_url, stored.jwt_secret_key, transport);
+    let secrets = Secrets::new(database_url, stored.redis_url, signing_keys, transport);
     let mut secrets = secrets.map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
         anyhow!(faults.join("; "))
@@ -395,11 +422,22 @@ mod tests {
     #[test]
     fn a_signing_key_is_taken_whole_or_refused() {
         let read = |key: &str| parse(&stored(serde_json::json!({"JWT_SECRET_KEY": key})), None, None, Transport::Any);
-        assert_eq!(read(&format!("{KEY} {KEY}")).unwrap().jwt_secret_key.reveal(), format!("{KEY} {KEY}"));
+        let key = read(&format!("{KEY} {KEY}")).unwrap().jwt_secret_key.unwrap();
+        assert_eq!(key.reveal(), format!("{KEY} {KEY}"));
         for bad in [format!("{KEY}\n"), format!(" {KEY}"), format!("{KEY}\u{a0}")] {
             let error = format!("{:#}", read(&bad).unwrap_err());
             assert!(error.contains("JWT_SECRET_KEY must be without white space"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_of_before_is_checked_like_the_current_one_and_an_empty_one_is_none() {
+        let read =
+            |key: &str| parse(&stored(serde_json::json!({"JWT_SECRET_KEY_PREVIOUS": key})), None, None, Transport::Any);
+        assert_eq!(read(KEY).unwrap().jwt_secret_key_previous.unwrap().reveal(), KEY);
+        assert!(read("").unwrap().jwt_secret_key_previous.is_none());
+        let error = format!("{:#}", read("short").unwrap_err());
+        assert!(error.contains("JWT_SECRET_KEY_PREVIOUS must be at least 32 bytes"), "{error}");
     }
 
     #[test]

@@ -100,7 +100,7 @@ struct Bench {
 }
 
 /// What is measured beside the functions.
-const FLOORS: [&str; 4] = ["floor", "hello-world", "mail-floor", "sealing"];
+const FLOORS: [&str; 4] = ["crypto", "floor", "hello-world", "mail-floor"];
 
 const DATABASE: &str = "app";
 

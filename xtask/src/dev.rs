@@ -4,11 +4,9 @@ use std::{
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local::{
     build::build_functions,
     event_sources::EventSources,
@@ -17,8 +15,7 @@ use local::{
     mail_server::{Dovecot, Ports},
     queue_server::{QueueServer, Queues},
     services::{Postgres, Redis, secret},
-    template::{self, Function},
-    workspace_root,
+    template, workspace_root,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,17 +26,26 @@ use crate::{
     functions::SealingKeys,
     settings::Settings,
     summary,
+    tokens::{Signer, TOKEN_LIFE},
 };
 
 pub(crate) const DATABASE: &str = "email_service";
-const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 22] = [
     "ACCOUNTS_PER_USER",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
     "JWT_AUDIENCE",
+    "JWT_IDS",
     "JWT_ISSUER",
+    "JWT_JWKS",
+    "JWT_JWKS_SECRET_ARN",
+    "JWT_JWKS_URL",
+    "JWT_PUBLIC_KEY",
+    "JWT_ROLE_CLAIM",
+    "JWT_SECRET_KEY_PREVIOUS",
+    "JWT_TENANT_CLAIM",
+    "JWT_USER_CLAIM",
     "LOG_LEVEL",
     "MAIL_ALLOW_PLAINTEXT",
     "MAIL_ISP_DATABASE",
@@ -96,7 +102,8 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
 
     let template = workspace_root().join("template.yaml");
     let mut functions = template::routes(&template)?;
-    functions.retain(Function::has_events);
+    // Here nothing is without a way to the issuer, so nobody has to fetch its keys for others.
+    functions.retain(|function| function.has_events() && function.binary != "refresh-keys");
     let queues = template::queues(&template)?;
     let queue_server = match functions.iter().any(|function| !function.queues.is_empty()) {
         true => {
@@ -114,6 +121,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     let serve = async {
         database.migrate().await?;
         let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
+        let signer = Signer::new(settings, &key)?;
         let queues = match &queue_server {
             Some(server) => Some(server.make(&queues).await?),
             None => None,
@@ -124,6 +132,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         // A reader of our output may stop reading, as `head` does; that is no reason to stop serving.
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
+        gateway_options.env.extend(signer.env());
         gateway_options.env.extend(queues.iter().flat_map(Queues::env).cloned());
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, database.mail_url.clone());
         let mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
@@ -157,7 +166,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         .chain(mail_env)
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
-        eprintln!("{}", welcome(&url, token(settings, &key).as_deref(), &file));
+        eprintln!("{}", welcome(&url, signer.token(settings)?.as_deref(), &file));
         if let Some(mail) = &mail {
             eprintln!("{}", welcome_to_mail(mail, options.demo));
         }
@@ -250,26 +259,6 @@ pub(crate) fn environment(settings: &Settings, database: &str, redis: &str, key:
     own.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(passed_on).collect()
 }
 
-/// A token for the development user; nothing when the algorithm needs more than the shared key.
-pub(crate) fn token(settings: &Settings, key: &str) -> Option<String> {
-    let algorithm: Algorithm =
-        settings.get("JWT_ALGORITHM").map_or(Some(Algorithm::HS256), |name| name.parse().ok())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    let mut claims = json!({
-        "tenant_id": TENANT,
-        "user_id": USER,
-        "role": "user",
-        "iat": now.as_secs(),
-        "exp": (now + TOKEN_LIFE).as_secs(),
-    });
-    for (claim, variable) in [("iss", "JWT_ISSUER"), ("aud", "JWT_AUDIENCE")] {
-        if let Some(value) = settings.get(variable) {
-            claims[claim] = value.into();
-        }
-    }
-    jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(key.as_bytes())).ok()
-}
-
 fn welcome_to_mail(mail: &Dovecot, demo: bool) -> String {
     let Ports { imap, imaps, pop3, pop3s, submission, submissions } = mail.ports();
     let mailbox = match demo {
@@ -298,7 +287,7 @@ fn welcome(url: &str, token: Option<&str>, file: &EnvFile) -> String {
         "password": "secret",
     });
     let token = token.map_or_else(
-        || "  (no development token: JWT_ALGORITHM is not one of HS256, HS384, HS512)".to_owned(),
+        || "  (no development token: the issuer whose keys you named makes them)".to_owned(),
         |token| format!("  TOKEN={token}\n  curl -H \"Authorization: Bearer $TOKEN\" {url}/api/accounts"),
     );
     format!(

@@ -8,12 +8,13 @@ use anyhow::anyhow;
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
 
-use super::{Gate, begin, respond, run, serve};
+use super::{Gate, begin, connect, respond, run, serve};
 use crate::MAX_IDLE;
 use crate::call::{Call, MailCall, NetworkCall, Reply};
 use crate::config::{Config, Outbound, sealing_public_key};
 use crate::db::Db;
 use crate::error::Error;
+use crate::issuer::Keys;
 use crate::keyring::Keyring;
 use crate::log;
 use crate::redis_link::RedisLink;
@@ -45,11 +46,12 @@ where
     H: Fn(NetworkCall<N>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, _, secrets) = begin().await?;
+    let (config, store, secrets) = begin().await?;
     let network = prepare(&Outbound::from_env()?)?;
+    let keys = Keys::new(&config.auth, &secrets, &store)?;
     let redis = RedisLink::new(&secrets.redis_url)?;
-    redis.warm_up().await;
-    let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
+    tokio::join!(redis.warm_up(), keys.warm_up());
+    let gate = Arc::new(Gate::new(&config, keys, &redis, true));
     run(config.public, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         async move {
@@ -73,11 +75,10 @@ where
     let (config, store, secrets) = begin().await?;
     let network = prepare(&Outbound::from_env()?)?;
     let keyring = Keyring::new(store.clone()).await?;
-    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
-    let redis = RedisLink::new(&secrets.redis_url)?;
-    let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
-    connected?;
-    let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
+    let keys = Keys::new(&config.auth, &secrets, &store)?;
+    let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
+    let (db, redis) = connected?;
+    let gate = Arc::new(Gate::new(&config, keys, &redis, true));
     run(config.public, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         let (db, keyring) = (db.for_request(), keyring.clone());
