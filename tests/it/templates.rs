@@ -382,8 +382,9 @@ fn no_function_gets_what_its_class_does_not_use() {
         let Function { name, environment, network, policies, source } = function;
         let has = |name: &str| environment.contains(name);
         let may = |name: &str| policies.contains(name);
-        // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces.
-        let alone = source.contains("serve_public");
+        // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces; nor
+        // has who reaches the issuer, but for one secret of its own.
+        let alone = source.contains("serve_public") || name == "refresh-keys";
         assert_eq!(network.is_none(), alone, "{name}");
         if alone {
             assert_eq!(policies, BTreeSet::from(["TracingPolicy".to_owned()]), "{name}");
@@ -401,6 +402,35 @@ fn no_function_gets_what_its_class_does_not_use() {
         // The public half goes to who seals, and who opens has no use for it, but to seal anew.
         assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || name == "reseal-secrets", "{name}");
     }
+}
+
+/// Who can write the set of keys can sign in as anybody, so only one function can; who knows callers can read it.
+#[test]
+fn the_issuers_keys_are_written_by_one_function_and_read_by_those_that_know_callers() {
+    let resources = &stack(FUNCTIONS)["Resources"];
+    let known = [
+        "shared::serve(",
+        "shared::serve_ringing(",
+        "shared::serve_sealing(",
+        "shared::serve_network(",
+        "shared::serve_mail(",
+    ];
+    let readers: BTreeSet<_> = classes()
+        .into_iter()
+        .filter(|function| known.iter().any(|way| function.source.contains(way)))
+        .map(|function| pascal_case(&function.name, '-') + "Role")
+        .collect();
+    assert!(readers.len() >= 8, "{readers:?}");
+    let policy = &resources["KeySetPolicy"]["Properties"];
+    assert_eq!(references(&policy["Roles"]), readers);
+    assert_eq!(allowed(policy), BTreeSet::from(["kms:Decrypt", "secretsmanager:GetSecretValue"].map(str::to_owned)));
+    let of_secret = |value: &Value| references(value).contains("KeySetSecret");
+    let writers = resources.as_object().unwrap().iter().filter(|(_, resource)| {
+        statements(resource)
+            .into_iter()
+            .any(|s| of_secret(&s["Resource"]) && texts(&s["Action"]).contains(&"secretsmanager:PutSecretValue"))
+    });
+    assert_eq!(writers.map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["RefreshKeysRole"]);
 }
 
 /// What the mail functions may reach: the ports that mail/ allows unless it is told others, and 443 for settings from an
@@ -480,7 +510,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
     // The queue's is there for workers to come: the first function that rings or works brings the right to do so.
     let uses_queue = functions.iter().any(|path| {
         let code = fs::read_to_string(path).unwrap();
-        ["serve_ringing", "shared::work", "serve_schedule"].iter().any(|way| code.contains(way))
+        ["serve_ringing", "shared::work(", "Queue"].iter().any(|way| code.contains(way))
     });
     let may_ring = !uses_queue || read("template.yaml").contains("sqs:SendMessage");
     let has_policy =
