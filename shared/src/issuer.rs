@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::config::{AuthConfig, KeySource};
 use crate::https;
 use crate::key_set::{KeySet, MAX_SET_BYTES};
-use crate::secrets::{SecretStore, Secrets, SecretsManager};
+use crate::secrets::{SecretStore, Secrets};
 use crate::tls;
 
 /// The longest that a request waits for keys.
@@ -111,11 +111,11 @@ impl Keys {
                 Ok(Self::changing(None, Box::new(ask)))
             }
             KeySource::SecretArn(arn) => {
-                let (arn, manager) = (arn.clone(), Arc::new(SecretsManager::default()));
+                let (arn, store) = (arn.clone(), store.clone());
                 let ask = move || -> BoxFuture<'static, _> {
-                    let (arn, manager) = (arn.clone(), manager.clone());
+                    let (arn, store) = (arn.clone(), store.clone());
                     Box::pin(async move {
-                        let json = manager.read(&arn).await?;
+                        let json = store.manager().read(&arn).await?;
                         Ok(KeySet::from_jwks(algorithm, json.reveal().as_bytes())?)
                     })
                 };

@@ -209,6 +209,11 @@ impl SecretStore {
         fetched.map(|_| true)
     }
 
+    /// The way to other secrets, over the same connection.
+    pub fn manager(&self) -> &SecretsManager {
+        &self.manager
+    }
+
     /// Whether the secrets may be others later: environment variables stay.
     pub fn can_change(&self) -> bool {
         matches!(self.source, SecretSource::SecretsManager(_))
