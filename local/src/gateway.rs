@@ -75,6 +75,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// What functions that open sealed secrets have beside that, or in its place.
     pub mail_env: Vec<(String, String)>,
+    /// Likewise of the function that asks who is due.
+    pub scheduler_env: Vec<(String, String)>,
     /// The most processes per function; 0 counts as 1.
     pub concurrency: usize,
     /// Where the functions' output goes.
@@ -92,6 +94,7 @@ impl Options {
             binaries,
             env: Vec::new(),
             mail_env: Vec::new(),
+            scheduler_env: Vec::new(),
             concurrency: 2,
             log: Arc::new(|_, line| eprintln!("{line}")),
             payload_version: PayloadVersion::V2,

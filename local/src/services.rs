@@ -185,6 +185,7 @@ pub struct Postgres {
     owner_password: String,
     app_password: String,
     mail_password: String,
+    scheduler_password: String,
 }
 
 impl Postgres {
@@ -218,9 +219,10 @@ impl Postgres {
                 command.extend(["-c".into(), (*setting).into()]);
             }
             let service = Service::supervise("PostgreSQL", directory, "QUIT", &command)?;
-            let [app_password, mail_password] = [secret(), secret()];
+            let [app_password, mail_password, scheduler_password] = [secret(), secret(), secret()];
             let owner_password = owner_password.clone();
-            let mut postgres = Self { service, data, port, owner_password, app_password, mail_password };
+            let mut postgres =
+                Self { service, data, port, owner_password, app_password, mail_password, scheduler_password };
             postgres.start_again()?;
             Ok(postgres)
         })
@@ -251,9 +253,14 @@ impl Postgres {
         self.url("email_service_mail", &self.mail_password, database)
     }
 
+    /// Connects as the role of the function that asks who is due, likewise.
+    pub fn scheduler_url(&self, database: &str) -> String {
+        self.url("email_service_scheduler", &self.scheduler_password, database)
+    }
+
     /// Connects as each of the functions' roles: what a migration sets the passwords of.
-    pub fn role_urls(&self, database: &str) -> [String; 2] {
-        [self.app_url(database), self.mail_url(database)]
+    pub fn role_urls(&self, database: &str) -> [String; 3] {
+        [self.app_url(database), self.mail_url(database), self.scheduler_url(database)]
     }
 
     /// The password that `app_url` carries.

@@ -1,11 +1,12 @@
 //! Reads the functions, what leads to them and the queues from the SAM template, so that what is deployed is what runs
 //! here.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+const QUEUE: &str = "AWS::SQS::Queue";
 /// What Lambda gives a function that sets none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What SQS gives a queue, and Lambda an event source, that set none.
@@ -29,6 +30,8 @@ pub struct Function {
     pub schedules: Vec<Duration>,
     /// Whether it opens sealed secrets: it has the variable `MAIL_SECRET_ARN`.
     pub opens_secrets: bool,
+    /// Whether it asks the database who is due: it has the variable `SCHEDULER_SECRET_ARN`.
+    pub asks_who_is_due: bool,
 }
 
 impl Function {
@@ -84,22 +87,61 @@ pub struct Redrive {
     pub after: u64,
 }
 
-/// The functions of a template in alphabetical order of their logical ids.
+/// The functions of a template in alphabetical order of their logical ids. What it imports is looked up in the `data.yaml`
+/// beside it.
 ///
-/// Conditions are not evaluated and intrinsic functions not resolved: a value that is one counts as not set.
+/// Conditions are not evaluated and other intrinsic functions not resolved: a value that is one counts as not set.
 pub fn routes(template: &Path) -> Result<Vec<Function>> {
-    let yaml = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
-    parse(&yaml).with_context(|| format!("{} is no valid template", template.display()))
+    functions(&whole(template)?).with_context(|| format!("{} is no valid template", template.display()))
 }
 
-/// The queues of a template in alphabetical order of their logical ids; otherwise as [`routes`].
+/// The queues of a template, and of the `data.yaml` beside it, in alphabetical order of their logical ids; otherwise as
+/// [`routes`].
 pub fn queues(template: &Path) -> Result<Vec<Queue>> {
-    let yaml = fs::read_to_string(template).with_context(|| format!("cannot read {}", template.display()))?;
-    parse_queues(&yaml).with_context(|| format!("{} is no valid template", template.display()))
+    queues_of(&whole(template)?).with_context(|| format!("{} is no valid template", template.display()))
 }
 
-fn parse(yaml: &str) -> Result<Vec<Function>> {
-    let template: Value = serde_saphyr::from_str(yaml)?;
+fn whole(template: &Path) -> Result<Value> {
+    let read = |path: &Path| {
+        let yaml = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_saphyr::from_str(&yaml).with_context(|| format!("{} is no YAML", path.display()))
+    };
+    Ok(join(read(template)?, &read(&template.with_file_name("data.yaml"))?))
+}
+
+/// A template with the queues of the data's in it, and with what stands for an export of that in the place of the imports.
+fn join(mut template: Value, data: &Value) -> Value {
+    let exports: BTreeMap<&str, &Value> = data["Outputs"]
+        .as_object()
+        .into_iter()
+        .flat_map(|outputs| outputs.values())
+        .filter_map(|output| {
+            Some((output["Export"]["Name"].as_str()?.strip_prefix("${AWS::StackName}-")?, &output["Value"]))
+        })
+        .collect();
+    resolve(&mut template, &exports);
+    if let (Some(own), Some(others)) = (template["Resources"].as_object_mut(), data["Resources"].as_object()) {
+        let queues = others.iter().filter(|(_, resource)| resource["Type"] == QUEUE);
+        own.extend(queues.map(|(id, queue)| (id.clone(), queue.clone())));
+    }
+    template
+}
+
+/// The tag of an import reads as if it were not there, and leaves the name.
+fn resolve(value: &mut Value, exports: &BTreeMap<&str, &Value>) {
+    let name = value["Fn::Sub"].as_str().and_then(|name| name.strip_prefix("${DataStack}-"));
+    if let Some(exported) = name.and_then(|name| exports.get(name)) {
+        *value = (*exported).clone();
+        return;
+    }
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|value| resolve(value, exports)),
+        Value::Array(values) => values.iter_mut().for_each(|value| resolve(value, exports)),
+        _ => {}
+    }
+}
+
+fn functions(template: &Value) -> Result<Vec<Function>> {
     let globals = &template["Globals"]["Function"];
     let resources = template["Resources"].as_object().context("it has no Resources")?;
     resources
@@ -111,8 +153,7 @@ fn parse(yaml: &str) -> Result<Vec<Function>> {
         .collect()
 }
 
-fn parse_queues(yaml: &str) -> Result<Vec<Queue>> {
-    let template: Value = serde_saphyr::from_str(yaml)?;
+fn queues_of(template: &Value) -> Result<Vec<Queue>> {
     let resources = template["Resources"].as_object().context("it has no Resources")?;
     let environments = resources.values().chain([&template["Globals"]["Function"]]);
     let variables: Vec<(&String, &Value)> = environments
@@ -122,7 +163,7 @@ fn parse_queues(yaml: &str) -> Result<Vec<Queue>> {
         .collect();
     resources
         .iter()
-        .filter(|(_, resource)| resource["Type"] == "AWS::SQS::Queue")
+        .filter(|(_, resource)| resource["Type"] == QUEUE)
         .map(|(id, resource)| {
             let properties = &resource["Properties"];
             // `!Ref` of a queue is its URL.
@@ -162,6 +203,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
     let of = |kinds: &'static [&str]| {
         events.iter().copied().filter(move |event| event["Type"].as_str().is_some_and(|kind| kinds.contains(&kind)))
     };
+    let has = |variable: &str| properties["Environment"]["Variables"].get(variable).is_some();
     Ok(Function {
         logical_id: id.to_owned(),
         binary: binary.with_context(|| format!("{id} has no Metadata.BuildProperties.Binary"))?.to_owned(),
@@ -172,7 +214,9 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
             .filter_map(|event| schedule(&event["Properties"]).transpose())
             .collect::<Result<_>>()
             .with_context(|| id.to_owned())?,
-        opens_secrets: properties["Environment"]["Variables"].get("MAIL_SECRET_ARN").is_some(),
+        opens_secrets: has("MAIL_SECRET_ARN"),
+        // The migration knows it, too, and logs in as nobody of these.
+        asks_who_is_due: has("SCHEDULER_SECRET_ARN") && !has("OWNER_SECRET_ARN"),
     })
 }
 
@@ -228,6 +272,14 @@ fn schedule(properties: &Value) -> Result<Option<Duration>> {
 mod tests {
     use super::*;
 
+    fn parse(yaml: &str) -> Result<Vec<Function>> {
+        functions(&serde_saphyr::from_str(yaml)?)
+    }
+
+    fn parse_queues(yaml: &str) -> Result<Vec<Queue>> {
+        queues_of(&serde_saphyr::from_str(yaml)?)
+    }
+
     const TEMPLATE: &str = r"
 AWSTemplateFormatVersion: '2010-09-09'
 Conditions: { Production: !Equals [!Ref Stage, production] }
@@ -266,6 +318,18 @@ Resources:
             .replace("Timeout: 7", "Timeout: 7\n      Environment: { Variables: { MAIL_SECRET_ARN: !Ref Mail } }");
         let opens: Vec<_> = parse(&yaml)?.iter().map(|function| function.opens_secrets).collect();
         assert_eq!(opens, [true, false]);
+        Ok(())
+    }
+
+    #[test]
+    fn who_asks_who_is_due_has_the_variable_of_its_login() -> Result<()> {
+        let variables = |variables: &str| {
+            let own = format!("Timeout: 7\n      Environment: {{ Variables: {{ {variables} }} }}");
+            parse(&TEMPLATE.replace("Timeout: 7", &own))
+        };
+        let asks = |functions: Vec<Function>| functions.iter().map(|it| it.asks_who_is_due).collect::<Vec<_>>();
+        assert_eq!(asks(variables("SCHEDULER_SECRET_ARN: x")?), [true, false]);
+        assert_eq!(asks(variables("SCHEDULER_SECRET_ARN: x, OWNER_SECRET_ARN: y")?), [false, false]);
         Ok(())
     }
 
@@ -336,6 +400,30 @@ Resources:
         assert!(!letters.reports_failures && letters.concurrency.is_none());
         assert_eq!(clock.schedules.iter().map(Duration::as_secs).collect::<Vec<_>>(), [60, 12 * 3600]);
         assert!(clock.has_events() && worker.has_events());
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_data_stack_exports_is_as_if_it_stood_here() -> Result<()> {
+        let (queues, functions) = QUEUES.split_once("  WorkerFunction:").context("no worker")?;
+        let exports = "
+Outputs:
+  Url: { Value: !Ref SyncQueue, Export: { Name: !Sub '${AWS::StackName}-Url' } }
+  Arn: { Value: !GetAtt SyncQueue.Arn, Export: { Name: !Sub '${AWS::StackName}-Arn' } }
+  Dead: { Value: !GetAtt SyncDeadLetterQueue.Arn, Export: { Name: !Sub '${AWS::StackName}-Dead' } }
+";
+        let data: Value = serde_saphyr::from_str(&format!("{queues}{exports}"))?;
+        let mut functions = format!("Resources:\n  WorkerFunction:{functions}");
+        let globals = "Globals: { Function: { Environment: { Variables: { OTHER: !ImportValue { 'Fn::Sub': '${DataStack}-Url' } } } } }\n";
+        functions.insert_str(0, globals);
+        for (here, there) in
+            [("!Ref SyncQueue", "Url"), ("!GetAtt SyncQueue.Arn", "Arn"), ("!GetAtt SyncDeadLetterQueue.Arn", "Dead")]
+        {
+            functions = functions.replace(here, &format!("!ImportValue {{ 'Fn::Sub': '${{DataStack}}-{there}' }}"));
+        }
+        let joined = join(serde_saphyr::from_str(&functions)?, &data);
+        assert_eq!(super::functions(&joined)?, parse(QUEUES)?);
+        assert_eq!(queues_of(&joined)?, parse_queues(QUEUES)?);
         Ok(())
     }
 

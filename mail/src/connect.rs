@@ -14,7 +14,7 @@ use std::{fmt, io};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -44,6 +44,9 @@ const MAX_ADDRESSES: usize = 4;
 
 /// Of what was read and not yet taken; the most that the other side can make us hold beside a line.
 const BUFFER_BYTES: usize = 8 * 1024;
+
+/// What must come in the time of an answer of that which is passed over.
+const SKIP_BYTES: u64 = 1024 * 1024;
 
 /// Of mail over IMAP, POP3 and SMTP, by its two encryptions and none, and the customary stand-in for port 25.
 const MAIL_PORTS: [u16; 7] = [110, 143, 465, 587, 993, 995, 2525];
@@ -270,8 +273,18 @@ impl Stream {
         match security {
             Security::Tls => self.start_tls().await,
             Security::StartTls => Ok(self),
-            Security::Plain => Ok(Self { plain: true, ..self }),
+            Security::Plain => Ok(self.unencrypted()),
         }
+    }
+
+    /// As it is, for good.
+    pub(crate) fn unencrypted(self) -> Self {
+        Self { plain: true, ..self }
+    }
+
+    /// The host as it was asked for.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Whether what is written can be read by the host alone.
@@ -322,25 +335,31 @@ impl Stream {
     /// [`Code::Protocol`] when the line is longer or the session has read its bytes, [`Code::Unreachable`] when it
     /// does not come in time or the connection ends.
     pub async fn read_line(&mut self, into: &mut Vec<u8>, max: usize) -> Result<(), Error> {
+        match self.read_line_start(into, max).await? {
+            true => Ok(()),
+            false => Err(Error::new(Code::Protocol, format!("a line of more than {max} bytes"))),
+        }
+    }
+
+    /// The same for a line that may be longer; whether all of it was read.
+    ///
+    /// # Errors
+    /// As [`Self::read_line`], but for the longer line.
+    pub async fn read_line_start(&mut self, into: &mut Vec<u8>, max: usize) -> Result<bool, Error> {
         answered(async {
             let mut left = max;
             loop {
-                let buffered = self.io.fill_buf().await.map_err(|error| failed(&error))?;
-                if buffered.is_empty() {
-                    return Err(Error::new(Code::Unreachable, "the server closed the connection"));
-                }
+                let buffered = filled(&mut self.io).await?;
                 let (length, done) = match buffered.iter().position(|byte| *byte == b'\n') {
                     Some(end) => (end + 1, true),
                     None => (buffered.len(), false),
                 };
-                if length > left {
-                    return Err(Error::new(Code::Protocol, format!("a line of more than {max} bytes")));
-                }
-                left -= length;
-                into.extend_from_slice(&buffered[..length]);
-                self.io.consume(length);
-                if done {
-                    return Ok(());
+                let taken = length.min(left);
+                left -= taken;
+                into.extend_from_slice(&buffered[..taken]);
+                self.io.consume(taken);
+                if taken < length || done {
+                    return Ok(taken == length);
                 }
             }
         })
@@ -352,11 +371,33 @@ impl Stream {
     /// # Errors
     /// As [`Self::read_line`].
     pub async fn read_exact(&mut self, into: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        let read = async { (&mut self.io).take(length as u64).read_to_end(into).await.map_err(|error| failed(&error)) };
-        match answered(read).await? {
-            read if read == length => Ok(()),
-            _ => Err(Error::new(Code::Unreachable, "the server closed the connection")),
+        answered(self.pass(length as u64, |bytes| into.extend_from_slice(bytes))).await
+    }
+
+    /// Passes over that many bytes. What is long may take longer than one answer, as long as it goes on.
+    ///
+    /// # Errors
+    /// As [`Self::read_line`].
+    pub async fn skip(&mut self, length: u64) -> Result<(), Error> {
+        let mut left = length;
+        while left > 0 {
+            let step = left.min(SKIP_BYTES);
+            answered(self.pass(step, |_| ())).await?;
+            left -= step;
         }
+        Ok(())
+    }
+
+    async fn pass(&mut self, length: u64, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
+        let mut left = length;
+        while left > 0 {
+            let buffered = filled(&mut self.io).await?;
+            let taken = buffered.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            take(&buffered[..taken]);
+            self.io.consume(taken);
+            left -= taken as u64;
+        }
+        Ok(())
     }
 
     /// Sends all of it.
@@ -369,6 +410,15 @@ impl Stream {
             self.io.flush().await.map_err(|error| failed(&error))
         })
         .await
+    }
+}
+
+/// What was read and not yet taken, some of it.
+async fn filled(io: &mut BufReader<Box<dyn Io>>) -> Result<&[u8], Error> {
+    match io.fill_buf().await {
+        Ok([]) => Err(Error::new(Code::Unreachable, "the server closed the connection")),
+        Ok(buffered) => Ok(buffered),
+        Err(error) => Err(failed(&error)),
     }
 }
 

@@ -1,20 +1,44 @@
-//! IMAP (RFC 3501, RFC 9051): greeting, STARTTLS, signing in and out.
+//! IMAP (RFC 3501, RFC 9051): greeting, STARTTLS, signing in and out; the folders of an account ([`Imap::list`]) and
+//! the messages in them ([`Imap::converse`]).
 //!
 //! Responses are framed by the bounded lines and literals of [`Stream`], with nothing held back in a parser's own
-//! buffer where bytes of before STARTTLS could hide. Status responses and capabilities are read here: they nest
-//! nothing, and real servers write them in ways that strict parsers refuse (letters outside ASCII in a refusal, no
-//! text after a code), which must not turn a refused password into a broken protocol. All other data is framed and
-//! passed over.
+//! buffer where bytes of before STARTTLS could hide. They are read by code of our own: real servers write them in ways
+//! that strict parsers refuse (letters outside ASCII in a refusal, no text after a code, NIL for a string), which must
+//! not turn a refused password into a broken protocol or let a message be missed. A response that matters and cannot be
+//! read is told as such; data that nobody asked for is passed over.
 
 use tokio::time::timeout;
 use zeroize::Zeroizing;
+
+use self::frame::Frame;
 
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean};
 use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
-/// One response with its literals. Capabilities are the longest that is needed here, some 1 KiB.
+mod converse;
+mod features;
+mod fetch;
+pub(crate) mod frame;
+mod list;
+mod name;
+mod pipeline;
+mod role;
+mod uid_set;
+
+pub use self::converse::{Command, Conversation, Event, Items, MAX_SET_BYTES, Outcome, PREVIEW_BYTES, Resync};
+pub use self::features::Features;
+pub use self::fetch::{Fetched, Flags, Gmail};
+pub use self::list::{Folder, MAX_FOLDERS, Status};
+pub use self::role::Role;
+pub use self::uid_set::UidSet;
+
+/// One response with its literals, until somebody has signed in. Capabilities are the longest, some 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+
+/// One response of a mailbox, beside what is cut of messages. The longest is a search where each of 400,000 messages is
+/// a number.
+const MAX_DATA_BYTES: usize = 4 * 1024 * 1024;
 
 /// A connection on which somebody has signed in.
 #[derive(Debug)]
@@ -24,6 +48,13 @@ pub struct Imap {
     capabilities: Option<Vec<String>>,
     /// So many commands were sent; the tag is made of it.
     commands: u32,
+    /// The response that was read last.
+    frame: Frame,
+    /// Whether answers may be on their way that nobody waits for any more.
+    is_talking: bool,
+    /// Whether ENABLE was sent.
+    is_enabled: bool,
+    greeted_as_icloud: bool,
 }
 
 impl Imap {
@@ -43,14 +74,24 @@ impl Imap {
     }
 
     async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
-        let mut imap = Self { stream, capabilities: None, commands: 0 };
-        match imap.response().await? {
-            Response::Untagged(Status { condition: Condition::Ok, .. }) => {}
-            Response::Untagged(Status { condition: Condition::Bye, text, .. }) => {
+        let mut imap = Self {
+            stream,
+            capabilities: None,
+            commands: 0,
+            frame: Frame::default(),
+            is_talking: false,
+            is_enabled: false,
+            greeted_as_icloud: false,
+        };
+        match imap.response(MAX_RESPONSE_BYTES).await? {
+            Response::Untagged(Reply { condition: Condition::Ok, text, .. }) => {
+                imap.greeted_as_icloud = features::greets_as_icloud(&text);
+            }
+            Response::Untagged(Reply { condition: Condition::Bye, text, .. }) => {
                 return Err(farewell(&text));
             }
             // Somebody is signed in: nothing can be proved any more, nor encrypted (RFC 9051 section 11.1).
-            Response::Untagged(Status { condition: Condition::PreAuth, .. }) => {
+            Response::Untagged(Reply { condition: Condition::PreAuth, .. }) => {
                 return Err(Error::new(Code::Protocol, "greeted with PREAUTH"));
             }
             _ => return Err(Error::new(Code::Protocol, "no greeting of IMAP")),
@@ -67,7 +108,7 @@ impl Imap {
             return Err(Error::new(Code::Tls, format!("STARTTLS was refused: {}", clean(&status.text))));
         }
         // What was listed in clear may be anybody's.
-        Ok(Self { stream: self.stream.start_tls().await?, capabilities: None, commands: self.commands })
+        Ok(Self { stream: self.stream.start_tls().await?, capabilities: None, ..self })
     }
 
     async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
@@ -90,6 +131,10 @@ impl Imap {
 
     /// Says goodbye, for as long as that takes no time.
     pub async fn sign_out(mut self) {
+        // Whoever has left a conversation does not want to read the rest of it.
+        if self.is_talking {
+            return;
+        }
         // Whoever has signed in has what he came for.
         let _ = timeout(SIGN_OUT_TIMEOUT, self.complete("LOGOUT")).await;
     }
@@ -99,7 +144,7 @@ impl Imap {
         mut exchange: Exchange,
         mechanism: Mechanism,
         initial: bool,
-    ) -> Result<Status, Error> {
+    ) -> Result<Reply, Error> {
         let name = mechanism.name();
         match exchange.initial(|_| initial) {
             Some(response) => {
@@ -119,7 +164,7 @@ impl Imap {
         }
     }
 
-    async fn login_command(&mut self, username: &str, password: &str) -> Result<Status, Error> {
+    async fn login_command(&mut self, username: &str, password: &str) -> Result<Reply, Error> {
         // What a quoted string cannot hold is sent as a literal, once the server asks for it.
         let mut command = Zeroizing::new("LOGIN ".to_owned());
         let mut literals = Vec::new();
@@ -156,16 +201,26 @@ impl Imap {
     /// What the server can do; asked for unless it said so by itself.
     async fn capabilities(&mut self) -> Result<Vec<String>, Error> {
         if self.capabilities.is_none() {
+            if self.is_talking {
+                return Err(pipeline::left_behind());
+            }
             self.complete("CAPABILITY").await?;
         }
         self.capabilities.clone().ok_or_else(|| Error::new(Code::Protocol, "the server does not say what it can do"))
     }
 
+    /// The command that switches on what the features need, once.
+    fn enable(&mut self, features: &Features) -> Option<Vec<u8>> {
+        let command = features.enable_command().filter(|_| !self.is_enabled);
+        self.is_enabled |= command.is_some();
+        command
+    }
+
     /// Sends a command that is one line, and reads up to its end.
-    async fn complete(&mut self, command: &str) -> Result<Status, Error> {
+    async fn complete(&mut self, command: &str) -> Result<Reply, Error> {
         self.send(command).await?;
         match self.answer().await? {
-            Answer::Done(Status { condition: Condition::Bye, text, .. }) => Err(farewell(&text)),
+            Answer::Done(Reply { condition: Condition::Bye, text, .. }) => Err(farewell(&text)),
             Answer::Done(status) => Ok(status),
             Answer::Continue => Err(Error::new(Code::Protocol, "a question where an answer was due")),
         }
@@ -178,7 +233,11 @@ impl Imap {
     }
 
     fn tag(&self) -> String {
-        format!("a{}", self.commands)
+        Self::tag_of(self.commands)
+    }
+
+    fn tag_of(command: u32) -> String {
+        format!("a{command}")
     }
 
     /// Reads until the server wants something: the end of the command, or what is to follow. Who says goodbye and hangs
@@ -186,7 +245,7 @@ impl Imap {
     async fn answer(&mut self) -> Result<Answer, Error> {
         let mut goodbye = None;
         loop {
-            match self.response().await {
+            match self.response(MAX_RESPONSE_BYTES).await {
                 Ok(Response::Tagged(tag, status)) if tag == self.tag() => return Ok(Answer::Done(status)),
                 Ok(Response::Tagged(..)) => return Err(Error::new(Code::Protocol, "an answer to another command")),
                 Ok(Response::Continue) => return Ok(Answer::Continue),
@@ -197,29 +256,21 @@ impl Imap {
         }
     }
 
-    /// Reads one response, and keeps what it says of capabilities.
-    async fn response(&mut self) -> Result<Response, Error> {
-        let mut bytes = Vec::new();
-        self.stream.read_line(&mut bytes, MAX_RESPONSE_BYTES).await?;
+    /// Reads one response of so many bytes at most, and keeps what it says of capabilities.
+    async fn response(&mut self, max: usize) -> Result<Response, Error> {
+        self.frame.read(&mut self.stream, max).await?;
+        let bytes = self.frame.bytes();
         // The words are not repeated: before they are understood, they may be an echo of what was said.
-        let response = parse(&bytes).ok_or_else(|| Error::new(Code::Protocol, "a line that is no response of IMAP"))?;
-        if let Response::Data = response {
-            while let Some(length) = announced_literal(&bytes) {
-                if length > (MAX_RESPONSE_BYTES - bytes.len()) as u64 {
-                    return Err(Error::new(Code::Protocol, format!("a literal of {length} bytes")));
-                }
-                self.stream.read_exact(&mut bytes, length as usize).await?;
-                let left = MAX_RESPONSE_BYTES - bytes.len();
-                self.stream.read_line(&mut bytes, left).await?;
-            }
-        }
+        let response = parse(bytes).ok_or_else(|| Error::new(Code::Protocol, "a line that is no response of IMAP"))?;
         let listed = match &response {
-            Response::Tagged(_, status) | Response::Untagged(status) => status.code.as_deref(),
-            Response::Data => std::str::from_utf8(&bytes).ok().and_then(|line| line.strip_prefix("* ")),
+            Response::Tagged(_, reply) | Response::Untagged(reply) => reply.code.as_deref().and_then(capabilities),
+            Response::Data => {
+                self.frame.data().and_then(|data| std::str::from_utf8(data.rest()).ok().and_then(capabilities))
+            }
             Response::Continue => None,
         };
-        if let Some(capabilities) = listed.and_then(capabilities) {
-            self.capabilities = Some(capabilities);
+        if listed.is_some() {
+            self.capabilities = listed;
         }
         Ok(response)
     }
@@ -228,7 +279,7 @@ impl Imap {
 /// Why the server stopped talking.
 enum Answer {
     /// The command ended.
-    Done(Status),
+    Done(Reply),
     /// It waits for more of it.
     Continue,
 }
@@ -236,17 +287,33 @@ enum Answer {
 #[derive(Debug, PartialEq, Eq)]
 enum Response {
     Continue,
-    Tagged(String, Status),
-    Untagged(Status),
+    Tagged(String, Reply),
+    Untagged(Reply),
     Data,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Status {
+struct Reply {
     condition: Condition,
     /// Between the brackets.
     code: Option<String>,
     text: String,
+}
+
+impl Reply {
+    fn ok() -> Self {
+        Self { condition: Condition::Ok, code: None, text: String::new() }
+    }
+
+    fn no(text: &str) -> Self {
+        Self { condition: Condition::No, code: None, text: text.to_owned() }
+    }
+
+    /// The code in capitals, without arguments; empty where there is none.
+    fn code_word(&self) -> String {
+        let code = self.code.as_deref().and_then(|code| code.split(' ').next());
+        code.unwrap_or_default().to_ascii_uppercase()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,8 +325,20 @@ enum Condition {
     PreAuth,
 }
 
+/// What a status response begins with.
+const CONDITIONS: [(&str, Condition); 5] = [
+    ("OK", Condition::Ok),
+    ("NO", Condition::No),
+    ("BAD", Condition::Bad),
+    ("BYE", Condition::Bye),
+    ("PREAUTH", Condition::PreAuth),
+];
+
 /// Reads the first line of a response. `None` for what is none.
 fn parse(line: &[u8]) -> Option<Response> {
+    if frame::is_data(line) {
+        return Some(Response::Data);
+    }
     let line = String::from_utf8_lossy(line);
     let line = line.trim_end_matches(['\r', '\n']);
     // With or without the space that belongs there (Courier and others).
@@ -269,8 +348,7 @@ fn parse(line: &[u8]) -> Option<Response> {
     let (tag, rest) = line.split_once(' ')?;
     let status = status(rest);
     match (tag, status) {
-        ("*", Some(status)) => Some(Response::Untagged(status)),
-        ("*", None) => Some(Response::Data),
+        ("*", status) => status.map(Response::Untagged),
         (tag, Some(status)) if matches!(status.condition, Condition::Ok | Condition::No | Condition::Bad) => {
             Some(Response::Tagged(tag.to_owned(), status))
         }
@@ -278,37 +356,21 @@ fn parse(line: &[u8]) -> Option<Response> {
     }
 }
 
-fn status(text: &str) -> Option<Status> {
+fn status(text: &str) -> Option<Reply> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let condition = match word.to_ascii_uppercase().as_str() {
-        "OK" => Condition::Ok,
-        "NO" => Condition::No,
-        "BAD" => Condition::Bad,
-        "BYE" => Condition::Bye,
-        "PREAUTH" => Condition::PreAuth,
-        _ => return None,
-    };
+    let (_, condition) = *CONDITIONS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word))?;
     let (code, text) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((code, text)) => (Some(code.to_owned()), text.trim_start()),
         None => (None, rest),
     };
-    Some(Status { condition, code, text: text.to_owned() })
+    Some(Reply { condition, code, text: text.to_owned() })
 }
 
 /// Of `CAPABILITY …`, in capitals.
 fn capabilities(text: &str) -> Option<Vec<String>> {
-    let mut words = text.split_ascii_whitespace().map(str::to_ascii_uppercase);
-    (words.next()? == "CAPABILITY").then(|| words.collect())
-}
-
-/// The bytes that follow a line which ends with `{n}`.
-fn announced_literal(line: &[u8]) -> Option<u64> {
-    let line = line.strip_suffix(b"\n")?;
-    let line = line.strip_suffix(b"\r").unwrap_or(line).strip_suffix(b"}")?;
-    let digits = &line[line.iter().rposition(|byte| *byte == b'{')? + 1..];
-    let number = std::str::from_utf8(digits.strip_suffix(b"+").unwrap_or(digits)).ok()?;
-    // More than fits a number is more than fits.
-    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then(|| number.parse().unwrap_or(u64::MAX))
+    let mut words = text.split_ascii_whitespace();
+    let is_list = words.next()?.eq_ignore_ascii_case("CAPABILITY");
+    is_list.then(|| words.map(str::to_ascii_uppercase).collect())
 }
 
 /// A quoted string, for what it can hold: ASCII without line breaks and NUL (RFC 3501 section 9).
@@ -335,9 +397,8 @@ fn farewell(words: &str) -> Error {
 }
 
 /// What the end of a sign-in means (RFC 5530 for the codes).
-fn verdict(status: &Status) -> Result<(), Error> {
-    let code = status.code.as_deref().and_then(|code| code.split(' ').next()).unwrap_or_default();
-    let code = match (status.condition, code.to_ascii_uppercase().as_str()) {
+fn verdict(status: &Reply) -> Result<(), Error> {
+    let code = match (status.condition, status.code_word().as_str()) {
         (Condition::Ok, _) => return Ok(()),
         (_, "AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED") => Code::Authentication,
         (_, "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG") => Code::Unavailable,
@@ -351,104 +412,4 @@ fn verdict(status: &Status) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::connect::{Connector, Policy, Ports, Session};
-    use crate::dns::Resolver;
-    use crate::testing::{Authority, HOST, Script, ScriptedServer};
-
-    #[tokio::test]
-    async fn after_signing_in_capabilities_are_those_of_the_answer_or_asked_anew() {
-        let greeted =
-            Script::new().say("* OK [CAPABILITY IMAP4rev1 SASL-IR] x\r\n").hear("a1 LOGIN \"alice\" \"secret\"");
-        for script in [
-            greeted.clone().say("a1 OK [CAPABILITY IMAP4rev1 Idle] in\r\n"),
-            greeted.clone().say("* CAPABILITY IMAP4rev1 IDLE\r\na1 OK in\r\n"),
-            greeted.say("a1 OK in\r\n").hear("a2 CAPABILITY").say("* CAPABILITY IMAP4rev1 IDLE\r\na2 OK done\r\n"),
-        ] {
-            let authority = Authority::new();
-            let server = ScriptedServer::start(script, authority.server(HOST)).await;
-            let policy = Policy {
-                private_networks: vec!["127.0.0.1".parse().unwrap()],
-                ports: Ports::Any,
-                allow_plaintext: true,
-                ..Policy::default()
-            };
-            let connector = Connector::new(Resolver::new(&[]), policy, authority.client());
-            let session = Session::new(Duration::from_secs(10), 10_000);
-            let port = server.address().port();
-            let stream = connector.connect("127.0.0.1", port, Security::Plain, session).await.unwrap();
-            let login = Login::new("alice", Secret::Password("secret".to_owned().into())).unwrap();
-            let mut imap = Imap::sign_in(stream, Security::Plain, &login).await.unwrap();
-            assert_eq!(imap.capabilities().await.unwrap(), ["IMAP4REV1", "IDLE"]);
-        }
-    }
-
-    #[test]
-    fn responses_are_read_as_servers_write_them() {
-        let status = |condition, code: Option<&str>, text: &str| Status {
-            condition,
-            code: code.map(str::to_owned),
-            text: text.to_owned(),
-        };
-        for (line, expected) in [
-            ("* OK [ALERT] hi\r\n", Some(Response::Untagged(status(Condition::Ok, Some("ALERT"), "hi")))),
-            ("* ok\n", Some(Response::Untagged(status(Condition::Ok, None, "")))),
-            ("* BYE x\r\n", Some(Response::Untagged(status(Condition::Bye, None, "x")))),
-            ("* NO [X\r\n", Some(Response::Untagged(status(Condition::No, None, "[X")))),
-            ("a1 NO [A B]no\r\n", Some(Response::Tagged("a1".into(), status(Condition::No, Some("A B"), "no")))),
-            ("a1 BYE x\r\n", None),
-            ("a1 PREAUTH x\r\n", None),
-            ("a1 FETCH\r\n", None),
-            ("* 1 FETCH (FLAGS ())\r\n", Some(Response::Data)),
-            ("+ b64=\r\n", Some(Response::Continue)),
-            ("+\r\n", Some(Response::Continue)),
-            ("+OK ready\r\n", None),
-            ("*\r\n", None),
-            ("\r\n", None),
-        ] {
-            assert_eq!(parse(line.as_bytes()), expected, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn literals_are_announced_at_the_end_of_a_line() {
-        for (line, expected) in [
-            ("* LIST () {5}\r\n", Some(5)),
-            ("{0}\n", Some(0)),
-            ("~{5+}\r\n", Some(5)),
-            ("{4294967296}\r\n", Some(1 << 32)),
-            ("{99999999999999999999}\r\n", Some(u64::MAX)),
-            ("{5} \r\n", None),
-            ("{5}", None),
-            ("{}\r\n", None),
-            ("{+}\r\n", None),
-            ("{-5}\r\n", None),
-            ("{5\r\n", None),
-            ("5}\r\n", None),
-        ] {
-            assert_eq!(announced_literal(line.as_bytes()), expected, "{line:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_quoted_string_is_one_line_and_says_what_it_was_made_of(text: String) {
-            let Some(quoted) = quoted(&text) else {
-                prop_assert!(!text.is_ascii() || text.chars().any(|c| c.is_ascii_control()));
-                return Ok(());
-            };
-            let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap();
-            let (mut said, mut characters) = (String::new(), inside.chars());
-            while let Some(c) = characters.next() {
-                prop_assert!(c != '"' && !c.is_control());
-                said.push(if c == '\\' { characters.next().unwrap() } else { c });
-            }
-            prop_assert_eq!(said, text);
-        }
-    }
-}
+mod tests;

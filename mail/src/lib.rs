@@ -4,11 +4,13 @@
 //! was checked, is bounded in time and bytes, and encrypts where that was asked for.
 
 pub mod connect;
+mod date;
 pub mod discover;
 pub mod dns;
 mod error;
 pub mod imap;
 pub mod login;
+pub mod message;
 pub mod pop3;
 mod sasl;
 pub mod smtp;

@@ -1,10 +1,13 @@
-//! POP3 (RFC 1939, RFC 2449, RFC 5034): greeting, STLS, signing in and out.
+//! POP3 (RFC 1939, RFC 2449, RFC 5034): greeting, STLS, signing in and out; what is in the mailbox ([`Pop3::uids`]) and
+//! the begins of messages ([`Pop3::tops`]). Nothing here deletes.
+
+use std::collections::{HashMap, VecDeque};
 
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
-use crate::error::{Code, Error, asks_to_wait, clean};
+use crate::error::{Code, Error, asks_to_wait, clean, cut};
 use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
 /// A line of an answer. RFC 2449 section 4 allows 512 bytes, servers write longer refusals with links in them.
@@ -16,12 +19,61 @@ const MAX_COMMAND_BYTES: usize = 255;
 /// Lines of a CAPA answer. There are some twenty capabilities in all.
 const MAX_CAPABILITIES: usize = 100;
 
+/// Messages of a mailbox. Whoever has more of them reads by IMAP.
+const MAX_MESSAGES: usize = 200_000;
+
+/// A unique id; RFC 1939 allows 70 bytes.
+pub(crate) const MAX_UID_BYTES: usize = 128;
+
+/// Of a message's header, as over IMAP; the rest is read and dropped.
+pub(crate) const MAX_HEADER_BYTES: usize = 128 * 1024;
+
+/// Of what follows the header: as many lines as are asked for, and a line may be anything.
+pub(crate) const MAX_TEXT_BYTES: usize = 16 * 1024;
+
+/// Commands that are sent and not answered. They fit the buffers between here and there, so that writing does not wait
+/// for a server that waits for us to read.
+const WINDOW: usize = 100;
+
 /// A connection on which somebody has signed in.
 #[derive(Debug)]
 pub struct Pop3 {
     stream: Stream,
     /// In capitals, one line each. Empty for a server of before RFC 2449.
     capabilities: Vec<String>,
+    /// Whether answers may be on their way that nobody waits for any more.
+    is_talking: bool,
+}
+
+/// A message of the mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its place, in this session.
+    pub number: u32,
+    /// What it is known by for ever. Servers promise that no two have the same, and some break it.
+    pub uid: String,
+    /// Its length in bytes; 0 where the server does not say.
+    pub size: u64,
+}
+
+/// The begin of a message, or that there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Top {
+    /// The message's place.
+    pub number: u32,
+    /// What it begins with; or the server's words, for the log, where it refuses to show it.
+    pub begin: Result<Begin, String>,
+}
+
+/// The begin of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Begin {
+    /// Up to the empty line; 128 KiB at most.
+    pub header: Vec<u8>,
+    /// The lines that were asked for; 16 KiB at most.
+    pub text: Vec<u8>,
+    /// Whether either is longer than what is here.
+    pub is_cut: bool,
 }
 
 impl Pop3 {
@@ -41,7 +93,7 @@ impl Pop3 {
     }
 
     async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
-        let mut pop3 = Self { stream, capabilities: Vec::new() };
+        let mut pop3 = Self { stream, capabilities: Vec::new(), is_talking: false };
         match pop3.answer().await? {
             Answer::Ok => {}
             Answer::Err(text) => return Err(Error::new(Code::Unavailable, format!("no welcome: {}", clean(&text)))),
@@ -62,7 +114,7 @@ impl Pop3 {
             Answer::Continue => return Err(Error::new(Code::Protocol, "STLS was answered with a question")),
         }
         // What was listed in clear may be anybody's.
-        let mut pop3 = Self { stream: self.stream.start_tls().await?, capabilities: Vec::new() };
+        let mut pop3 = Self { stream: self.stream.start_tls().await?, capabilities: Vec::new(), is_talking: false };
         pop3.ask_capabilities().await?;
         Ok(pop3)
     }
@@ -83,12 +135,95 @@ impl Pop3 {
 
     /// Says goodbye, so that the server unlocks the mailbox, for as long as that takes no time.
     pub async fn sign_out(mut self) {
+        // Whoever has left in the midst of an answer does not want to read the rest of it.
+        if self.is_talking {
+            return;
+        }
         let goodbye = async {
             self.send("QUIT").await?;
             self.answer().await
         };
         // Whoever has signed in has what he came for.
         let _ = timeout(SIGN_OUT_TIMEOUT, goodbye).await;
+    }
+
+    /// All messages of the mailbox, in one round trip where the server takes commands together.
+    ///
+    /// # Errors
+    /// Those of the connection; [`Code::Unavailable`] where the server asks to come later. [`Code::Protocol`] where it
+    /// has no unique ids or one that cannot be read (a message would look like one that is gone), and for more than
+    /// 200,000 messages.
+    pub async fn uids(&mut self) -> Result<Vec<Listed>, Error> {
+        self.begin()?;
+        let together = self.is_pipelining();
+        self.send(if together { "UIDL\r\nLIST" } else { "UIDL" }).await?;
+        let mut listed = Vec::new();
+        self.list("UIDL", |line| {
+            let (number, uid) = split(line)?;
+            let is_uid = (1..=MAX_UID_BYTES).contains(&uid.len()) && !uid.contains(|c: char| c.is_control());
+            listed.push(Listed { number: number.parse().ok()?, uid: uid.to_owned(), size: 0 });
+            is_uid.then_some(())
+        })
+        .await?;
+        if !together {
+            self.send("LIST").await?;
+        }
+        let mut sizes = HashMap::new();
+        self.list("LIST", |line| {
+            // What it does not say in a way that can be read, it does not say.
+            let size = split(line).and_then(|(number, size)| Some((number.parse::<u32>().ok()?, size.parse().ok()?)));
+            sizes.extend(size);
+            Some(())
+        })
+        .await?;
+        for message in &mut listed {
+            message.size = sizes.get(&message.number).copied().unwrap_or_default();
+        }
+        self.is_talking = false;
+        Ok(listed)
+    }
+
+    /// The header and so many lines of each of these messages, asked for together where the server takes that.
+    ///
+    /// Read it to its end: after one that was left before, the connection is good for nothing.
+    pub fn tops(&mut self, numbers: Vec<u32>, lines: u32) -> Tops<'_> {
+        let is_lost = self.begin().is_err();
+        let window = if self.is_pipelining() { WINDOW } else { 1 };
+        Tops { pop3: self, numbers: numbers.into(), waiting: VecDeque::new(), lines, window, is_lost }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.is_talking, true) {
+            false => Ok(()),
+            true => Err(left_behind()),
+        }
+    }
+
+    fn is_pipelining(&self) -> bool {
+        self.capabilities.iter().any(|line| line == "PIPELINING")
+    }
+
+    /// Reads an answer of many lines. `each` gives `None` for one that is none.
+    async fn list(&mut self, command: &str, mut each: impl FnMut(&str) -> Option<()>) -> Result<(), Error> {
+        match self.answer().await? {
+            Answer::Ok => {}
+            Answer::Err(text) => {
+                let code = match verdict(Answer::Err(text.clone())) {
+                    Err(Error { code: Code::Unavailable, .. }) => Code::Unavailable,
+                    _ => Code::Protocol,
+                };
+                return Err(Error::new(code, format!("{command} was refused: {}", cut(clean(&text)))));
+            }
+            Answer::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
+        }
+        for _ in 0..=MAX_MESSAGES {
+            match self.read_line().await?.as_str() {
+                "." => return Ok(()),
+                line => each(line)
+                    .ok_or_else(|| Error::new(Code::Protocol, format!("a line of {command} that cannot be read")))?,
+            }
+        }
+        Err(Error::new(Code::Protocol, format!("more than {MAX_MESSAGES} messages")))
     }
 
     async fn user_and_pass(&mut self, username: &str, password: &str) -> Result<Answer, Error> {
@@ -147,6 +282,102 @@ impl Pop3 {
     }
 }
 
+/// Begins of messages that are on their way.
+#[derive(Debug)]
+pub struct Tops<'a> {
+    pop3: &'a mut Pop3,
+    numbers: VecDeque<u32>,
+    waiting: VecDeque<u32>,
+    lines: u32,
+    window: usize,
+    /// Whether an earlier one was left, or a step of this one: what is read next is anything.
+    is_lost: bool,
+}
+
+impl Tops<'_> {
+    /// The next one, in the order that was asked for; `None` after the last.
+    ///
+    /// # Errors
+    /// Those of the connection; [`Code::Protocol`] for what is no answer. After an error, and after a call that was
+    /// dropped before it was done, there is no other answer than an error.
+    pub async fn next(&mut self) -> Result<Option<Top>, Error> {
+        if std::mem::replace(&mut self.is_lost, true) {
+            return Err(left_behind());
+        }
+        self.ask().await?;
+        let top = match self.waiting.pop_front() {
+            Some(number) => Some(Top { number, begin: self.read().await? }),
+            None => {
+                self.pop3.is_talking = false;
+                None
+            }
+        };
+        self.is_lost = false;
+        Ok(top)
+    }
+
+    async fn ask(&mut self) -> Result<(), Error> {
+        // Not one by one as each is answered: a few together are one packet.
+        if self.waiting.len() > self.window / 2 {
+            return Ok(());
+        }
+        let fits = self.numbers.len().min(self.window - self.waiting.len());
+        let commands: String = self.numbers.iter().take(fits).map(|n| format!("TOP {n} {}\r\n", self.lines)).collect();
+        self.waiting.extend(self.numbers.drain(..fits));
+        match commands.strip_suffix("\r\n") {
+            Some(commands) => self.pop3.send(commands).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn read(&mut self) -> Result<Result<Begin, String>, Error> {
+        match self.pop3.answer().await? {
+            Answer::Ok => {}
+            Answer::Err(text) => return Ok(Err(cut(clean(&text)))),
+            Answer::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
+        }
+        let mut begin = Begin::default();
+        let (mut line, mut is_header, mut is_start) = (Vec::new(), true, true);
+        loop {
+            line.clear();
+            // A line may have any length: in pieces.
+            let is_end = self.pop3.stream.read_line_start(&mut line, MAX_LINE_BYTES).await?;
+            let mut piece = line.as_slice();
+            if is_start && let Some(rest) = piece.strip_prefix(b".") {
+                if is_end && is_empty(rest) {
+                    return Ok(Ok(begin));
+                }
+                piece = rest;
+            }
+            let (into, max) = match is_header {
+                true => (&mut begin.header, MAX_HEADER_BYTES),
+                false => (&mut begin.text, MAX_TEXT_BYTES),
+            };
+            let kept = piece.len().min(max - into.len());
+            into.extend_from_slice(&piece[..kept]);
+            begin.is_cut |= kept < piece.len();
+            is_header &= !(is_start && is_end && is_empty(piece));
+            is_start = is_end;
+        }
+    }
+}
+
+/// What was left before its end cannot be gone on with.
+fn left_behind() -> Error {
+    Error::new(Code::Protocol, "an answer was left before its end")
+}
+
+/// Whether a line is nothing but its end.
+fn is_empty(line: &[u8]) -> bool {
+    matches!(line, b"\r\n" | b"\n")
+}
+
+/// A number and what follows it.
+fn split(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    Some((words.next()?, words.next()?))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Ok,
@@ -183,4 +414,162 @@ fn verdict(answer: Answer) -> Result<(), Error> {
         _ => Code::Authentication,
     };
     Err(Login::refused(code, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::connect::Session;
+    use crate::testing::{Script, connect_to_script, read_pop3_bytes};
+
+    /// Signed in to a server with these capabilities, which then plays the script.
+    async fn signed_in(capabilities: &str, script: Script) -> (Pop3, JoinHandle<Vec<String>>) {
+        let greeting = Script::new().say("+OK ready\r\n").hear("CAPA");
+        let greeting = greeting.say(format!("+OK\r\nUSER\r\n{capabilities}.\r\n")).hear("USER alice").say("+OK\r\n");
+        let script = greeting.hear("PASS secret").say("+OK\r\n").append(script);
+        let (stream, server) = connect_to_script(script, Session::new(Duration::from_secs(60), 1 << 30));
+        let login = Login::new("alice", Secret::Password("secret".to_owned().into())).unwrap();
+        (Pop3::sign_in(stream, Security::Plain, &login).await.unwrap(), server)
+    }
+
+    const PIPELINING: &str = "PIPELINING\r\nTOP\r\nUIDL\r\n";
+
+    async fn tops(pop3: &mut Pop3, numbers: Vec<u32>) -> (Vec<Top>, Result<(), Error>) {
+        let mut tops = pop3.tops(numbers, 2);
+        let mut seen = Vec::new();
+        loop {
+            match tops.next().await {
+                Ok(Some(top)) => seen.push(top),
+                Ok(None) => return (seen, Ok(())),
+                Err(error) => return (seen, Err(error)),
+            }
+        }
+    }
+
+    fn listed(number: u32, uid: &str, size: u64) -> Listed {
+        Listed { number, uid: uid.to_owned(), size }
+    }
+
+    fn top(number: u32, header: &str, text: &str) -> Top {
+        Top { number, begin: Ok(Begin { header: header.into(), text: text.into(), is_cut: false }) }
+    }
+
+    #[tokio::test]
+    async fn messages_are_listed_with_ids_and_sizes_in_one_flight_where_that_can_be() {
+        let (uidl, list) =
+            ("+OK\r\n1 a\r\n2  b c\r\n4 a\r\n.\r\n", "+ok 3\r\n4 99999999999\r\n1 5\r\n2 x\r\nx\r\n.\r\n");
+        let together = Script::new().hear("UIDL").hear("LIST").say(uidl).say(list);
+        let apart = Script::new().hear("UIDL").say(uidl).hear("LIST").say(list);
+        for (capabilities, script) in [(PIPELINING, together), ("", apart)] {
+            let (mut pop3, _server) = signed_in(capabilities, script).await;
+            let expected = [listed(1, "a", 5), listed(2, "b", 0), listed(4, "a", 99_999_999_999)];
+            assert_eq!(pop3.uids().await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_not_whole_is_none() {
+        for (answer, code) in [
+            ("-ERR what?\r\n".to_owned(), Code::Protocol),
+            ("-ERR [SYS/TEMP] later\r\n".to_owned(), Code::Unavailable),
+            ("+ \r\n".to_owned(), Code::Protocol),
+            ("+OK\r\n1 a\r\n2\r\n.\r\n".to_owned(), Code::Protocol),
+            ("+OK\r\n1 a\r\n\r\n.\r\n".to_owned(), Code::Protocol),
+            ("+OK\r\nx a\r\n.\r\n".to_owned(), Code::Protocol),
+            ("+OK\r\n1 a\0b\r\n.\r\n".to_owned(), Code::Protocol),
+            (format!("+OK\r\n1 {:x<129}\r\n.\r\n", ""), Code::Protocol),
+            ("+OK\r\n".to_owned() + &"1 a\r\n".repeat(MAX_MESSAGES + 1), Code::Protocol),
+            ("+OK\r\n1 a\r\n".to_owned(), Code::Unreachable),
+            ("+OK\r\n1 a\r\n.\r\n-ERR\r\n".to_owned(), Code::Protocol),
+        ] {
+            let (mut pop3, _server) = signed_in(PIPELINING, Script::new().hear("UIDL").hear("LIST").say(&answer)).await;
+            assert_eq!(pop3.uids().await.unwrap_err().code, code, "{}", &answer[..20.min(answer.len())]);
+            assert_eq!(pop3.uids().await.unwrap_err().code, Code::Protocol);
+        }
+    }
+
+    #[tokio::test]
+    async fn begins_of_messages_are_read_line_by_line() {
+        let answers = [
+            "+OK\r\nSubject: a\r\n\r\n..x\r\n.y\r\n.\r\n",
+            "-ERR no\x07 such message\r\n",
+            "+OK\n..a: b\n\n\n.\n",
+            "+OK\r\n.\r\n",
+        ];
+        let expected = [
+            top(7, "Subject: a\r\n\r\n", ".x\r\ny\r\n"),
+            Top { number: 9, begin: Err("no such message".into()) },
+            top(8, ".a: b\n\n", "\n"),
+            top(8, "", ""),
+        ];
+        let commands = ["TOP 7 2", "TOP 9 2", "TOP 8 2", "TOP 8 2"];
+        let together = answers.iter().fold(commands.iter().fold(Script::new(), |s, c| s.hear(*c)), Script::say);
+        let apart =
+            commands.iter().zip(answers).fold(Script::new(), |s, (command, answer)| s.hear(*command).say(answer));
+        for (capabilities, script) in [(PIPELINING, together), ("", apart)] {
+            let (mut pop3, server) = signed_in(capabilities, script).await;
+            assert_eq!(tops(&mut pop3, vec![7, 9, 8, 8]).await, (expected.to_vec(), Ok(())));
+            assert_eq!(tops(&mut pop3, vec![]).await, (vec![], Ok(())));
+            assert_eq!(server.await.unwrap().len(), 3 + 4);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_cut_and_what_follows_is_read() {
+        let long = "x".repeat(1 << 20);
+        let script = Script::new().hear("TOP 1 2").hear("TOP 2 2").hear("TOP 3 2");
+        let script = script.say(format!("+OK\r\nA: {long}\r\n.{long}\r\n\r\n{long}\r\n.\r\n"));
+        let script = script.say(format!("+OK\r\nB: c\r\n\r\n{}.\r\n", "..\r\n".repeat(100_000)));
+        let script = script.say("+OK\r\nC: d\r\n.\r\n");
+        let (mut pop3, _server) = signed_in(PIPELINING, script).await;
+        let (seen, outcome) = tops(&mut pop3, vec![1, 2, 3]).await;
+        outcome.unwrap();
+        let lengths = seen.iter().map(|top| {
+            let begin = top.begin.as_ref().unwrap();
+            (begin.header.len(), begin.text.len(), begin.is_cut)
+        });
+        let expected = [(MAX_HEADER_BYTES, MAX_TEXT_BYTES, true), (8, MAX_TEXT_BYTES, true), (6, 0, false)];
+        assert_eq!(lengths.collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_thousand_commands_do_not_wait_for_each_other_nor_for_ever() {
+        let mut script = Script::new();
+        for n in 1..=1000 {
+            script = script.hear(format!("TOP {n} 2")).say(format!("+OK\r\nX: {:y<2000}\r\n.\r\n", ""));
+        }
+        let (mut pop3, server) = signed_in(PIPELINING, script).await;
+        let (seen, outcome) = tops(&mut pop3, (1..=1000).collect()).await;
+        outcome.unwrap();
+        assert!(seen.iter().map(|top| top.number).eq(1..=1000));
+        assert_eq!(server.await.unwrap().len(), 1003);
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_gives_an_error_and_nothing_after_it() {
+        for (answer, code) in [
+            ("+OK\r\nA: b\r\n", Code::Unreachable),
+            ("+OK\r\nA: b\r\n.", Code::Unreachable),
+            ("hello\r\n", Code::Protocol),
+            ("+ \r\n", Code::Protocol),
+        ] {
+            let (mut pop3, _server) = signed_in(PIPELINING, Script::new().hear("TOP 1 2").say(answer)).await;
+            let (seen, outcome) = tops(&mut pop3, vec![1]).await;
+            assert_eq!((seen, outcome.unwrap_err().code), (vec![], code), "{answer}");
+            assert_eq!(tops(&mut pop3, vec![1]).await.1.unwrap_err().code, Code::Protocol);
+            assert_eq!(pop3.uids().await.unwrap_err().code, Code::Protocol);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(text in "(\\+OK|-ERR|\r\n|\\.|[0-9]|[ -~\0])*") {
+            read_pop3_bytes(text.as_bytes());
+        }
+    }
 }

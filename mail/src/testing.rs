@@ -12,13 +12,17 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::connect::{Io, Security, Session, Stream};
 use crate::error::Error;
+use crate::imap::frame::MAX_SECTION_BYTES;
+use crate::imap::{Command, Event, Features, Fetched, Folder, Imap, Items, MAX_FOLDERS, PREVIEW_BYTES, Resync, UidSet};
 use crate::login::{Login, Protocol, Secret, converse};
+use crate::message::{self, Address, Summary};
+use crate::pop3::{Listed, MAX_HEADER_BYTES, MAX_TEXT_BYTES, MAX_UID_BYTES, Pop3};
 
 /// The name that the certificates of these tests are for, unless they are for another.
 pub const HOST: &str = "mail.example.com";
@@ -298,16 +302,34 @@ pub async fn sign_in_to_script(
     (outcome, server.await.expect("a script does not panic"))
 }
 
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without threads")
+});
+
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+
+/// A plain connection to a server that plays a script in memory, and what it will have heard.
+///
+/// # Panics
+/// There is no runtime.
+pub fn connect_to_script(script: Script, session: Session) -> (Stream, JoinHandle<Vec<String>>) {
+    // As much as the buffers of a connection hold at the least.
+    let (here, there) = duplex(16 * 1024);
+    let server = tokio::spawn(script.play(there, TlsAcceptor::from(AUTHORITY.server(HOST))));
+    (plain(here, AUTHORITY.client(), session), server)
+}
+
+/// A plain connection to anything, without the guard, as if it were [`HOST`].
+fn plain(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, tls: Arc<ClientConfig>, session: Session) -> Stream {
+    Stream::new(Box::new(io), HOST, TlsConnector::from(tls), session).unencrypted()
+}
+
 /// Signs in and out where the server says just these bytes, whatever it is told, and hangs up: by password and by
 /// token, plain and by STARTTLS. For property tests and fuzzing.
 ///
 /// # Panics
 /// An outcome is not short, clean, and without the secret.
 pub fn sign_in_to_bytes(protocol: Protocol, bytes: &[u8]) {
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without threads")
-    });
-    static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
     let secrets = [Secret::Password("hunter22".to_owned().into()), Secret::AccessToken("ya29.token".to_owned().into())];
     for secret in secrets {
         let login = Login::new("alice", secret).expect("no control characters");
@@ -328,6 +350,155 @@ pub fn sign_in_to_bytes(protocol: Protocol, bytes: &[u8]) {
             }
         }
     }
+}
+
+/// Lists the folders of an IMAP server that says just these bytes after somebody has signed in, and reads messages: all
+/// that can be asked for, of a server that offers everything, and then of one that offers nothing. For property tests and
+/// fuzzing.
+///
+/// # Panics
+/// What is told could not be used, or not held.
+pub fn read_imap_bytes(bytes: &[u8]) {
+    let everything = "ENABLE CONDSTORE QRESYNC LIST-EXTENDED LIST-STATUS SPECIAL-USE ESEARCH OBJECTID X-GM-EXT-1";
+    for (capabilities, lists) in [(everything, true), (everything, false), ("IMAP4rev1", true), ("IMAP4rev1", false)] {
+        let greeting = format!("* OK [CAPABILITY {capabilities}] x\r\na1 OK [CAPABILITY {capabilities}] in\r\n");
+        RUNTIME.block_on(async {
+            let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).expect("no controls");
+            let stream = said(&[greeting.as_bytes(), bytes].concat());
+            let mut imap = Imap::sign_in(stream, Security::Plain, &login).await.expect("it says OK");
+            let features = imap.features().await.expect("it says what it can do");
+            if lists {
+                if let Ok(folders) = imap.list(&features).await {
+                    check_folders(&folders, bytes.len());
+                }
+            } else {
+                check_conversation(&mut imap, &features, bytes.len()).await;
+            }
+        });
+    }
+}
+
+fn check_folders(folders: &[Folder], said: usize) {
+    assert!(folders.len() <= said.min(MAX_FOLDERS));
+    let mut roles = Vec::new();
+    for folder in folders {
+        assert!(
+            (1..=1024).contains(&folder.wire.len()) && !folder.wire.iter().any(|b| b"\r\n\0".contains(b)),
+            "{folder:?}"
+        );
+        assert!(!folder.path.is_empty() && !folder.path.contains(char::is_control), "{folder:?}");
+        assert!(folder.is_selectable || folder.status.is_none() && folder.role.is_none(), "{folder:?}");
+        if let Some(role) = folder.role {
+            assert!(!roles.contains(&role), "{folder:?}");
+            roles.push(role);
+        }
+    }
+}
+
+async fn check_conversation(imap: &mut Imap, features: &Features, said: usize) {
+    let uids: UidSet = (1..=9).collect();
+    let fetch = |items| Command::Fetch { uids: uids.clone(), items, changed_since: Some(1), vanished: true };
+    let resync = Some(Resync { uid_validity: 1, modseq: 1 });
+    let commands = vec![
+        Command::Examine { mailbox: b"INBOX".to_vec(), resync, condstore: true },
+        fetch(Items::Flags),
+        fetch(Items::Headers),
+        fetch(Items::Arrivals),
+        Command::SearchAll,
+    ];
+    let most = commands.len();
+    let mut conversation = imap.converse(features, commands);
+    let (mut ends, mut events) = (0, 0);
+    let check_set = |set: &UidSet| assert_eq!(set.to_string().parse::<UidSet>().as_ref(), Ok(set));
+    while let Ok(Some(event)) = conversation.next().await {
+        events += 1;
+        match event {
+            Event::Done { command, .. } => {
+                assert_eq!(command, ends);
+                ends += 1;
+            }
+            Event::Fetched(Fetched { uid, header, text, gmail, email_id, thread_id, .. }) => {
+                assert!(uid != 0 && header.is_none_or(|header| header.len() <= MAX_SECTION_BYTES));
+                assert!(text.is_none_or(|text| text.len() <= PREVIEW_BYTES));
+                let mut words = gmail.unwrap_or_default().labels.into_iter().chain(email_id).chain(thread_id);
+                assert!(!words.any(|word| word.contains(char::is_control)));
+            }
+            Event::Undecodable { uid } => assert_ne!(uid, Some(0)),
+            Event::Vanished { uids: set, .. } | Event::Found(set) => check_set(&set),
+            _ => {}
+        }
+    }
+    assert!(ends <= most && events <= said + most);
+}
+
+/// Lists the messages of a POP3 server that says just these bytes after somebody has signed in, and reads their begins.
+/// For property tests and fuzzing.
+///
+/// # Panics
+/// What is told could not be used, or not held.
+pub fn read_pop3_bytes(bytes: &[u8]) {
+    for (capabilities, lists) in [("PIPELINING", true), ("PIPELINING", false), ("USER", true), ("USER", false)] {
+        let greeting = format!("+OK\r\n+OK\r\nUSER\r\n{capabilities}\r\n.\r\n+OK\r\n+OK\r\n");
+        RUNTIME.block_on(async {
+            let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).expect("no controls");
+            let stream = said(&[greeting.as_bytes(), bytes].concat());
+            let mut pop3 = Pop3::sign_in(stream, Security::Plain, &login).await.expect("it says OK");
+            if lists {
+                for Listed { uid, .. } in pop3.uids().await.unwrap_or_default() {
+                    assert!((1..=MAX_UID_BYTES).contains(&uid.len()) && !uid.contains(char::is_control), "{uid:?}");
+                }
+                return;
+            }
+            let mut tops = pop3.tops((1..=5).collect(), 9);
+            let mut number = 0;
+            while let Ok(Some(top)) = tops.next().await {
+                number += 1;
+                assert_eq!(top.number, number);
+                match top.begin {
+                    Ok(begin) => assert!(begin.header.len() <= MAX_HEADER_BYTES && begin.text.len() <= MAX_TEXT_BYTES),
+                    Err(words) => assert!(words.chars().count() <= 200 && !words.contains(char::is_control)),
+                }
+            }
+        });
+    }
+}
+
+/// A plain connection to a server that says just these bytes, whatever it is told, and hangs up.
+fn said(bytes: &[u8]) -> Stream {
+    let server = tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink());
+    plain(server, AUTHORITY.client(), Session::new(Duration::from_secs(60), 16 * 1024 * 1024))
+}
+
+/// Reads header and body of a message as [`Summary::read`] does.
+///
+/// # Panics
+/// The summary could not be stored or shown.
+pub fn read_message(header: &[u8], text: Option<&[u8]>) -> Summary {
+    let summary = Summary::read(header, text);
+    let mut texts = vec![&summary.subject];
+    assert!(summary.subject.chars().count() <= message::MAX_SUBJECT_CHARS);
+    for addresses in [&summary.from, &summary.to, &summary.cc, &summary.bcc, &summary.reply_to] {
+        assert!(addresses.len() <= message::MAX_ADDRESSES);
+        for Address { name, address } in addresses {
+            assert!(address.len() <= message::MAX_ADDRESS_BYTES);
+            assert!(name.as_ref().is_none_or(|name| (1..=message::MAX_NAME_CHARS).contains(&name.chars().count())));
+            assert!(name.is_some() || !address.is_empty());
+            texts.extend(name.iter().chain([address]));
+        }
+    }
+    assert!(summary.references.len() <= message::MAX_REFERENCES);
+    for id in summary.references.iter().chain(&summary.message_id).chain(&summary.in_reply_to) {
+        assert!((1..=message::MAX_ID_BYTES).contains(&id.len()) && !id.contains(char::is_whitespace));
+        texts.push(id);
+    }
+    if let Some(preview) = &summary.preview {
+        assert!((1..=message::MAX_PREVIEW_CHARS).contains(&preview.chars().count()));
+        texts.push(preview);
+    }
+    for text in texts {
+        assert!(!text.contains(char::is_control) && text.trim() == text && !text.contains("  "), "{text:?}");
+    }
+    summary
 }
 
 /// What [`crate::login::try_login`] does, over anything and without the guard, as if it were [`HOST`].

@@ -5,14 +5,20 @@ use std::time::Duration;
 use dhat::{HeapStats, Profiler};
 use mail::Code;
 use mail::connect::{Security, Session};
+use mail::imap::{Command, Event, Imap};
 use mail::login::{Login, Protocol, Secret, TRY_BYTES};
-use mail::testing::{Authority, HOST, Script, sign_in_to_script};
+use mail::pop3::Pop3;
+use mail::testing::{Authority, HOST, Script, connect_to_script, sign_in_to_script};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 /// The longest answer of IMAP, as it grows, and TLS; the scripted server included.
 const MAX_BYTES: usize = 512 * 1024;
+
+/// What a mailbox may take beside what is done with it: the longest response as it grows and what is made of it, or a
+/// list of all that there may be.
+const MAX_MAILBOX_BYTES: usize = 40 * 1024 * 1024;
 
 #[tokio::test(start_paused = true)]
 async fn no_server_makes_us_hold_much() {
@@ -40,5 +46,73 @@ async fn no_server_makes_us_hold_much() {
         drop(profiler);
         assert_eq!(outcome.unwrap_err().code, Code::Protocol);
         assert!(most < MAX_BYTES, "{protocol:?}: {most} bytes");
+    }
+    mailboxes().await;
+}
+
+async fn mailboxes() {
+    const LONGEST: usize = 4 * 1024 * 1024;
+    let login = || Login::new("alice", Secret::Password("hunter22".to_owned().into())).unwrap();
+    let session = || Session::new(Duration::from_secs(600), 6 * 1024 * 1024);
+    let fetch = "* 1 FETCH (UID 1 ";
+    let x = "x".repeat(1024);
+    let (ok, status) = (
+        format!("* OK [UIDNEXT 5] {x}\r\n"),
+        format!("* STATUS \"{x}\" (MESSAGES 1 UIDNEXT 1 UIDVALIDITY 1 UNSEEN 1)\r\n"),
+    );
+    let uid = format!("1 {:x<100}\r\n", "");
+    // Said by the script as it is, and then again and again.
+    let hostile: [(String, &str); 11] = [
+        ("* SEARCH ".to_owned() + &"3 1 ".repeat(LONGEST / 4 - 8) + "5\r\n", ""),
+        ("* VANISHED ".to_owned() + &"3,1,".repeat(LONGEST / 4 - 8) + "5\r\n", ""),
+        (format!("{fetch}X-GM-LABELS ({}))\r\n", "a ".repeat(LONGEST / 2 - 50)), ""),
+        (format!("{fetch}X {}\r\n", "(".repeat(LONGEST - 50)), ""),
+        (format!("{fetch}X"), " {1}\r\nx"),
+        (format!("{fetch}BODY[HEADER] {{1000000000}}\r\n"), &x),
+        (format!("{fetch}X {{4000000000}}\r\n"), &x),
+        (fetch.to_owned(), &x),
+        (String::new(), &ok),
+        (String::new(), "* LIST () \"/\" abcdefghijklmnopqrstuvwxyz\r\n"),
+        (String::new(), &status),
+    ];
+    for (first, then) in &hostile {
+        let greeting = Script::new().say("* OK [CAPABILITY LIST-STATUS] x\r\n").hear("a1 LOGIN \"alice\" \"hunter22\"");
+        let greeting = greeting.say("a1 OK [CAPABILITY LIST-STATUS] x\r\n");
+        let rest = if then.is_empty() { Script::new() } else { Script::new().endless(then) };
+        let (stream, server) = connect_to_script(greeting.say(first).append(rest), session());
+        // What the script holds is not ours.
+        let profiler = Profiler::builder().testing().build();
+        let mut imap = Imap::sign_in(stream, Security::Plain, &login()).await.unwrap();
+        let features = imap.features().await.unwrap();
+        if then.starts_with("* LIST") || then.starts_with("* STATUS") {
+            imap.list(&features).await.unwrap_err();
+        } else {
+            let mut conversation = imap.converse(&features, vec![Command::SearchAll]);
+            while let Ok(event) = conversation.next().await {
+                assert!(!matches!(event, None | Some(Event::Done { .. })));
+            }
+        }
+        let most = HeapStats::get().max_bytes;
+        drop(profiler);
+        server.abort();
+        assert!(most < MAX_MAILBOX_BYTES, "{first:.50}{then:.50}: {most} bytes");
+    }
+    for (first, then) in [("+OK\r\n", uid.as_str()), ("+OK\r\n", &x), ("+OK\r\n", "\r\n")] {
+        let greeting = Script::new().say("+OK\r\n").hear("CAPA").say("-ERR\r\n").hear("USER alice").say("+OK\r\n");
+        let script = greeting.hear("PASS hunter22").say("+OK\r\n").say(first).endless(then);
+        for lists in [true, false] {
+            let (stream, server) = connect_to_script(script.clone(), session());
+            let profiler = Profiler::builder().testing().build();
+            let mut pop3 = Pop3::sign_in(stream, Security::Plain, &login()).await.unwrap();
+            if lists {
+                pop3.uids().await.unwrap_err();
+            } else {
+                pop3.tops(vec![1, 2], 3).next().await.unwrap_err();
+            }
+            let most = HeapStats::get().max_bytes;
+            drop(profiler);
+            server.abort();
+            assert!(most < MAX_MAILBOX_BYTES, "{then:.50}: {most} bytes");
+        }
     }
 }

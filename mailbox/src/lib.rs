@@ -1,5 +1,7 @@
 //! What mail functions share: where `shared`, which knows accounts and tenants, meets `mail`, which knows servers.
 
+pub mod sync;
+
 use std::sync::Arc;
 use std::time::Duration;
 

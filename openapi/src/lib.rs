@@ -11,18 +11,22 @@ use shared::account::{Account, AccountChange, EmailAddress, NewAccount};
 use shared::auth::NOBODY;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
 use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
+use shared::message::{Cursor, MessageId};
+use shared::sync::Synchronisation;
 use shared::validation::{Field, parameter, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
+use uuid::Uuid;
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
+const FOLDER_ID: &str = "0198c0de-0000-7000-8000-000000000003";
 const REQUEST_ID: &str = "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42";
 
 const ABOUT: &str = "\
-The mailbox accounts (IMAP, POP3, SMTP) of a multi-tenant email client.
+The mailbox accounts (IMAP, POP3, SMTP) of a multi-tenant email client, and the mail in them.
 
-Each request under `/api` proves who calls with `Authorization: Bearer <JWT>`, and sees that user's accounts only. \
+Each request under `/api` proves who calls with `Authorization: Bearer <JWT>`, and sees that user's accounts and mail only. \
 Times are milliseconds since the Unix epoch. Fields that are not listed are ignored. Each answer has an \
 `X-Request-Id`; errors repeat it in `requestId`: name it when you report a problem. A path that is not listed answers \
 404, a method that a path lacks 405 with `Allow`, both in the form of all errors.";
@@ -67,6 +71,8 @@ pub fn document() -> Result<String> {
         "security": [{"token": []}],
         "tags": [
             {"name": "accounts", "description": "The caller's mailbox accounts."},
+            {"name": "synchronisation", "description": "When the caller's mail is fetched, and how far that is."},
+            {"name": "messages", "description": "The caller's mail."},
             {"name": "health", "description": "For monitors: no identity, no rate limit."},
             {"name": "reference", "description": "This document."},
         ],
@@ -135,6 +141,12 @@ fn operations() -> Vec<Operation> {
         })
     };
     let bad_address = parameter::<EmailAddress>(&[("emailAddress".into(), "jane".into())], "emailAddress");
+    let query = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
+    let uuid = || json!({"type": "string", "format": "uuid"});
+    let time = || json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
+    // Twenty-five bytes, of which the first is known.
+    let cursor = || json!({"type": "string", "pattern": "^A[Q-Za-f][A-Za-z0-9_-]{31}[AQgw]$"});
+    let bad_cursor = parameter::<Cursor>(&[("cursor".into(), "x".into())], "cursor");
     let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
     vec![
         Operation {
@@ -266,6 +278,102 @@ fn operations() -> Vec<Operation> {
                 ("nobody knows", Error::NotFound(NOBODY_KNOWS)),
             ]),
         },
+        Operation {
+            method: "post",
+            path: "/api/accounts/{id}/sync",
+            id: "requestSync",
+            summary: "Synchronise an account",
+            description: "At once, whatever `isSyncEnabled` and the account's plans say. While one is asked for or runs, that one is \
+                          meant: `requestedAt` says since when. In the state `authenticationError` once a minute.",
+            tag: "synchronisation",
+            parameters: vec![id()],
+            body: None,
+            answers: vec![(
+                202,
+                json_answer(
+                    "It will begin.",
+                    "SyncRequest",
+                    json!({"accountId": ID, "status": "queued", "requestedAt": 1_767_225_600_000_i64}),
+                ),
+            )],
+            refusals: tried(one()),
+        },
+        Operation {
+            method: "get",
+            path: "/api/accounts/{id}/sync",
+            id: "getSync",
+            summary: "How a synchronisation stands",
+            description: "`progress` is null when idle. It counts what the server has told so far, so totals may grow.",
+            tag: "synchronisation",
+            parameters: vec![id()],
+            body: None,
+            answers: vec![(200, json_answer("How it stands.", "Sync", example_sync()))],
+            refusals: with(one()),
+        },
+        Operation {
+            method: "delete",
+            path: "/api/accounts/{id}/sync",
+            id: "cancelSync",
+            summary: "End a synchronisation",
+            description: "One that runs ends after its batch: what has come stays, and the next one goes on from there. Idempotent.",
+            tag: "synchronisation",
+            parameters: vec![id()],
+            body: None,
+            answers: vec![(200, json_answer("There is none any more.", "SyncCanceled", json!({"status": "idle"})))],
+            refusals: with(one()),
+        },
+        Operation {
+            method: "get",
+            path: "/api/accounts/{id}/folders",
+            id: "listFolders",
+            summary: "List the folders of a mailbox",
+            description: "In the order of their paths. The inbox is `INBOX`.",
+            tag: "messages",
+            parameters: vec![id()],
+            body: None,
+            answers: vec![(200, json_answer("All folders.", "FolderList", json!({"folders": [example_folder()]})))],
+            refusals: with(one()),
+        },
+        Operation {
+            method: "get",
+            path: "/api/messages",
+            id: "listMessages",
+            summary: "List your messages",
+            description: "Of all accounts or those that are asked for, newest first by `receivedAt`. An unknown id as a filter finds \
+                          nothing. The next page is the same request with `cursor`.",
+            tag: "messages",
+            parameters: vec![
+                number(
+                    "limit",
+                    "How many messages at most.",
+                    list_messages::DEFAULT_LIMIT,
+                    1,
+                    list_messages::MAX_LIMIT,
+                ),
+                query("cursor", "The `nextCursor` of the page before.", cursor()),
+                query("accountId", "Only messages of this account.", uuid()),
+                query("folderId", "Only messages in this folder.", uuid()),
+                query(
+                    "role",
+                    "Only messages in folders with this role.",
+                    json!({"$ref": "#/components/schemas/FolderRole"}),
+                ),
+                query("isRead", "Only what is read, or what is unread.", json!({"type": "boolean"})),
+                query("isFlagged", "Only what is flagged, or what is not.", json!({"type": "boolean"})),
+                query("after", "Only what was received then or later: `receivedAt` at least this.", time()),
+                query("before", "Only what was received earlier: `receivedAt` less than this.", time()),
+            ],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer(
+                    "A page of messages.",
+                    "MessageList",
+                    json!({"messages": [example_message()], "nextCursor": example_cursor()}),
+                ),
+            )],
+            refusals: with(vec![("bad cursor", Error::Invalid(bad_cursor.err().into_iter().collect()))]),
+        },
         public(
             "/health",
             "health",
@@ -376,7 +484,7 @@ fn head(path: &'static str, id: &'static str, summary: &'static str, mut answers
 
 impl Operation {
     fn value(self) -> Value {
-        let is_public = self.tag != "accounts";
+        let is_public = ["health", "reference"].contains(&self.tag);
         let common = if is_public { &COMMON_HEADERS[..] } else { &COMMON_HEADERS_AND_LIMITS[..] };
         let mut responses = Map::new();
         for (status, mut answer) in self.answers {
@@ -488,7 +596,9 @@ fn optional_body(schema: &str, example: Value) -> Value {
 fn created() -> Value {
     let mut answer = json_answer("The account, as stored.", "Account", example_account());
     refer_to(&mut answer, &["Location"]);
-    for operation in ["getAccount", "updateAccount", "testAccount", "deleteAccount"] {
+    for operation in
+        ["getAccount", "updateAccount", "testAccount", "requestSync", "getSync", "listFolders", "deleteAccount"]
+    {
         answer["links"][operation] = json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
     }
     answer
@@ -525,6 +635,37 @@ fn example_account() -> Value {
         "nextSyncAt": 1_767_225_600_000_i64, "lastError": null,
         "createdAt": 1_767_225_600_000_i64, "updatedAt": 1_767_225_600_000_i64,
     })
+}
+
+fn example_sync() -> Value {
+    json!({
+        "status": "syncing", "state": "connected", "lastError": null, "lastSyncAt": null,
+        "nextSyncAt": 1_767_225_600_000_i64,
+        "progress": {"foldersDone": 3, "foldersTotal": 10, "messagesDone": 4200, "messagesTotal": 20_000},
+    })
+}
+
+fn example_folder() -> Value {
+    json!({
+        "id": FOLDER_ID, "accountId": ID, "parentId": null, "name": "INBOX", "path": "INBOX", "role": "inbox",
+        "isSelectable": true, "total": 4200, "unread": 7,
+    })
+}
+
+fn example_message() -> Value {
+    json!({
+        "id": "0198c0de-0000-7000-8000-000000000004", "accountId": ID, "folderId": FOLDER_ID,
+        "threadId": "0198c0de-0000-7000-8000-000000000005", "messageId": "20260101000000.7@example.com",
+        "inReplyTo": null, "subject": "Lunch?", "from": [{"name": "Joe", "address": "joe@example.com"}],
+        "to": [{"name": null, "address": "jane@example.com"}], "cc": [], "bcc": [], "replyTo": [],
+        "sentAt": 1_767_225_599_000_i64, "receivedAt": 1_767_225_600_000_i64, "size": 5120, "isRead": false,
+        "isFlagged": false, "isAnswered": false, "isDraft": false, "hasAttachments": false,
+        "preview": "At one, at the usual place?",
+    })
+}
+
+fn example_cursor() -> Cursor {
+    Cursor { received_at: 1_767_225_600_000, id: MessageId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0004)) }
 }
 
 fn example_new_account() -> Value {
@@ -586,6 +727,11 @@ fn schemas() -> Result<Value> {
     add::<mailbox::Outcome>(&mut all);
     add::<find_settings::Output>(&mut all);
     add::<State>(&mut all);
+    add::<request_sync::Output>(&mut all);
+    add::<Synchronisation>(&mut all);
+    add::<cancel_sync::Output>(&mut all);
+    add::<list_folders::Output>(&mut all);
+    add::<list_messages::Output>(&mut all);
     add::<health::Output>(&mut all);
     add::<health_ready::Output>(&mut all);
     add::<Envelope>(&mut all);

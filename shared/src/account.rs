@@ -63,7 +63,7 @@ pub struct Account {
     /// Seconds between two synchronisations.
     #[cfg_attr(feature = "openapi", schema(value_type = SyncInterval))]
     pub sync_interval: i32,
-    /// Milliseconds since the Unix epoch; none until the first synchronisation.
+    /// When all mail was last as on the server, in milliseconds since the Unix epoch; none until then.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub last_sync_at: Option<i64>,
     /// Whether a synchronisation is running.
@@ -92,7 +92,8 @@ pub struct Account {
     pub state: State,
     /// Milliseconds since the Unix epoch.
     pub state_changed_at: i64,
-    /// When the next synchronisation is due, in milliseconds since the Unix epoch; none while none is.
+    /// When the next synchronisation is due, in milliseconds since the Unix epoch; none while none is, and where nobody
+    /// wants one.
     #[cfg_attr(feature = "openapi", schema(required))]
     pub next_sync_at: Option<i64>,
     /// What went wrong last; none once a try went well.
@@ -372,6 +373,14 @@ fn whole(value: &Value, range: RangeInclusive<i64>) -> Option<i32> {
 /// What the user calls the account: 1 to 255 characters, without white space around.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountName(pub String);
+
+impl Field for AccountId {
+    const RULE: &'static str = "must be an id, a UUID with hyphens";
+
+    fn read(value: Value) -> Option<Self> {
+        Self::parse(value.as_str()?)
+    }
+}
 
 impl Field for AccountName {
     const RULE: &'static str = "must be a string of 1 to 255 characters after trimming, without control characters";

@@ -15,7 +15,9 @@ use crate::claims::{ClaimName, ClaimNames, Ids};
 use crate::db::url::DatabaseUrl;
 use crate::key_set::{KeySet, PUBLIC_KEY};
 use crate::sealing::{PrivateKeys, PublicKey};
-use crate::secrets::{RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets, Transport};
+use crate::secrets::{
+    LoginPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText, Secrets, Transport,
+};
 
 /// What a function needs that knows no caller (health, the default route).
 #[derive(Debug, Clone)]
@@ -59,6 +61,20 @@ pub struct Outbound {
     pub name_servers: String,
     /// `MAIL_ISP_DATABASE`: the host of the database of providers' settings; `none` asks none.
     pub isp_database: Option<String>,
+}
+
+/// `MAIL_HOST_CONNECTIONS`: how many connections at once the workers may have with one mail host. Gmail and Yahoo refuse
+/// more than 15 to 20 of one address, and most who host mail themselves allow 10 for each mailbox.
+///
+/// # Errors
+/// It is no number.
+pub fn mail_host_connections() -> anyhow::Result<NonZeroU32> {
+    let mut vars = Variables::of_process();
+    let default = const { NonZeroU32::new(20).unwrap() };
+    let meaning = "a whole number of 1 or more";
+    let connections = vars.parsed("MAIL_HOST_CONNECTIONS", meaning, default, |v| v.parse().ok());
+    vars.finish()?;
+    Ok(connections)
 }
 
 /// How callers prove who they are.
@@ -111,6 +127,17 @@ pub struct QueueConfig {
     pub sync_queue_url: Option<String>,
 }
 
+/// What the function needs that asks who is due: a login, and a queue to ring at.
+#[derive(Debug, Clone)]
+pub struct ScheduleConfig {
+    /// What the public functions need, too.
+    pub public: PublicConfig,
+    /// Where the database URL comes from.
+    pub secrets: SecretSource,
+    /// `SYNC_QUEUE_URL`.
+    pub sync_queue_url: String,
+}
+
 /// What the migration needs.
 #[derive(Debug, Clone)]
 pub struct MigrationConfig {
@@ -124,6 +151,8 @@ pub struct MigrationConfig {
     pub secrets: SecretSource,
     /// `MAIL_SECRET_ARN`: the secret of the mail functions, which gets its keys here.
     pub mail_secret_arn: Option<String>,
+    /// `SCHEDULER_SECRET_ARN`: the secret with the schedule's login.
+    pub scheduler_secret_arn: Option<String>,
 }
 
 impl PublicConfig {
@@ -149,11 +178,7 @@ impl QueueConfig {
     }
 
     fn read(mut vars: Variables) -> anyhow::Result<Self> {
-        let meaning = "the URL of a queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/name";
-        let config = Self {
-            public: public(&mut vars),
-            sync_queue_url: vars.parsed("SYNC_QUEUE_URL", meaning, None, |v| queue_url(v).map(Some)),
-        };
+        let config = Self { public: public(&mut vars), sync_queue_url: sync_queue_url(&mut vars) };
         vars.finish()?;
         Ok(config)
     }
@@ -170,6 +195,38 @@ impl KeySetConfig {
             Self { algorithm: algorithm(&mut vars), way: key_set_url(&mut vars).zip(vars.get("JWT_JWKS_SECRET_ARN")) };
         vars.finish()?;
         Ok(config)
+    }
+}
+
+impl ScheduleConfig {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every missing or bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        Self::read(Variables::of_process())
+    }
+
+    fn read(mut vars: Variables) -> anyhow::Result<Self> {
+        let public = public(&mut vars);
+        let queue = sync_queue_url(&mut vars);
+        if queue.is_none() {
+            vars.fault("SYNC_QUEUE_URL", QUEUE_URL);
+        }
+        let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
+        let database_url = vars.required("DATABASE_URL", DATABASE_URL);
+        let secrets = match vars.get("SCHEDULER_SECRET_ARN") {
+            Some(arn) => SecretSource::Login(LoginPlace { arn, database_url, transport }),
+            None => match Secrets::of_database(&database_url, transport) {
+                Ok(secrets) => SecretSource::Environment(Box::new(secrets)),
+                Err(meaning) => {
+                    vars.fault("DATABASE_URL", meaning);
+                    SecretSource::Environment(Box::default())
+                }
+            },
+        };
+        vars.finish()?;
+        Ok(Self { public, secrets, sync_queue_url: queue.unwrap_or_default() })
     }
 }
 
@@ -234,6 +291,7 @@ impl MigrationConfig {
                 environment => environment,
             },
             mail_secret_arn: vars.get("MAIL_SECRET_ARN"),
+            scheduler_secret_arn: vars.get("SCHEDULER_SECRET_ARN"),
         };
         vars.finish()?;
         Ok(config)
@@ -399,12 +457,22 @@ fn key_set_url(vars: &mut Variables) -> Option<Url> {
     })
 }
 
+/// What a queue's URL must be.
+const QUEUE_URL: &str = "the URL of a queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/name";
+
+fn sync_queue_url(vars: &mut Variables) -> Option<String> {
+    vars.parsed("SYNC_QUEUE_URL", QUEUE_URL, None, |v| queue_url(v).map(Some))
+}
+
 /// The emulator's queues are reached without TLS.
 fn queue_url(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let has_name = url.path().trim_matches('/').contains('/');
     (matches!(url.scheme(), "http" | "https") && has_name).then(|| text.to_owned())
 }
+
+/// What a database's URL must be.
+const DATABASE_URL: &str = "postgres://user:password@host:port/database (or set SECRET_ARN)";
 
 fn secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource {
     let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
@@ -416,7 +484,7 @@ fn secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource 
             transport,
         });
     }
-    let database_url = vars.required("DATABASE_URL", "postgres://user:password@host:port/database (or set SECRET_ARN)");
+    let database_url = vars.required("DATABASE_URL", DATABASE_URL);
     let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
     let signing_keys = ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"].map(|name| vars.whole(name));
     if signing_keys[0].is_none() && signing_key_is_required {

@@ -13,8 +13,8 @@
 //! 3. The handler parses its input into the types of [`account`] with [`validation`], asks `call.db` for one
 //!    thing ([`db::accounts`]), and shapes the reply.
 //!
-//! A job, start to end, is told alike: `main` is one call, [`work()`] for a queue or [`serve_schedule`] for a clock. Each
-//! message becomes a [`work::Job`]; `work_off` in `work.rs` is one straight function: read the [`doorbell`], await the
+//! A job, start to end, is told alike: `main` is one call, [`work_mail`] for a queue or [`serve_due`] for a clock; they
+//! are [`work()`] and [`serve_schedule`] with what the functions hold. Each message becomes a [`work::Job`]; `work_off` in `work.rs` is one straight function: read the [`doorbell`], await the
 //! handler, ring the [`queue`] again when there is more, write the log line, and say whether the message failed.
 
 pub mod config;
@@ -25,6 +25,7 @@ pub mod error;
 pub mod serve;
 
 pub mod doorbell;
+pub mod host_slots;
 pub mod queue;
 pub mod work;
 
@@ -40,7 +41,10 @@ pub mod rate_limit;
 pub mod account;
 pub mod address;
 pub mod credential;
+pub mod folder;
+pub mod message;
 pub mod sealing;
+pub mod sync;
 pub mod validation;
 
 #[cfg(feature = "openapi")]
@@ -61,6 +65,8 @@ pub use error::Error;
 pub use event::Request;
 pub use serve::mail::{MailCommand, serve_command, serve_mail, serve_network, serve_sealing};
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
+pub use work::due::serve_due;
+pub use work::mail::work_mail;
 pub use work::{serve_schedule, work};
 
 /// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's

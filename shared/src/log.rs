@@ -18,7 +18,8 @@ use crate::identity::{Role, TenantId, UserId};
 use crate::metrics::{JobMetrics, Metrics};
 
 /// The crates of ours whose events are heard at the configured level.
-const OURS: [&str; 4] = [env!("CARGO_CRATE_NAME"), "mailbox", "migrate", "reseal_secrets"];
+const OURS: [&str; 6] =
+    [env!("CARGO_CRATE_NAME"), "mailbox", "migrate", "reseal_secrets", "schedule_work", "sync_account"];
 
 /// Starts the log. `level` is for our own code. Libraries are heard from warnings on: at their trace level they
 /// would print whole events, passwords included.

@@ -10,14 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lambda_http::http::{HeaderName, HeaderValue};
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind};
-
+use redis::Cmd;
 use uuid::fmt::Hyphenated;
 
 use crate::SERVICE;
 use crate::identity::Scope;
-use crate::redis_link::RedisLink;
+use crate::redis_link::{KeyScript, RedisLink};
 
 /// The window's length.
 const WINDOW_MICROS: u64 = 60 * 1_000_000;
@@ -144,7 +142,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 pub struct RateLimiter {
     limit: NonZeroU32,
     redis: RedisLink,
-    script: Script,
+    script: KeyScript,
     fallback: Mutex<Windows>,
     /// The fallback's clock, which nobody sets back.
     started: Instant,
@@ -153,7 +151,7 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// Lets `limit` requests of a user through in any 60 seconds.
     pub fn new(limit: NonZeroU32, redis: RedisLink) -> Self {
-        Self { limit, redis, script: Script::new(SCRIPT), fallback: Mutex::default(), started: Instant::now() }
+        Self { limit, redis, script: KeyScript::new(SCRIPT), fallback: Mutex::default(), started: Instant::now() }
     }
 
     /// Counts one request. Never fails, and takes 100 ms at the most: see [`RedisLink::run`].
@@ -163,7 +161,8 @@ impl RateLimiter {
         // Writing to a string cannot fail.
         let _ = write!(key, "{subject}");
         let limit = subject.limit(self.limit);
-        match self.redis.run(|connection| self.count_in_redis(connection, &key, limit)).await {
+        let arguments = |call: &mut Cmd| _ = call.arg(limit.get()).arg(WINDOW_MICROS);
+        match self.redis.run(|connection| self.script.run(connection, &key, arguments)).await {
             Some((allowed, count, oldest, now)) => {
                 decide(limit, Count { allowed, count, oldest }, now, Duration::from_micros(now), false)
             }
@@ -173,27 +172,6 @@ impl RateLimiter {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 decide(limit, windows.count(key, limit.get(), now), now, since_epoch, true)
             }
-        }
-    }
-
-    /// Runs the script, by its hash where Redis knows it. Where it does not, the whole script is sent, and not loaded
-    /// first: a serverless cache may answer the next command from another shard, which does not know it either.
-    async fn count_in_redis(
-        &self,
-        mut connection: MultiplexedConnection,
-        key: &str,
-        limit: NonZeroU32,
-    ) -> RedisResult<(bool, u32, u64, u64)> {
-        let call = |command: &str, script: &str| {
-            let mut call = Cmd::with_capacity(6, command.len() + script.len() + key.len() + 32);
-            call.arg(command).arg(script).arg(1).arg(key).arg(limit.get()).arg(WINDOW_MICROS);
-            call
-        };
-        match call("EVALSHA", self.script.get_hash()).query_async(&mut connection).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                call("EVAL", SCRIPT).query_async(&mut connection).await
-            }
-            other => other,
         }
     }
 }

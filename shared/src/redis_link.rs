@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind,
+};
 use tokio::time::{Instant, timeout};
 
 use crate::MAX_IDLE;
@@ -154,6 +156,45 @@ impl RedisLink {
 
 fn tell_lost(reason: &str) {
     tracing::warn!(reason, "redis_unavailable: counting requests in this process until it is back");
+}
+
+/// A script over one key.
+#[derive(Clone)]
+pub struct KeyScript {
+    text: &'static str,
+    script: Script,
+}
+
+impl KeyScript {
+    /// Of this text.
+    pub fn new(text: &'static str) -> Self {
+        Self { text, script: Script::new(text) }
+    }
+
+    /// Runs it, by its hash where Redis knows it. Where it does not, the whole script is sent, and not loaded first: a
+    /// serverless cache may answer the next command from another shard, which does not know it either.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        mut connection: MultiplexedConnection,
+        key: &str,
+        arguments: impl Fn(&mut Cmd),
+    ) -> RedisResult<T> {
+        let call = |command: &str, script: &str| {
+            let mut call = Cmd::with_capacity(8, command.len() + script.len() + key.len() + 64);
+            call.arg(command).arg(script).arg(1).arg(key);
+            arguments(&mut call);
+            call
+        };
+        match call("EVALSHA", self.script.get_hash()).query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                call("EVAL", self.text).query_async(&mut connection).await
+            }
+            other => other,
+        }
+    }
 }
 
 async fn ping(mut connection: MultiplexedConnection) -> RedisResult<()> {

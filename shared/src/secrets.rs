@@ -62,6 +62,19 @@ pub enum SecretSource {
     Environment(Box<Secrets>),
     /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
     SecretsManager(SecretPlace),
+    /// `SCHEDULER_SECRET_ARN`: a Secrets Manager secret with a login, for a function that has nothing but a database.
+    Login(LoginPlace),
+}
+
+/// Which login to read.
+#[derive(Debug, Clone)]
+pub struct LoginPlace {
+    /// The secret's ARN or name.
+    pub arn: String,
+    /// `DATABASE_URL`, without a password, which is the secret's.
+    pub database_url: SecretText,
+    /// What the address must be.
+    pub transport: Transport,
 }
 
 /// Which secrets to read.
@@ -106,6 +119,25 @@ pub const SEALING_PRIVATE_KEYS: &str =
     "keys' ids, colons and keys in base64, with commas between keys, as `migrate` makes them";
 
 impl Secrets {
+    /// Checks a database URL, and knows nothing else.
+    ///
+    /// # Errors
+    /// What it must be.
+    pub fn of_database(url: &SecretText, transport: Transport) -> Result<Self, &'static str> {
+        if url.is_unresolved() {
+            return Err(RESOLVED);
+        }
+        match DatabaseUrl::parse(url.reveal().trim()) {
+            None => {
+                Err("postgres://user:password@host:port/database, with sslmode disable, prefer, require or verify-full")
+            }
+            Some(database) if transport == Transport::Tls && !database.is_tls() => {
+                Err("an address with sslmode=verify-full (or require) in a deployed stack")
+            }
+            Some(database) => Ok(Self { database, ..Self::default() }),
+        }
+    }
+
     /// Checks the values.
     ///
     /// # Errors
@@ -119,19 +151,12 @@ impl Secrets {
         let mut faults = Vec::new();
         let keys = [("JWT_SECRET_KEY", &jwt_secret_key), ("JWT_SECRET_KEY_PREVIOUS", &jwt_secret_key_previous)];
         let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key.as_ref()?)));
-        let named = [("DATABASE_URL", database_url), ("REDIS_URL", &redis_url)].into_iter().chain(keys.clone());
-        faults.extend(named.filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (name, RESOLVED)));
-        let database = DatabaseUrl::parse(database_url.reveal().trim());
-        match &database {
-            None => faults.push((
-                "DATABASE_URL",
-                "postgres://user:password@host:port/database, with sslmode disable, prefer, require or verify-full",
-            )),
-            Some(database) if transport == Transport::Tls && !database.is_tls() => {
-                faults.push(("DATABASE_URL", "an address with sslmode=verify-full (or require) in a deployed stack"));
-            }
-            Some(_) => {}
+        let database = Self::of_database(database_url, transport);
+        if let Err(meaning) = database {
+            faults.push(("DATABASE_URL", meaning));
         }
+        let named = [("REDIS_URL", &redis_url)].into_iter().chain(keys.clone());
+        faults.extend(named.filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (name, RESOLVED)));
         match redis::Client::open(redis_url.reveal()) {
             Err(_) => faults.push(("REDIS_URL", "redis://host:port or rediss://host:port")),
             Ok(redis) if transport == Transport::Tls && !is_tls(redis.get_connection_info().addr()) => {
@@ -150,8 +175,8 @@ impl Secrets {
             }
         }
         match database {
-            Some(database) if faults.is_empty() => {
-                Ok(Self { database, redis_url, jwt_secret_key, jwt_secret_key_previous, sealing_private_keys: None })
+            Ok(secrets) if faults.is_empty() => {
+                Ok(Self { redis_url, jwt_secret_key, jwt_secret_key_previous, ..secrets })
             }
             _ => Err(faults),
         }
@@ -181,11 +206,11 @@ impl SecretStore {
     pub async fn get(&self) -> anyhow::Result<Secrets> {
         match &self.source {
             SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager(place) => {
+            SecretSource::SecretsManager(_) | SecretSource::Login(_) => {
                 if let Some(secrets) = &*self.cached.read().await {
                     return Ok(secrets.clone());
                 }
-                self.fetch(place).await
+                self.read_again().await
             }
         }
     }
@@ -196,7 +221,9 @@ impl SecretStore {
     /// # Errors
     /// As [`SecretStore::get`].
     pub async fn refresh(&self, tried_at: Instant) -> anyhow::Result<bool> {
-        let SecretSource::SecretsManager(place) = &self.source else { return Ok(false) };
+        if !self.can_change() {
+            return Ok(false);
+        }
         let mut refreshed_at = self.refreshed_at.lock().await;
         if let Some(last) = *refreshed_at
             && last.elapsed() < REFRESH_INTERVAL
@@ -204,7 +231,7 @@ impl SecretStore {
             return Ok(tried_at < last);
         }
         tracing::warn!("a login was refused or a key is unknown: reading the secret again");
-        let fetched = self.fetch(place).await;
+        let fetched = self.read_again().await;
         *refreshed_at = Some(Instant::now());
         fetched.map(|_| true)
     }
@@ -216,7 +243,7 @@ impl SecretStore {
 
     /// Whether the secrets may be others later: environment variables stay.
     pub fn can_change(&self) -> bool {
-        matches!(self.source, SecretSource::SecretsManager(_))
+        !matches!(self.source, SecretSource::Environment(_))
     }
 
     /// The secrets as they are now. How often that may be is the caller's matter.
@@ -224,13 +251,17 @@ impl SecretStore {
     /// # Errors
     /// As [`SecretStore::get`].
     pub async fn read_again(&self) -> anyhow::Result<Secrets> {
-        match &self.source {
-            SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager(place) => self.fetch(place).await,
-        }
+        // The SDK's futures are large, and would make each request's as large, which may have to come here: boxed.
+        let secrets = match &self.source {
+            SecretSource::Environment(secrets) => return Ok(Secrets::clone(secrets)),
+            SecretSource::SecretsManager(place) => Box::pin(self.fetch_all(place)).await?,
+            SecretSource::Login(place) => Box::pin(self.fetch_login(place)).await?,
+        };
+        *self.cached.write().await = Some(secrets.clone());
+        Ok(secrets)
     }
 
-    async fn fetch(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {
+    async fn fetch_all(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {
         let SecretPlace { arn, mail_arn, database_url, transport } = place;
         let mail = async {
             match mail_arn {
@@ -238,16 +269,22 @@ impl SecretStore {
                 None => Ok(None),
             }
         };
-        // The SDK's futures are large, and would make each request's as large, which may have to come here: boxed.
-        let (text, mail) = Box::pin(async { tokio::try_join!(self.manager.read(arn), mail) }).await?;
-        let secrets = parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref(), *transport)
-            .with_context(|| {
-                format!(
-                    "the secret {arn}{} is not usable",
-                    mail_arn.as_ref().map_or(String::new(), |arn| format!(" or {arn}"))
-                )
-            })?;
-        *self.cached.write().await = Some(secrets.clone());
+        let (text, mail) = tokio::try_join!(self.manager.read(arn), mail)?;
+        parse(text.reveal(), mail.as_ref().map(SecretText::reveal), database_url.as_ref(), *transport).with_context(
+            || {
+                let mail = mail_arn.as_ref().map_or(String::new(), |arn| format!(" or {arn}"));
+                format!("the secret {arn}{mail} is not usable")
+            },
+        )
+    }
+
+    async fn fetch_login(&self, place: &LoginPlace) -> anyhow::Result<Secrets> {
+        let LoginPlace { arn, database_url, transport } = place;
+        let text = self.manager.read(arn).await?;
+        let login = Login::parse(text.reveal()).with_context(|| format!("the secret {arn} is not usable"))?;
+        let mut secrets = Secrets::of_database(database_url, *transport)
+            .map_err(|meaning| anyhow!("DATABASE_URL must be {meaning}"))?;
+        login.fill_in(&mut secrets.database);
         Ok(secrets)
     }
 }

@@ -106,6 +106,15 @@ pub fn parameter<T: Field>(query: &[(String, String)], field: &'static str) -> R
     read.map(Some).ok_or_else(|| Fault::new(field, T::RULE, T::fault(field)))
 }
 
+/// Reads a query parameter that is `true` or `false`, in any letter case; `None` where there is none.
+///
+/// # Errors
+/// A fault when it is neither, or is given more than once.
+pub fn flag(query: &[(String, String)], field: &'static str) -> Result<Option<bool>, Fault> {
+    let Some(value) = once(query, field)? else { return Ok(None) };
+    value.to_ascii_lowercase().parse().map(Some).map_err(|_| Fault::new(field, bool::RULE, bool::fault(field)))
+}
+
 /// The value of a query parameter.
 fn once<'a>(query: &'a [(String, String)], field: &'static str) -> Result<Option<&'a str>, Fault> {
     let mut given = query.iter().filter(|(name, _)| name == field).map(|(_, value)| value.as_str());
@@ -208,6 +217,22 @@ mod tests {
         );
         let twice = whole_number(&[query("1"), query("2")].concat(), "limit", 100, 1..=1000).unwrap_err();
         assert_eq!(Error::Invalid(vec![twice]).to_string(), "Limit must be given once");
+    }
+
+    #[test]
+    fn flags_are_true_or_false() {
+        let flag = |value: &str| flag(&query(value), "limit");
+        assert_eq!(
+            (flag("true"), flag("False"), super::flag(&[], "limit")),
+            (Ok(Some(true)), Ok(Some(false)), Ok(None))
+        );
+        for bad in ["", "1", "yes", " true", "null"] {
+            assert_eq!(
+                Error::Invalid(vec![flag(bad).unwrap_err()]).to_string(),
+                "limit must be true or false",
+                "{bad}"
+            );
+        }
     }
 
     #[test]

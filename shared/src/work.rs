@@ -1,5 +1,8 @@
 //! What has no caller: the messages of a queue, and the ticks of a schedule.
 
+pub mod due;
+pub mod mail;
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use lambda_http::lambda_runtime::{self, Context, Error as RuntimeError, LambdaEv
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::account::AccountId;
 use crate::config::{PublicConfig, QueueConfig};
@@ -31,9 +34,11 @@ const HANDOVER: Duration = Duration::from_secs(20);
 /// How long before its function's end a job is cut off that did not stop, so that the others of its batch, and the log,
 /// do not end with it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often a message is received before it becomes a dead letter: the queue's `maxReceiveCount` (data.yaml).
+pub const ATTEMPTS: u32 = 5;
 /// Jobs of a batch at once. They mostly wait for mail hosts, so one that is slow holds up none of the others; and four
 /// times the 64 MB that a job may take fit into a small function.
-const JOBS_AT_ONCE: usize = 4;
+pub const JOBS_AT_ONCE: usize = 4;
 
 /// One message: an account that may have something to do.
 #[derive(Debug, Clone)]
@@ -114,13 +119,24 @@ where
     H: Fn(Job) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Done, WorkError>> + Send,
 {
+    work_or_give_up(handler, |_| async {}).await
+}
+
+/// As [`work()`]. `give_up` is told of a job that failed at its last attempt: its message becomes a dead letter.
+async fn work_or_give_up<H, F, G, E>(handler: H, give_up: G) -> anyhow::Result<()>
+where
+    H: Fn(Job) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Done, WorkError>> + Send,
+    G: Fn(Job) -> E + Clone + Send + Sync + 'static,
+    E: Future<Output = ()> + Send,
+{
     let config = QueueConfig::from_env()?;
     log::start(config.public.log_level);
     let queue = Queue::new(config.sync_queue_url).await;
     let back = Arc::new(Back::new(config.public));
     run(move |event: LambdaEvent<Batch>| {
-        let (back, queue, handler) = (back.clone(), queue.clone(), handler.clone());
-        async move { Ok(work_off(&back, &queue, handler, event).await) }
+        let (back, queue, handler, give_up) = (back.clone(), queue.clone(), handler.clone(), give_up.clone());
+        async move { Ok(work_off(&back, &queue, handler, give_up, event).await) }
     })
     .await
 }
@@ -241,30 +257,40 @@ impl Hours {
 }
 
 /// One batch, start to end.
-async fn work_off<H, F>(back: &Back, queue: &Queue, handler: H, event: LambdaEvent<Batch>) -> BatchAnswer
+async fn work_off<H, F, G, E>(
+    back: &Back,
+    queue: &Queue,
+    handler: H,
+    give_up: G,
+    event: LambdaEvent<Batch>,
+) -> BatchAnswer
 where
     H: Fn(Job) -> F,
     F: Future<Output = Result<Done, WorkError>>,
+    G: Fn(Job) -> E,
+    E: Future<Output = ()>,
 {
     let hours = Hours::of(&event.context);
     let request_id = event.context.request_id.as_str();
     let jobs = stream::iter(event.payload.records).map(|message| {
-        let handler = &handler;
+        let (handler, give_up) = (&handler, &give_up);
         async move {
             let (started, delay) = (Instant::now(), message.waited());
             let cold_start = back.cold.swap(false, Ordering::Relaxed);
             let doorbell = Doorbell::parse(&message.body);
             let attempt = message.attributes.approximate_receive_count.parse().unwrap_or(1);
-            let outcome = match doorbell {
+            let stop_at = hours.stop_at.min(started + PIECE);
+            let job = doorbell.map(|bell| Job { scope: bell.scope(), account_id: bell.account_id, attempt, stop_at });
+            let outcome = match job.clone() {
                 None => Err(WorkError::Poisoned),
                 Some(_) if started >= hours.stop_at => Err(WorkError::OutOfTime),
-                Some(doorbell) => {
-                    let account_id = doorbell.account_id;
-                    let stop_at = hours.stop_at.min(started + PIECE);
-                    let job = Job { scope: doorbell.scope(), account_id, attempt, stop_at };
-                    unwinding(hours, async { handler(job).await }).await
-                }
+                Some(job) => unwinding(hours, async { handler(job).await }).await,
             };
+            if let (Err(_), Some(job), ATTEMPTS..) = (&outcome, job, attempt) {
+                // Should it take longer, or panic, the message is a dead letter all the same.
+                let giving_up = AssertUnwindSafe(async { give_up(job).await }).catch_unwind();
+                let _ = timeout(LAST_WORDS / 2, giving_up).await;
+            }
             if let (Ok(Done::More), Some(doorbell)) = (&outcome, doorbell) {
                 queue.ring(doorbell.scope(), doorbell.account_id).await;
             }
@@ -400,6 +426,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_job_that_fails_at_its_last_attempt_is_given_up() {
+        let doorbells: Vec<_> = std::iter::repeat_with(doorbell).take(5).collect();
+        let mut bodies: Vec<_> = doorbells.iter().map(Doorbell::body).collect();
+        bodies.push("poison".to_owned());
+        let mut event = event(PLENTY, &bodies);
+        for (index, message) in event.payload.records.iter_mut().enumerate() {
+            message.attributes.approximate_receive_count = if index == 3 { "4" } else { "5" }.to_owned();
+        }
+        let given_up = std::sync::Mutex::new(BTreeSet::new());
+        let index = |job: &Job| doorbells.iter().position(|known| known.account_id == job.account_id).unwrap();
+        let answer = work_off(
+            &back(),
+            &Queue::new(None).await,
+            |job| {
+                let index = index(&job);
+                async move {
+                    match index {
+                        0 => Ok(Done::Complete),
+                        1 => panic!("no"),
+                        _ => Err(anyhow!("no").into()),
+                    }
+                }
+            },
+            |job| {
+                given_up.lock().unwrap().insert(index(&job));
+                // The batch does not end with it.
+                assert_ne!(job.account_id, doorbells[4].account_id);
+                std::future::ready(())
+            },
+            event,
+        )
+        .await;
+        assert_eq!(failed(answer), ids(["m1", "m2", "m3", "m4", "m5"]));
+        assert_eq!(given_up.into_inner().unwrap(), BTreeSet::from([1, 2, 4]));
+    }
+
+    #[tokio::test]
     async fn a_message_fails_alone() {
         let doorbells: Vec<_> = std::iter::repeat_with(doorbell).take(6).collect();
         let mut bodies: Vec<_> = doorbells.iter().map(Doorbell::body).collect();
@@ -425,6 +488,7 @@ mod tests {
                     Ok(Done::Complete)
                 }
             },
+            |_| async {},
             event(PLENTY, &bodies),
         )
         .await;
@@ -461,6 +525,7 @@ mod tests {
                 running.fetch_sub(1, Ordering::Relaxed);
                 Ok(Done::Complete)
             },
+            |_| async {},
             event(PLENTY, &bodies),
         )
         .await;
@@ -486,6 +551,7 @@ mod tests {
                     }
                 }
             },
+            |_| async {},
             event(Duration::from_millis(400), &bodies),
         )
         .await;

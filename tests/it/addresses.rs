@@ -367,7 +367,10 @@ async fn deleted_accounts_are_purged_when_their_time_has_come_and_no_others() {
     for (account, days) in [(kept, 1000_i64), (old, 31), (older, 1000), (recent, 29)] {
         owner.execute(age, &[&account["id"].as_str().unwrap().parse::<Uuid>().unwrap(), &days]).await.unwrap();
     }
+    // An account goes after its mail.
     let purge = json!({"purge": true});
+    assert_eq!(api.gateway.invoke("migrate", purge.clone()).await.unwrap().unwrap(), json!({"purged": 0}));
+    owner.execute("select purge_mail(1000)", &[]).await.unwrap();
     assert_eq!(keeping.gateway.invoke("migrate", purge.clone()).await.unwrap().unwrap(), json!({"purged": 0}));
     assert_eq!(api.gateway.invoke("migrate", purge.clone()).await.unwrap().unwrap(), json!({"purged": 2}));
     assert_eq!(api.gateway.invoke("migrate", purge).await.unwrap().unwrap(), json!({"purged": 0}));
@@ -389,6 +392,8 @@ async fn deleted_accounts_are_purged_when_their_time_has_come_and_no_others() {
         )
         .await
         .unwrap();
+    assert_eq!(migrate::online::purge(&owner, 30).await.unwrap(), 0);
+    owner.execute("select purge_mail(3000)", &[]).await.unwrap();
     assert_eq!(migrate::online::purge(&owner, 30).await.unwrap(), 2500);
     assert_eq!(api.addresses(&user).await, ["0@example.com"]);
 }

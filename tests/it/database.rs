@@ -126,6 +126,16 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
             (200, api.put(&own, json!({"port": 1, "password": "x"}))),
             (403, api.put(&foreign, json!({"port": 1}))),
             (409, api.post("/api/accounts", account(json!({})))),
+            (202, api.request("POST", &format!("{own}/sync"))),
+            (200, api.get(&format!("{own}/sync"))),
+            (200, api.delete(&format!("{own}/sync"))),
+            (403, api.request("POST", &format!("{foreign}/sync"))),
+            (404, api.get(&format!("{unknown}/sync"))),
+            (403, api.delete(&format!("{foreign}/sync"))),
+            (200, api.get(&format!("{own}/folders"))),
+            (403, api.get(&format!("{foreign}/folders"))),
+            (200, api.get("/api/messages")),
+            (200, api.get("/api/messages?role=inbox&isRead=false&after=7")),
             (403, api.delete(&foreign)),
             (404, api.delete(&unknown)),
         ]
@@ -218,6 +228,80 @@ async fn with_a_million_accounts_the_list_is_served_by_an_index_and_the_policy_i
         let plan = notices.lock().unwrap().join("\n");
         assert!(plan.contains("email_accounts_address_key") && !plan.contains("Seq Scan"), "{user}: {plan}");
         assert!(plan.contains("actual rows=50") && !plan.contains("Removed by Filter"), "{user}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_asks() {
+    let database = new_database().await;
+    let postgres = &servers().await.postgres;
+    let client = connect(&postgres.owner_url(&database)).await;
+    // One user has half of them all, another has next to none; the others are a thousand. The planner knows the averages.
+    client
+        .batch_execute(
+            "set session_replication_role = replica;
+             create function id_of(n bigint, kind int) returns uuid language sql immutable
+                 as $$ select (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$;
+             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol, hostname, port, encryption, username, credential_id, created_at, updated_at)
+             select id_of(n, 1), id_of(n / 100, 2), id_of(n, 3), 'x', n || '@example.com', n || '@example.com', 'imap', 'h', 993, 'tls', 'u', id_of(n, 4), n, n
+             from generate_series(0, 1001) n;
+             insert into email_folders (id, tenant_id, user_id, account_id, wire_name, path, role, is_selectable, created_number, changed_number)
+             select id_of(n * 10 + k, 5), id_of(n / 100, 2), id_of(n, 3), id_of(n, 1), 'F'::bytea || k::text::bytea, 'F' || k,
+                    case when k = 0 then 'inbox' end, true, 0, 0
+             from generate_series(0, 1001) n, generate_series(0, 4) k;
+             insert into email_messages (id, tenant_id, user_id, account_id, folder_id, identity, thread_id, uid, received_at, size, created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable, subject)
+             select id_of(n, 6), id_of(u / 100, 2), id_of(u, 3), id_of(u, 1), id_of(u * 10 + n / 2 % 5, 5), id_of(n, 7), id_of(n, 8),
+                    n, n, 1, 0, n, n % 20 > 1, n % 50 < 2, false, false, false, true, 'x'
+             from (select n, case when n % 2 = 0 then 0 when n < 100 then 1001 else 1 + n / 10 % 1000 end as u from generate_series(0, 199999) n) x;
+             analyze email_accounts, email_folders, email_messages;",
+        )
+        .await
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    let setup = "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
+        set auto_explain.log_analyze = on; set auto_explain.log_timing = off; set client_min_messages = log; set role email_service_app";
+    let (explained, notices) = explaining(&postgres.owner_url(&database), setup).await;
+    let place = "100000, '00000006-0000-7000-8000-0000000186a0'";
+    let cases = [
+        ("null, null, null, null, null, null, null, null, null".to_owned(), "user_idx", 1),
+        (format!("null, null, null, null, null, 10, 150000, {place}"), "user_idx", 1),
+        (format!("null, null, null, null, false, null, 90000, {place}"), "user_idx", 1),
+        ("null, null, null, false, null, null, null, null, null".to_owned(), "unread_idx", 5),
+        (format!("null, null, null, null, true, 10, null, {place}"), "flagged_idx", 5),
+        (format!("id_of($n, 1), null, null, null, null, null, null, {place}"), "folder_idx", 5),
+        ("null, id_of($n * 10 + 2, 5), null, null, null, 10, 150000, null, null".to_owned(), "folder_idx", 1),
+        (format!("null, null, 'inbox', null, null, 10, 150000, {place}"), "folder_idx", 1),
+        ("null, null, 'inbox', false, null, null, null, null, null".to_owned(), "unread_idx", 1),
+    ];
+    for n in [0, 7, 1001] {
+        for (arguments, index, folders) in &cases {
+            let arguments = arguments.replace("$n", &n.to_string());
+            let call =
+                format!("select count(*) from list_messages(id_of({n} / 100, 2), id_of({n}, 3), 51, {arguments})");
+            // Within the function a statement with these values is planned anew; that of the folders is kept after five.
+            for _ in 0..2 {
+                notices.lock().unwrap().clear();
+                let count: i64 = explained.query_one(&call, &[]).await.unwrap().get(0);
+                assert!(count == 51 || n != 0 || index.starts_with("user") || *folders == 1, "{call}: {count}");
+                let plans = notices.lock().unwrap().clone();
+                let plan = plans.iter().find(|plan| plan.contains("select m.*")).unwrap();
+                assert!(plan.contains(&format!("Index Scan Backward using email_messages_{index}")), "{call}: {plan}");
+                assert!(
+                    !plan.contains("Seq Scan") && !plan.contains("SubPlan") && !plan.contains("JIT"),
+                    "{call}: {plan}"
+                );
+                // Of each folder no more than the page, and nothing that is thrown away but for what no index knows.
+                let scanned = plan.lines().find(|line| line.contains("Index Scan Backward")).unwrap();
+                let rows: f64 =
+                    scanned.split("(actual rows=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+                assert!(rows <= 51.0, "{call}: {plan}");
+                let removed =
+                    plan.split("Rows Removed by Filter: ").nth(1).map(|rest| rest.split_whitespace().next().unwrap());
+                let removed: u64 = removed.map_or(0, |removed| removed.parse().unwrap());
+                assert!(removed <= 51, "{call}: {plan}");
+                let whole = plans.join("\n");
+                assert!(!whole.contains("Seq Scan"), "{call}: {whole}");
+            }
+        }
     }
 }
 

@@ -4,9 +4,18 @@ use serde_json::json;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, MAIL_DATABASE_URL, Servers, User, api, connect, new_database, owner, servers};
+use crate::support::{
+    Api, MAIL_DATABASE_URL, Servers, User, api, connect, folder_row, message_row, new_database, owner, servers, store,
+};
 
-const TABLES: [&str; 2] = ["email_accounts", "email_credentials"];
+const TABLES: [&str; 6] = [
+    "email_accounts",
+    "email_change_numbers",
+    "email_credentials",
+    "email_destroyed",
+    "email_folders",
+    "email_messages",
+];
 
 #[tokio::test]
 async fn list_hides_the_accounts_of_other_users_and_other_tenants() {
@@ -120,10 +129,22 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "select accounts_to_key('00000000-0000-0000-0000-000000000000', 1)",
         "select set_address_keys('{}', '{}')",
         "update email_accounts set user_id = gen_random_uuid()",
+        "update email_accounts set synced_with = 'x'",
+        "update email_accounts set changed_number = 0",
+        "update email_folders set total = 0",
+        "update email_messages set is_read = true",
+        "insert into email_folders (id) values (gen_random_uuid())",
+        "insert into email_messages (id) values (gen_random_uuid())",
+        "delete from email_folders",
+        "delete from email_messages",
+        "delete from email_destroyed",
+        "update email_destroyed set number = 0",
+        "select claim_due(1, 1)",
         "update schema_migrations set version = 99",
         "set role email_service_owner",
         "set role email_service_probe",
         "set role email_service_janitor",
+        "set role email_service_clock",
         "copy email_accounts to program 'true'",
         "create role intruder",
         "alter role email_service_app bypassrls",
@@ -147,8 +168,9 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
         "revoke truncate on email_credentials from powerful; alter table email_accounts owner to powerful",
         "alter table email_accounts owner to email_service_owner; grant email_service_probe to powerful",
         "revoke email_service_probe from powerful; grant email_service_janitor to powerful",
+        "revoke email_service_janitor from powerful; grant email_service_clock to powerful",
         // By way of another role, and of one that could only be taken on.
-        "revoke email_service_janitor from powerful; create role middle; grant email_service_probe to middle; grant middle to powerful",
+        "revoke email_service_clock from powerful; create role middle; grant email_service_probe to middle; grant middle to powerful",
         "alter role middle bypassrls; revoke email_service_probe from middle",
         "alter role middle nobypassrls superuser",
         "alter role middle nosuperuser; create policy report on email_credentials to middle using (true)",
@@ -187,7 +209,16 @@ async fn begin(client: &Client, context: Context) {
     }
 }
 
-/// What the policies alone let through of one user's row: statements without any filter of their own, each table, each
+/// One user's row in a table, and how statements name it, change it and make another like it.
+struct Target {
+    table: &'static str,
+    row: String,
+    change: &'static str,
+    columns: &'static str,
+    values: String,
+}
+
+/// What the policies alone let through of one user's rows: statements without any filter of their own, each table, each
 /// command, each identity. Returns what was let through and should not have been, or the other way round.
 async fn leaks(database: &str) -> Vec<String> {
     let servers = servers().await;
@@ -196,7 +227,59 @@ async fn leaks(database: &str) -> Vec<String> {
     let api = Api::start(env).await;
     let user = User::new();
     let created = api.create(&user, json!({})).await;
-    let ids = [created["id"].as_str().unwrap(), created["credentialId"].as_str().unwrap()];
+    let client = connect(&servers.postgres.owner_url(database)).await;
+    let folder = store(&client, "email_folders", folder_row(&created, "INBOX", json!({}))).await;
+    let message = store(&client, "email_messages", message_row(&created, folder, json!({}))).await;
+    let (tenant_id, user_id, new) = (user.tenant, user.user, Uuid::now_v7());
+    let destroyed = json!({
+        "tenant_id": tenant_id, "user_id": user_id, "number": 1, "type": "message", "id": new,
+        "account_id": created["id"], "destroyed_at": 0
+    });
+    store(&client, "email_destroyed", destroyed).await;
+    let [account, credential] = ["id", "credentialId"].map(|name| created[name].as_str().unwrap());
+    let by_id = |id: &str| format!("id = '{id}'");
+    let target = |table, row, change, columns, values| Target { table, row, change, columns, values };
+    let targets = [
+        target(
+            "email_accounts",
+            by_id(account),
+            "updated_at = updated_at + 1",
+            "id, account_name, email_address, protocol, hostname, port, encryption, username, credential_id, created_at, updated_at",
+            format!("'{new}', 'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', '{credential}', 0, 0"),
+        ),
+        target("email_change_numbers", format!("user_id = '{user_id}'"), "last = last + 1", "last", "0".into()),
+        target(
+            "email_credentials",
+            by_id(credential),
+            "updated_at = updated_at + 1",
+            "id, algorithm, password_hash, salt, created_at, updated_at",
+            format!("'{new}', 'sha512', repeat('0', 128), repeat('0', 64), 0, 0"),
+        ),
+        target(
+            "email_destroyed",
+            by_id(&new.to_string()),
+            "destroyed_at = 1",
+            "number, type, id, account_id, destroyed_at",
+            format!("2, 'folder', '{new}', '{account}', 0"),
+        ),
+        target(
+            "email_folders",
+            by_id(&folder.to_string()),
+            "total = total + 1",
+            "id, account_id, wire_name, path, is_selectable, created_number, changed_number",
+            format!("'{new}', '{account}', 'x', 'x', true, 0, 0"),
+        ),
+        target(
+            "email_messages",
+            by_id(&message.to_string()),
+            "is_read = true",
+            "id, account_id, folder_id, identity, thread_id, received_at, size, created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable, subject",
+            format!(
+                "'{new}', '{account}', '{folder}', '{new}', '{new}', 0, 0, 0, 0, true, true, true, true, true, true, ''"
+            ),
+        ),
+    ];
+    assert_eq!(targets.each_ref().map(|target| target.table), TABLES);
     let app = connect(&servers.postgres.app_url(database)).await;
     let mut leaks = Vec::new();
     let [colleague, elsewhere, stranger] = strangers(&user);
@@ -207,30 +290,20 @@ async fn leaks(database: &str) -> Vec<String> {
         ("stranger", Context::Of(stranger), false),
         ("no context", Context::None, false),
     ] {
-        for (table, id) in TABLES.iter().zip(ids) {
-            let row_columns = match *table {
-                "email_accounts" => {
-                    "account_name, email_address, protocol, hostname, port, encryption, username, credential_id, created_at, updated_at"
-                }
-                _ => "algorithm, password_hash, salt, created_at, updated_at",
-            };
-            let values = match *table {
-                "email_accounts" => format!("'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', '{}', 0, 0", ids[1]),
-                _ => "'sha512', repeat('0', 128), repeat('0', 64), 0, 0".to_owned(),
-            };
-            let (tenant_id, user_id, new) = (user.tenant, user.user, Uuid::now_v7());
+        for Target { table, row, change, columns, values } in &targets {
             for (command, statement) in [
-                ("select", format!("select from {table} where id = '{id}'")),
+                ("select", format!("select from {table} where {row}")),
                 ("select all", format!("select from {table} where tenant_id = '{tenant_id}'")),
-                ("update", format!("update {table} set updated_at = updated_at + 1 where id = '{id}'")),
+                ("update", format!("update {table} set {change} where {row}")),
                 (
                     "insert",
                     format!(
-                        "insert into {table} (id, tenant_id, user_id, {row_columns}) values ('{new}', '{tenant_id}', '{user_id}', {values})"
+                        "insert into {table} (tenant_id, user_id, {columns}) values ('{tenant_id}', '{user_id}', {values})"
                     ),
                 ),
-                // The role has no right to delete; the policy must hold without that, so it is granted here.
-                ("delete", format!("delete from {table} where id = '{id}'")),
+                // The role has no right to delete, and to more on some tables; the policy must hold without that, so it
+                // is granted here.
+                ("delete", format!("delete from {table} where {row}")),
             ] {
                 begin(&app, context).await;
                 let touched = match app.execute(&statement, &[]).await {
@@ -248,27 +321,40 @@ async fn leaks(database: &str) -> Vec<String> {
     leaks
 }
 
-async fn database_with_delete_granted() -> (String, Client) {
+async fn database_with_more_granted() -> (String, Client) {
     let database = new_database().await;
     let client = connect(&servers().await.postgres.owner_url(&database)).await;
-    client.batch_execute("grant delete on email_accounts, email_credentials to email_service_app").await.unwrap();
+    client
+        .batch_execute(
+            "grant delete on email_accounts, email_credentials to email_service_app;
+             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_messages
+                 to email_service_app",
+        )
+        .await
+        .unwrap();
     (database, client)
 }
 
 #[tokio::test]
 async fn the_policies_alone_hold_without_any_filter_in_the_statement() {
-    let (database, _) = database_with_delete_granted().await;
+    let (database, _) = database_with_more_granted().await;
     assert_eq!(leaks(&database).await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn the_matrix_goes_red_when_a_policy_is_missing() {
     for table in TABLES {
-        let (database, client) = database_with_delete_granted().await;
-        client
-            .batch_execute(&format!("drop policy {table}_scope on {table}; create policy open on {table} using (true)"))
-            .await
-            .unwrap();
+        let (database, client) = database_with_more_granted().await;
+        // An account takes a number, and so their policy holds for it as well.
+        let opened = if table == "email_accounts" { vec![table, "email_change_numbers"] } else { vec![table] };
+        for table in opened {
+            client
+                .batch_execute(&format!(
+                    "drop policy {table}_scope on {table}; create policy open on {table} using (true)"
+                ))
+                .await
+                .unwrap();
+        }
         let leaks = leaks(&database).await;
         for command in ["select", "select all", "update", "insert", "delete"] {
             for who in ["colleague", "same user id in another tenant", "stranger", "no context"] {
@@ -292,6 +378,8 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
     let (api, user) = (Api::start(env).await, User::new());
     let created = api.create(&user, json!({})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
+    let folder = store(&client, "email_folders", folder_row(&created, "INBOX", json!({"role": "inbox"}))).await;
+    store(&client, "email_messages", message_row(&created, folder, json!({}))).await;
     let hash = "select password_hash from email_credentials";
     let before: String = client.query_one(hash, &[]).await.unwrap().get(0);
     for stranger in strangers(&user) {
@@ -299,7 +387,16 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
         api.get(&path).by(&stranger).send().await.is_refused(403);
         api.put(&path, json!({"port": 1, "password": "stolen"})).by(&stranger).send().await.is_refused(403);
         api.delete(&path).by(&stranger).send().await.is_refused(403);
+        for (method, end) in [("POST", "sync"), ("GET", "sync"), ("DELETE", "sync"), ("GET", "folders")] {
+            api.request(method, &format!("{path}/{end}")).by(&stranger).send().await.is_refused(403);
+        }
+        for query in ["", "?role=inbox", "?isRead=false", &format!("?folderId={folder}")] {
+            let found = api.get(&format!("/api/messages{query}")).by(&stranger).send().await;
+            assert_eq!((found.status, found.body), (200, json!({"messages": [], "nextCursor": null})), "{query}");
+        }
     }
+    let found = api.get("/api/messages").by(&user).send().await;
+    assert_eq!(found.body["messages"].as_array().unwrap().len(), 1);
     assert_eq!(api.get(&path).by(&user).send().await.body, created);
     assert_eq!(client.query_one(hash, &[]).await.unwrap().get::<_, String>(0), before);
 }
@@ -342,7 +439,7 @@ async fn column_privileges(client: &Client, role: &str) -> Vec<String> {
     let sql = "select format('%s %s.%s', lower(privilege), c.relname, a.attname)
                from pg_class c join pg_attribute a on a.attrelid = c.oid,
                     unnest('{SELECT,INSERT,UPDATE,REFERENCES}'::text[]) privilege
-               where c.oid in ('email_accounts'::regclass, 'email_credentials'::regclass)
+               where c.relname = any ($2)
                    and a.attnum > 0 and not a.attisdropped and has_column_privilege($1, c.oid, a.attnum, privilege)
                union all
                select format('%s %s', lower(privilege), c.relname)
@@ -354,10 +451,13 @@ async fn column_privileges(client: &Client, role: &str) -> Vec<String> {
                from pg_proc p
                where p.pronamespace = 'public'::regnamespace and p.prosecdef and has_function_privilege($1, p.oid, 'execute')
                order by 1";
-    client.query(sql, &[&role]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    client.query(sql, &[&role, &TABLES.as_slice()]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 const SEALED: [&str; 4] = ["sealed_password", "password_key", "sealed_smtp_password", "smtp_password_key"];
+
+/// Whose turn a mailbox is, which both say.
+const SYNCHRONISED: [&str; 5] = ["rung_at", "sync_requested_at", "sync_started_at", "leased_until", "lease_token"];
 
 /// What is wrong with the privileges of the functions' two roles, as far as secrets are concerned.
 async fn privileges_too_wide(client: &Client) -> Vec<String> {
@@ -375,6 +475,10 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                             && (object.starts_with("secrets_to_reseal(")
                                 || object.starts_with("count_secrets_to_reseal("))
                 }
+                // Whoever changes something takes a number, and notes what is no more.
+                ("select" | "insert" | "update", "email_change_numbers") | ("insert", "email_destroyed") => true,
+                ("select", "email_destroyed" | "email_folders" | "email_messages") => true,
+                ("insert" | "update" | "delete", "email_folders" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,
                 ("select", _) if is_mail => is_sealed || ["id", "tenant_id", "user_id"].contains(&column),
                 ("select", _) => {
@@ -383,11 +487,14 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 ("insert", _) => !is_mail,
                 ("update", "email_accounts") if is_mail => {
                     ["state", "state_changed_at", "failures", "next_sync_at", "tried_at"].contains(&column)
+                        || SYNCHRONISED.contains(&column)
+                        || ["last_sync_at", "synced_with"].contains(&column)
                         || column.starts_with("last_error_")
                 }
                 ("update", "email_accounts") => {
-                    !["id", "tenant_id", "user_id", "credential_id", "created_at", "tried_at", "is_syncing"]
-                        .contains(&column)
+                    let never = ["id", "tenant_id", "user_id", "credential_id", "created_at", "is_syncing"];
+                    let nor = ["synced_with", "created_number", "changed_number"];
+                    !never.contains(&column) && !nor.contains(&column)
                 }
                 ("update", _) if is_mail => is_sealed,
                 ("update", _) => is_sealed || ["algorithm", "password_hash", "salt", "updated_at"].contains(&column),
@@ -411,6 +518,8 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         assert!(app.contains(&format!("update email_credentials.{column}")), "{app:?}");
         assert!(mail.contains(&format!("select email_credentials.{column}")), "{mail:?}");
     }
+    let scheduler = column_privileges(&owner().await, "email_service_scheduler").await;
+    assert_eq!(scheduler, ["execute claim_due(integer,bigint)"], "who is due, and nothing else");
 }
 
 #[tokio::test]
@@ -437,6 +546,13 @@ async fn that_look_goes_red_when_a_privilege_is_widened() {
         ),
         ("insert (id) on email_credentials to email_service_mail", "email_service_mail: insert email_credentials.id"),
         ("delete on email_accounts to email_service_mail", "email_service_mail: delete email_accounts"),
+        ("update (subject) on email_messages to email_service_app", "email_service_app: update email_messages.subject"),
+        ("delete on email_folders to email_service_app", "email_service_app: delete email_folders"),
+        ("update (id) on email_destroyed to email_service_mail", "email_service_mail: update email_destroyed.id"),
+        (
+            "execute on function claim_due(integer, bigint) to email_service_mail",
+            "email_service_mail: execute claim_due(integer,bigint)",
+        ),
         (
             "execute on function secrets_to_reseal(text, uuid, integer) to email_service_app",
             "email_service_app: execute secrets_to_reseal(text,uuid,integer)",

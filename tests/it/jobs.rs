@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use local::event_sources::EventSources;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::{User, servers};
+use crate::support::{Service, User, queue_server, servers};
 
 const QUEUE: &str = "SyncQueue";
 const DEAD: &str = "SyncDeadLetterQueue";
@@ -24,8 +24,6 @@ const SCHEDULE: &str = "fixture-schedule";
 const RING: &str = "fixture-ring";
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-static SERVER: LazyLock<QueueServer> = LazyLock::new(|| QueueServer::start().unwrap());
 
 /// A worker and a schedule on a queue of their own, with a visibility timeout of two seconds and two attempts.
 struct Workshop {
@@ -37,7 +35,7 @@ struct Workshop {
 
 impl Workshop {
     async fn new() -> Self {
-        Self::with_queues_of(&SERVER, BTreeMap::new()).await
+        Self::with_queues_of(queue_server(), BTreeMap::new()).await
     }
 
     async fn with_queues_of(server: &QueueServer, env: BTreeMap<&str, String>) -> Self {
@@ -56,6 +54,7 @@ impl Workshop {
             timeout: Duration::from_secs(60),
             routes: Vec::new(),
             opens_secrets: false,
+            asks_who_is_due: false,
             queues,
             schedules,
         };
@@ -291,4 +290,132 @@ async fn the_clock_gives_turns_by_itself() {
     let turns = [shop.line("tick").await, shop.line("tick").await];
     assert_ne!(turns[0]["requestId"], turns[1]["requestId"]);
     assert_eq!((&turns[0]["coldStart"], &turns[1]["coldStart"]), (&json!(true), &json!(false)));
+}
+
+/// A user's accounts in a service of its own; returns their ids.
+async fn accounts(service: &Service, user: &User, count: usize) -> Vec<Uuid> {
+    let mut ids = Vec::new();
+    for index in 0..count {
+        let created = service.api.create(user, json!({"emailAddress": format!("{index}@example.com")})).await;
+        ids.push(created["id"].as_str().unwrap().parse().unwrap());
+    }
+    // Nobody is due before the test says so.
+    service.owner.execute("update email_accounts set next_sync_at = null where id = any ($1)", &[&ids]).await.unwrap();
+    ids
+}
+
+fn doorbell(user: &User, account: Uuid) -> String {
+    json!({"tenantId": user.tenant, "userId": user.user, "accountId": account}).to_string()
+}
+
+fn is_job(line: &Value) -> bool {
+    line["message"] == "job"
+}
+
+#[tokio::test]
+async fn who_is_due_gets_a_worker_and_nobody_else() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let users = [User::new(), User::new()];
+    let mut due = Vec::new();
+    for user in &users {
+        due.push(accounts(&service, user, 3).await);
+    }
+    let (of_one, of_other) = (&due[0], &due[1]);
+    let nothing = json!({"due": 0, "failed": 0, "lagSeconds": 0, "purgedAccounts": 0, "purgedRows": 0});
+    assert_eq!(service.tick().await, nothing);
+    service.make_due(&[of_one[0], of_other[0]], 90).await;
+    service.make_due(&[of_other[1]], 30).await;
+    service.make_due(&[of_one[1]], -600).await;
+    let sql = "update email_accounts set is_sync_enabled = false, next_sync_at = 1 where id = $1";
+    service.owner.execute(sql, &[&of_one[2]]).await.unwrap();
+    let answer = service.api.delete(&format!("/api/accounts/{}", of_other[2])).by(&users[1]).send().await;
+    assert_eq!(answer.status, 200);
+    service.make_due(&[of_other[2]], 90).await;
+
+    let turn = service.tick().await;
+    assert_eq!((&turn["due"], &turn["failed"]), (&json!(3), &json!(0)), "{turn}");
+    assert!((90..120).contains(&turn["lagSeconds"].as_u64().unwrap()), "{turn}");
+    let jobs = service.api.log_lines(3, is_job).await;
+    let worked: BTreeSet<_> = jobs.iter().map(|job| job["accountId"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(worked, [of_one[0], of_other[0], of_other[1]].map(|id| id.to_string()).into());
+    assert!(jobs.iter().all(|job| job["outcome"] == "done" && job["attempt"] == 1), "{jobs:?}");
+    let tenants: BTreeSet<_> = jobs.iter().map(|job| job["tenantId"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(tenants, users.map(|user| user.tenant.to_string()).into());
+    service.has(QUEUE, 0).await;
+    let line = service.api.log_line(|line| line["message"] == "tick" && line["result"]["due"] == 3).await;
+    assert_eq!(line["result"], turn);
+}
+
+#[tokio::test]
+async fn an_account_that_is_rung_for_twice_is_done_with_all_the_same() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let user = User::new();
+    let [account] = accounts(&service, &user, 1).await[..] else { panic!("one account") };
+    service.make_due(&[account], 1).await;
+    service.queues.send(QUEUE, &[doorbell(&user, account), doorbell(&user, account)]).await.unwrap();
+    assert_eq!(service.tick().await["due"], 1);
+    let jobs = service.api.log_lines(3, is_job).await;
+    assert!(jobs.iter().all(|job| job["outcome"] == "done"), "{jobs:?}");
+    service.has(QUEUE, 0).await;
+    service.has(DEAD, 0).await;
+}
+
+#[tokio::test]
+async fn whoever_could_not_be_rung_for_is_due_again() {
+    let nowhere = BTreeMap::from([("SYNC_QUEUE_URL", "http://127.0.0.1:1/123456789012/none".to_owned())]);
+    let service = Service::start(Duration::from_secs(60), nowhere).await;
+    let ids = accounts(&service, &User::new(), 2).await;
+    service.make_due(&ids, 1).await;
+    let turn = service.tick().await;
+    assert_eq!((&turn["due"], &turn["failed"]), (&json!(2), &json!(2)));
+    let sql = "select next_sync_at - epoch_ms() from email_accounts where id = any ($1)";
+    for row in service.owner.query(sql, &[&ids]).await.unwrap() {
+        let left: i64 = row.get(0);
+        assert!((4 * 60_000..=5 * 60_000).contains(&left), "{left}");
+    }
+}
+
+#[tokio::test]
+async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
+    // Longer than a job takes whose mail host does not answer.
+    let service = Service::start(Duration::from_secs(3), BTreeMap::new()).await;
+    let user = User::new();
+    let ids = accounts(&service, &user, 3).await;
+    service.queues.send(QUEUE, &["no account".to_owned()]).await.unwrap();
+    service.make_due(&ids, 1).await;
+    assert_eq!(service.tick().await["due"], 3);
+    service.has(DEAD, 1).await;
+    service.has(QUEUE, 0).await;
+    let lines = service.api.log_lines(8, is_job).await;
+    let (poisoned, done): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["outcome"] == "failed");
+    assert_eq!((poisoned.len(), done.len()), (5, 3), "{lines:?}");
+    assert!(poisoned.iter().all(|line| line["errorKind"] == "Poisoned message"));
+    let letters = service.queues.receive(DEAD, 10, Duration::ZERO).await.unwrap();
+    assert_eq!(letters.iter().map(|letter| letter.body().unwrap()).collect::<Vec<_>>(), ["no account"]);
+}
+
+#[tokio::test]
+async fn an_account_that_we_cannot_synchronise_says_so_and_is_left_alone_for_an_hour() {
+    let service = Service::start(Duration::from_secs(1), BTreeMap::new()).await;
+    let user = User::new();
+    let [account] = accounts(&service, &user, 1).await[..] else { panic!("one account") };
+    // Whatever a worker begins with fails, as after a mistake in a migration.
+    let mistake = "drop function begin_sync(uuid, uuid, uuid, bigint);
+                   revoke select on schema_migrations from email_service_mail";
+    service.owner.batch_execute(mistake).await.unwrap();
+    service.make_due(&[account], 1).await;
+    assert_eq!(service.tick().await["due"], 1);
+    service.has(DEAD, 1).await;
+    let jobs = service.api.log_lines(5, is_job).await;
+    assert!(jobs.iter().all(|job| job["errorKind"] == "Internal error"), "{jobs:?}");
+    let shown = service.api.get(&format!("/api/accounts/{account}")).by(&user).send().await.body;
+    let error = &shown["lastError"];
+    assert_eq!((&error["code"], &error["service"]), (&json!("unavailable"), &json!("imap")), "{shown}");
+    assert!(error["message"].as_str().unwrap().starts_with("The service could not"), "{error}");
+    let sql = "select next_sync_at - epoch_ms(), rung_at is null and leased_until is null, lease_token
+               from email_accounts where id = $1";
+    let row = service.owner.query_one(sql, &[&account]).await.unwrap();
+    assert!((3_500_000..=3_600_000).contains(&row.get::<_, i64>(0)), "{row:?}");
+    assert!(row.get::<_, bool>(1) && row.get::<_, i64>(2) > 0, "{row:?}");
+    assert_eq!(service.tick().await["due"], 0);
 }

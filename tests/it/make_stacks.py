@@ -17,7 +17,13 @@ ACCOUNT = "123456789012"
 
 # Kinds that moto has and cannot make as these templates want them: it looks for the alias that it does not know, and
 # for the version of an engine that it does not know.
-NOT_REALLY = {"AWS::CloudFormation::CustomResource", "AWS::CloudFormation::Stack", "AWS::Lambda::Permission", "AWS::RDS::DBInstance"}
+NOT_REALLY = {
+    "AWS::CloudFormation::CustomResource",
+    "AWS::CloudFormation::Stack",
+    "AWS::Lambda::EventSourceMapping",
+    "AWS::Lambda::Permission",
+    "AWS::RDS::DBInstance",
+}
 
 EXISTING = {
     "VpcId": "vpc-0123456789abcdef0",
@@ -27,6 +33,7 @@ EXISTING = {
     "MailSecurityGroupIds": "sg-0123456789abcdef1",
     "ServiceSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:service",
     "MailSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:mail",
+    "SchedulerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:scheduler",
     "OwnerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:owner",
     # moto leaves a statement that a condition takes away in its list, as an empty one.
     "SecretKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab",

@@ -258,7 +258,7 @@ async fn the_database_moves_states_as_the_table_says() {
             (json!({"password": "another"}), Event::PasswordSet),
             (json!({"password": "another", "username": "another"}), Event::PasswordSet),
         ] {
-            let set = "update email_accounts set state = $2::text, failures = 1, port = 2, smtp_hostname = null, next_sync_at = null where id = $1";
+            let set = "update email_accounts set state = $2::text, failures = 1, port = 2, smtp_hostname = null, next_sync_at = null, is_sync_enabled = true where id = $1";
             owner.execute(set, &[&id, &state.as_str()]).await.unwrap();
             let account = api.put(&path, change.clone()).by(&user).send().await.body;
             let expected = Standing { state, failures: 1 }.after(event, Duration::from_secs(300), 0.5);

@@ -9,8 +9,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use local::event_sources::EventSources;
 use local::gateway::{Gateway, Options, PayloadVersion};
 use local::mail_server::Dovecot;
+use local::queue_server::{QueueServer, Queues};
 use local::services::{Postgres, Redis};
 use local::template::Function;
 use serde_json::{Value, json};
@@ -23,6 +25,9 @@ use uuid::Uuid;
 /// `SEALING_PRIVATE_KEYS`.
 pub const MAIL_DATABASE_URL: &str = "mail: DATABASE_URL";
 pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
+/// Likewise for the function that asks who is due.
+pub const SCHEDULER_DATABASE_URL: &str = "scheduler: DATABASE_URL";
+const SCHEDULER_QUEUE: &str = "scheduler: SYNC_QUEUE_URL";
 
 pub const JWT_KEY: &str = "a signing key of the tests, long enough";
 
@@ -65,6 +70,9 @@ impl Servers {
             ("SEALING_PUBLIC_KEY", SEALING_KEYS.0.clone()),
             (MAIL_DATABASE_URL, self.postgres.mail_url("app")),
             (MAIL_PRIVATE_KEYS, SEALING_KEYS.1.clone()),
+            (SCHEDULER_DATABASE_URL, self.postgres.scheduler_url("app")),
+            // It does not start without a queue; nobody listens there.
+            (SCHEDULER_QUEUE, "http://127.0.0.1:1/123456789012/none".to_owned()),
         ])
     }
 
@@ -148,6 +156,36 @@ pub async fn owner() -> Client {
     connect(&servers().await.postgres.owner_url("app")).await
 }
 
+/// Puts a row into a table as its owner, past the functions that are there for it. Returns its id.
+pub async fn store(client: &Client, table: &str, row: Value) -> Uuid {
+    let sql =
+        format!("insert into {table} select * from jsonb_populate_record(null::{table}, $1::text::jsonb) returning id");
+    client.query_one(&sql, &[&row.to_string()]).await.unwrap_or_else(|error| panic!("{row}: {error:?}")).get(0)
+}
+
+/// A folder of an account, with some columns changed.
+pub fn folder_row(account: &Value, path: &str, changes: Value) -> Value {
+    let wire_name: String = path.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let row = json!({
+        "id": Uuid::now_v7(), "tenant_id": account["tenantId"], "user_id": account["userId"], "account_id": account["id"],
+        "wire_name": format!("\\x{wire_name}"), "path": path, "delimiter": "/", "role": null, "is_selectable": true,
+        "is_gone": false, "total": 0, "unread": 0, "uid_validity": 1, "uid_next": 1, "is_complete": false, "stored": 0,
+        "orphans": 0, "created_number": 0, "changed_number": 0
+    });
+    merged(row, changes)
+}
+
+/// A message of an account, with some columns changed.
+pub fn message_row(account: &Value, folder: Uuid, changes: Value) -> Value {
+    let row = json!({
+        "id": Uuid::now_v7(), "tenant_id": account["tenantId"], "user_id": account["userId"], "account_id": account["id"],
+        "folder_id": folder, "identity": Uuid::new_v4(), "thread_id": Uuid::now_v7(), "uid": null, "received_at": 1000,
+        "size": 5120, "created_number": 0, "changed_number": 0, "is_read": false, "is_flagged": false,
+        "is_answered": false, "is_draft": false, "has_attachments": false, "is_readable": true, "subject": "Lunch?"
+    });
+    merged(row, changes)
+}
+
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -171,10 +209,12 @@ impl Api {
         let log = Arc::new(Log::default());
         let mut options = Options::new(functions(), binaries());
         for (name, value) in env {
-            match name.strip_prefix("mail: ") {
-                Some(name) => options.mail_env.push((name.to_owned(), value)),
-                None => options.env.push((name.to_owned(), value)),
-            }
+            let (env, name) = match name.split_once(": ") {
+                Some(("mail", name)) => (&mut options.mail_env, name),
+                Some(("scheduler", name)) => (&mut options.scheduler_env, name),
+                _ => (&mut options.env, name),
+            };
+            env.push((name.to_owned(), value));
         }
         options.payload_version = payload;
         options.concurrency = concurrency;
@@ -240,6 +280,23 @@ impl Api {
         self.log.lines.lock().unwrap().join("\n")
     }
 
+    /// All lines that fit, as soon as there are so many.
+    pub async fn log_lines(&self, count: usize, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let parse = |line: &String| serde_json::from_str::<Value>(line).ok().filter(|line| fits(line));
+        let search = async {
+            loop {
+                let grown = self.log.grown.notified();
+                let found: Vec<_> = self.log.lines.lock().unwrap().iter().filter_map(parse).collect();
+                if found.len() >= count {
+                    return found;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(50), grown).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(30), search).await;
+        found.unwrap_or_else(|_| panic!("no {count} such log lines in:\n{}", self.log()))
+    }
+
     /// The first log line that fits, as soon as it is there.
     pub async fn log_line(&self, fits: impl Fn(&Value) -> bool) -> Value {
         let search = async {
@@ -263,6 +320,65 @@ impl Api {
 
     pub async fn log_of(&self, answer: &Answer) -> Value {
         self.log_line(|line| line["requestId"] == answer.request_id() && line["message"] == "request").await
+    }
+}
+
+/// The run's own emulator of SQS, for those who ask for it: it takes a second to start.
+pub fn queue_server() -> &'static QueueServer {
+    static SERVER: LazyLock<QueueServer> = LazyLock::new(|| QueueServer::start().unwrap());
+    &SERVER
+}
+
+/// The service with its jobs: queues, what leads from them to the workers, and a clock that a test turns. Its database is
+/// its own, for the schedule serves all tenants.
+pub struct Service {
+    pub api: Api,
+    pub queues: Queues,
+    pub sources: EventSources,
+    pub owner: Client,
+}
+
+impl Service {
+    /// Messages that failed come again after `again`, which the template makes much longer.
+    pub async fn start(again: Duration, more_env: BTreeMap<&'static str, String>) -> Self {
+        let database = new_database().await;
+        let postgres = &servers().await.postgres;
+        let mut env = mail_env().await;
+        env.remove(SCHEDULER_QUEUE);
+        env.insert("DATABASE_URL", postgres.app_url(&database));
+        env.insert(MAIL_DATABASE_URL, postgres.mail_url(&database));
+        env.insert(SCHEDULER_DATABASE_URL, postgres.scheduler_url(&database));
+        let mut queues = local::template::queues(&local::workspace_root().join("template.yaml")).unwrap();
+        queues.iter_mut().for_each(|queue| queue.visibility_timeout = again);
+        let queues = lasting(async move { queue_server().make(&queues).await.unwrap() }).await;
+        env.extend(queues.env().iter().map(|(name, value)| (&*name.clone().leak(), value.clone())));
+        env.extend(more_env);
+        let api = Api::start(env).await;
+        let sources = {
+            let _runtime = RUNTIME.enter();
+            EventSources::start(&api.gateway, &functions(), Some(&queues)).unwrap()
+        };
+        let owner = connect(&postgres.owner_url(&database)).await;
+        Self { api, queues, sources, owner }
+    }
+
+    /// Gives the schedule its turn, and returns what it answered.
+    pub async fn tick(&self) -> Value {
+        self.sources.tick("schedule-work").await.unwrap().unwrap()
+    }
+
+    /// Lets these accounts have been due for so many seconds.
+    pub async fn make_due(&self, accounts: &[Uuid], seconds: i64) {
+        let sql = "update email_accounts set next_sync_at = epoch_ms() - $2::bigint * 1000 where id = any ($1)";
+        let count = self.owner.execute(sql, &[&accounts, &seconds]).await.unwrap();
+        assert_eq!(count, accounts.len() as u64);
+    }
+
+    /// Waits until a queue has so many messages.
+    pub async fn has(&self, queue: &str, count: usize) {
+        let wait = async { while self.queues.count(queue).await.unwrap() != count {} };
+        let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        assert!(waited.is_ok(), "{queue} has {}", self.queues.count(queue).await.unwrap());
     }
 }
 

@@ -241,6 +241,11 @@ fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
     for word in patterns.iter().flat_map(|pattern| pattern.split('"').skip(1).step_by(2)) {
         assert!(source.contains(&format!("\"{word}\"")), "nobody writes {word}");
     }
+    // What a turn answers is the line's `result`.
+    let members = patterns.iter().filter_map(|pattern| pattern.split("$.result.").nth(1)?.split(' ').next());
+    let answer = read("functions/sync/schedule-work/src/lib.rs");
+    assert_eq!(members.collect::<Vec<_>>(), ["lagSeconds"]);
+    assert!(answer.contains("rename_all = \"camelCase\"") && answer.contains("pub lag_seconds: u64"));
 }
 
 /// Services that the handlers call only for what no template here has: secrets of other databases, file systems, logs
@@ -352,6 +357,8 @@ fn the_pipeline_may_do_what_its_scripts_do() {
 struct Function {
     name: String,
     environment: BTreeSet<String>,
+    /// Whether it knows the queue.
+    queue: bool,
     network: Option<BTreeSet<String>>,
     policies: BTreeSet<String>,
     source: String,
@@ -368,6 +375,7 @@ fn classes() -> Vec<Function> {
         let own = folders.filter(|path| path.contains(&format!("/{}/src/", function.binary)));
         Function {
             environment: resource["Environment"]["Variables"].as_object().unwrap().keys().cloned().collect(),
+            queue: resource["Environment"]["Variables"]["SYNC_QUEUE_URL"] != "",
             network: resource["VpcConfig"].is_object().then(|| imports(&resource["VpcConfig"])),
             policies: references(attached).into_iter().chain(imports(attached)).collect(),
             source: own.map(|path| fs::read_to_string(path).unwrap()).collect(),
@@ -380,7 +388,7 @@ fn classes() -> Vec<Function> {
 #[test]
 fn no_function_gets_what_its_class_does_not_use() {
     for function in classes() {
-        let Function { name, environment, network, policies, source } = function;
+        let Function { name, environment, queue, network, policies, source } = function;
         let has = |name: &str| environment.contains(name);
         let may = |name: &str| policies.contains(name);
         // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces; nor
@@ -394,9 +402,18 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(has("SECRET_ARN"), may("ServiceSecretPolicyArn"), "{name}");
         assert_eq!(has("OWNER_SECRET_ARN"), may("OwnerSecretPolicyArn"), "{name}");
         assert_eq!(has("OWNER_SECRET_ARN"), name == "migrate", "{name}");
+        assert_eq!(has("SCHEDULER_SECRET_ARN"), may("SchedulerSecretPolicyArn"), "{name}");
         assert_eq!(has("MAIL_SECRET_ARN"), may("MailSecretPolicyArn") || may("MailSecretKeeperPolicyArn"), "{name}");
         assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
         assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
+        // The schedule's login, and neither tokens' key nor private keys.
+        let is_schedule = source.contains("serve_due");
+        assert!(!is_schedule || has("SCHEDULER_SECRET_ARN") && !has("SECRET_ARN") && !has("MAIL_SECRET_ARN"), "{name}");
+        // Who rings may send, and who works off the queue, which may ring again, may receive as well.
+        let works = source.contains("work_mail");
+        let rings = works || is_schedule || source.contains("serve_ringing");
+        assert_eq!((rings, works), (may("RingPolicyArn"), may("WorkPolicyArn")), "{name}");
+        assert_eq!(rings, queue, "{name}");
         // Only who is told which mail hosts it may reach has a way to them.
         let out = network.unwrap_or_default().contains("MailFunctionSubnetIds");
         assert_eq!(out, has("MAIL_PORTS"), "{name}");
@@ -490,37 +507,72 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
 
 #[test]
 fn the_functions_policies_have_the_actions_that_the_code_calls() {
-    const KNOWN: [&str; 2] = ["get_secret_value", "put_secret_value"];
+    const KNOWN: [(&str, &str); 5] = [
+        ("secretsmanager", "get_secret_value"),
+        ("secretsmanager", "put_secret_value"),
+        ("sqs", "get_queue_attributes"),
+        ("sqs", "send_message"),
+        // For which IAM knows no right but that of one message.
+        ("sqs", "send_message_batch"),
+    ];
+    const BATCHES: &str = "sqs:SendMessageBatch";
     let shared = sources(&workspace_root().join("shared/src"));
     let functions = sources(&workspace_root().join("functions"));
     let text: String = shared.iter().chain(&functions).map(|path| fs::read_to_string(path).unwrap()).collect();
     let called: BTreeSet<_> = KNOWN
         .into_iter()
-        .filter(|call| text.contains(&format!(".{call}()")))
-        .map(|call| format!("secretsmanager:{}", pascal_case(call, '_')))
+        .filter(|(_, call)| text.contains(&format!(".{call}()")))
+        .map(|(service, call)| format!("{service}:{}", pascal_case(call, '_')))
+        .filter(|action| action != BATCHES)
         .collect();
-    let policies = ["ServiceSecretPolicy", "MailSecretPolicy", "MailSecretKeeperPolicy", "OwnerSecretPolicy"];
+    assert_eq!(called.len(), 4, "{called:?}");
+    let policies = [
+        "ServiceSecretPolicy",
+        "MailSecretPolicy",
+        "MailSecretKeeperPolicy",
+        "SchedulerSecretPolicy",
+        "OwnerSecretPolicy",
+        "RingPolicy",
+    ];
     let mut allowed: BTreeSet<_> =
         policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();
     // Secrets Manager decrypts and encrypts in the function's name.
     allowed.retain(|action| !action.starts_with("kms:"));
-    assert!(called.is_subset(&allowed), "{called:?} {allowed:?}");
+    assert_eq!(called, allowed);
     // The SDK's crates say which services there are at all.
     let manifest = read("Cargo.toml");
-    let sdks: Vec<_> = manifest.lines().filter(|line| line.starts_with("aws-sdk-")).collect();
-    // The queue's is there for workers to come: the first function that rings or works brings the right to do so.
-    let uses_queue = functions.iter().any(|path| {
-        let code = fs::read_to_string(path).unwrap();
-        ["serve_ringing", "shared::work(", "Queue"].iter().any(|way| code.contains(way))
-    });
-    let may_ring = !uses_queue || read("template.yaml").contains("sqs:SendMessage");
-    let has_policy =
-        |line: &&str| line.starts_with("aws-sdk-secretsmanager") || (line.starts_with("aws-sdk-sqs") && may_ring);
-    assert!(sdks.iter().all(has_policy), "whose policy is that? {sdks:?}");
+    let sdks = manifest.lines().filter_map(|line| line.strip_prefix("aws-sdk-")?.split(' ').next());
+    assert_eq!(sdks.collect::<Vec<_>>(), ["secretsmanager", "sqs"], "whose policy is that?");
+    // What Lambda does with the queue in the worker's name.
+    let receives = self::allowed(&stack(DATA)["Resources"]["WorkPolicy"]["Properties"]);
+    let wanted = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
+    assert_eq!(receives, wanted.map(str::to_owned).into());
+}
+
+#[test]
+fn the_queue_and_its_worker_go_together() {
+    let of = |file: &str, id: &str| &stack(file)["Resources"][id]["Properties"];
+    let (queue, dead) = (of(DATA, "SyncQueue"), of(DATA, "SyncDeadLetterQueue"));
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{value}"));
+    assert_eq!(number(&queue["RedrivePolicy"]["maxReceiveCount"]), u64::from(shared::work::ATTEMPTS));
+    let worker = crate::support::functions().into_iter().find(|function| function.binary == "sync-account").unwrap();
+    let [event] = &worker.queues[..] else { panic!("one queue") };
+    assert_eq!((event.queue.as_str(), event.reports_failures), ("SyncQueue", true));
+    assert_eq!(event.batch_size, shared::work::JOBS_AT_ONCE, "none waits for another of its batch");
+    // A message that was received and throttled comes again before its fifth time would be up.
+    assert_eq!(number(&queue["VisibilityTimeout"]), 6 * worker.timeout.as_secs());
+    assert!(number(&dead["MessageRetentionPeriod"]) > 24 * number(&queue["MessageRetentionPeriod"]));
+    for queue in [queue, dead] {
+        assert_eq!(queue["SqsManagedSseEnabled"], true);
+    }
+    let source = resources(FUNCTIONS).find(|(_, it)| it["Type"] == "AWS::Lambda::EventSourceMapping").unwrap().1;
+    let most = &source["Properties"]["ScalingConfig"]["MaximumConcurrency"];
+    let reserved = &of(FUNCTIONS, "SyncAccountFunction")["ReservedConcurrentExecutions"]["Fn::If"][1];
+    assert_eq!((&most["Ref"], &reserved["Ref"]), (&"SyncConcurrency".into(), &"SyncConcurrency".into()));
 }
 
 /// What moto's CloudFormation cannot make: for these the other tests here have to do, and an account.
-const UNKNOWN_TO_MOTO: [&str; 28] = [
+const UNKNOWN_TO_MOTO: [&str; 31] = [
     "AWS::ApiGatewayV2::Api",
     "AWS::ApiGatewayV2::Stage",
     "AWS::CloudFormation::CustomResource",
@@ -538,6 +590,7 @@ const UNKNOWN_TO_MOTO: [&str; 28] = [
     "AWS::IAM::ServiceLinkedRole",
     "AWS::Lambda::Alias",
     "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Permission",
     "AWS::Logs::MetricFilter",
     "AWS::RDS::DBCluster",
@@ -547,6 +600,8 @@ const UNKNOWN_TO_MOTO: [&str; 28] = [
     "AWS::RDS::DBProxyTargetGroup",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
+    "AWS::SQS::QueuePolicy",
+    "AWS::Scheduler::Schedule",
     "AWS::SecretsManager::Secret",
     "AWS::SecretsManager::SecretTargetAttachment",
 ];

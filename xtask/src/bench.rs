@@ -7,11 +7,13 @@ mod cold;
 mod context;
 mod crowd;
 mod machine;
+mod messages;
 mod peer;
 mod report;
 mod requests;
 mod scale;
 mod sign_in;
+mod sync;
 mod warm;
 
 use std::{
@@ -38,21 +40,25 @@ use requests::JWT_KEY;
 /// The command line.
 pub(crate) struct Options {
     accounts: u64,
+    messages: u64,
     only: Option<String>,
     quick: bool,
     record: bool,
     peer: Option<peer::Peer>,
 }
 
-/// What a quick run divides its rounds by, and how many accounts its large table has: about a second for each row.
+/// What a quick run divides its rounds by, and how much its large tables have: about a second for each row.
 const QUICKER: usize = 20;
 const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 
-const SECTIONS: [&str; 7] = ["size", "cold", "warm", "sign-in", "context", "crowd", "scale"];
+const QUICK_MESSAGES: u64 = 2 * messages::FEW;
+
+const SECTIONS: [&str; 9] = ["size", "cold", "warm", "sign-in", "sync", "context", "crowd", "scale", "messages"];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { accounts: 1_000_000, only: None, quick: false, record: false, peer: None };
+        let mut options =
+            Self { accounts: 1_000_000, messages: 1_000_000, only: None, quick: false, record: false, peer: None };
         let mut headers = Vec::new();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -63,12 +69,19 @@ impl Options {
                     options.accounts =
                         count.with_context(|| format!("--accounts needs a number from {}", scale::FEW))?;
                 }
+                "--messages" => {
+                    let count = value()?.parse().ok().filter(|count| *count >= messages::FEW);
+                    options.messages =
+                        count.with_context(|| format!("--messages needs a number from {}", messages::FEW))?;
+                }
                 "--only" => {
                     let section = value()?.clone();
                     ensure!(SECTIONS.contains(&section.as_str()), "--only needs one of {}", SECTIONS.join(", "));
                     options.only = Some(section);
                 }
-                "--quick" => (options.quick, options.accounts) = (true, QUICK_ACCOUNTS),
+                "--quick" => {
+                    (options.quick, options.accounts, options.messages) = (true, QUICK_ACCOUNTS, QUICK_MESSAGES);
+                }
                 "--record" => options.record = true,
                 "--peer" => options.peer = Some(peer::Peer::parse(value()?)?),
                 "--peer-header" => {
@@ -100,7 +113,7 @@ struct Bench {
 }
 
 /// What is measured beside the functions.
-const FLOORS: [&str; 4] = ["crypto", "floor", "hello-world", "mail-floor"];
+const FLOORS: [&str; 5] = ["crypto", "floor", "hello-world", "mail-floor", "sync-floor"];
 
 const DATABASE: &str = "app";
 
@@ -145,9 +158,11 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "cold" => cold::measure(&bench).await?,
                 "warm" => warm::measure(&bench).await?,
                 "sign-in" => sign_in::measure(&bench).await?,
+                "sync" => sync::measure(&bench).await?,
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,
-                _ => scale::measure(&bench, options.accounts).await?,
+                "scale" => scale::measure(&bench, options.accounts).await?,
+                _ => messages::measure(&bench, options.messages).await?,
             });
         }
     }

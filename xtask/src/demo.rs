@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, StatusCode, body::Bytes, client::conn::http1::handshake};
+use hyper::{Request, Response, StatusCode, body::Bytes, client::conn::http1::handshake, http::request::Builder};
 use hyper_util::rt::TokioIo;
 use local::mail_server::Dovecot;
 use serde_json::{Value, json};
@@ -89,22 +89,31 @@ pub(crate) async fn create_mailbox(address: SocketAddr, mail: &Dovecot) -> Resul
         "smtpHostname": "localhost",
         "smtpPort": mail.ports().submissions,
     });
-    create(address, TENANT, USER, &account).await
+    if let Some(id) = create(address, TENANT, USER, &account).await? {
+        // The schedule would come within a minute.
+        let request =
+            by(TENANT, USER, Request::post(format!("/api/accounts/{id}/sync")), address).body(String::new())?;
+        let answer = send(address, request).await?;
+        ensure!(answer.status() == StatusCode::ACCEPTED, "no synchronisation: {} {}", answer.status(), answer.body());
+    }
+    Ok(())
 }
 
-async fn create(address: SocketAddr, tenant: &str, user: &str, account: &Value) -> Result<()> {
-    let request = Request::post("/api/accounts")
-        .header("Host", address.to_string())
-        .header("Content-Type", "application/json")
-        .header("X-Tenant-ID", tenant)
-        .header("X-User-ID", user)
-        .body(account.to_string())?;
+fn by(tenant: &str, user: &str, request: Builder, address: SocketAddr) -> Builder {
+    request.header("Host", address.to_string()).header("X-Tenant-ID", tenant).header("X-User-ID", user)
+}
+
+/// Returns the account's id, unless it was there.
+async fn create(address: SocketAddr, tenant: &str, user: &str, account: &Value) -> Result<Option<String>> {
+    let request = by(tenant, user, Request::post("/api/accounts"), address);
+    let request = request.header("Content-Type", "application/json").body(account.to_string())?;
     let answer = send(address, request).await.context("cannot reach our own API")?;
     // An external database may hold them from last time.
     let is_there = [StatusCode::CREATED, StatusCode::CONFLICT].contains(&answer.status());
     let name = &account["emailAddress"];
     ensure!(is_there, "the demo account {name} was refused: {} {}", answer.status(), answer.body());
-    Ok(())
+    let created: Value = serde_json::from_str(answer.body())?;
+    Ok(created["id"].as_str().map(str::to_owned))
 }
 
 /// Sends one request over a connection of its own.

@@ -4,6 +4,7 @@ use std::{
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
+    thread,
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use local::{
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
     mail_server::{Dovecot, Ports},
-    queue_server::{QueueServer, Queues},
+    queue_server::QueueServer,
     services::{Postgres, Redis, secret},
     template, workspace_root,
 };
@@ -31,7 +32,7 @@ use crate::{
 
 pub(crate) const DATABASE: &str = "email_service";
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 22] = [
+const PASSED_ON: [&str; 23] = [
     "ACCOUNTS_PER_USER",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
@@ -48,6 +49,7 @@ const PASSED_ON: [&str; 22] = [
     "JWT_USER_CLAIM",
     "LOG_LEVEL",
     "MAIL_ALLOW_PLAINTEXT",
+    "MAIL_HOST_CONNECTIONS",
     "MAIL_ISP_DATABASE",
     "MAIL_NAME_SERVERS",
     "MAIL_PORTS",
@@ -105,15 +107,11 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     // Here nothing is without a way to the issuer, so nobody has to fetch its keys for others.
     functions.retain(|function| function.has_events() && function.binary != "refresh-keys");
     let queues = template::queues(&template)?;
-    let queue_server = match functions.iter().any(|function| !function.queues.is_empty()) {
-        true => {
-            eprintln!("Starting the queues ...");
-            Some(QueueServer::start()?)
-        }
-        false => None,
-    };
-    eprintln!("Building {} functions ...", functions.len());
+    eprintln!("Starting the queues, and building {} functions ...", functions.len());
+    // Beside the build, which takes longer.
+    let queue_server = thread::spawn(QueueServer::start);
     let binaries = build_functions(options.release, functions.iter().map(|function| &function.binary))?;
+    let queue_server = queue_server.join().ok().context("the start of the queues panicked")??;
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -122,10 +120,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         database.migrate().await?;
         let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
         let signer = Signer::new(settings, &key)?;
-        let queues = match &queue_server {
-            Some(server) => Some(server.make(&queues).await?),
-            None => None,
-        };
+        let queues = queue_server.make(&queues).await?;
         let mut gateway_options = gateway::Options::new(functions.clone(), binaries);
         gateway_options.listen = address;
         gateway_options.concurrency = options.concurrency;
@@ -133,8 +128,9 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
         gateway_options.env.extend(signer.env());
-        gateway_options.env.extend(queues.iter().flat_map(Queues::env).cloned());
-        SealingKeys::load(settings)?.hand_to(&mut gateway_options, database.mail_url.clone());
+        gateway_options.env.extend(queues.env().iter().cloned());
+        let [mail_url, scheduler_url] = [database.mail_url.clone(), database.scheduler_url.clone()];
+        SealingKeys::load(settings)?.hand_to(&mut gateway_options, mail_url, scheduler_url);
         let mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
         // What the developer set stands there already, but for the bundle, which has theirs in it.
         gateway_options.env.retain(|(name, _)| mail_env.iter().all(|(new, _)| new != name));
@@ -143,13 +139,15 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         // Browsers take localhost for ::1 first. Machines without IPv6 do not.
         let _ = gateway.listen((Ipv6Addr::LOCALHOST, address.port()).into()).await;
         gateway.prewarm();
-        let mut event_sources = EventSources::start(&gateway, &functions, queues.as_ref())?;
+        let mut event_sources = EventSources::start(&gateway, &functions, Some(&queues))?;
         event_sources.run_schedules();
         if options.demo {
             demo::create_accounts(address).await?;
             if let Some(mail) = &mail {
                 demo::create_mailbox(address, mail).await?;
             }
+            // Not a minute later, as the schedule's first turn: its failure is in its own log.
+            let _ = event_sources.tick("schedule-work").await?;
         }
         let url = format!("http://localhost:{}", address.port());
         let owner_url = database.owner_url.as_deref();
@@ -157,6 +155,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
             ("API_URL", Some(url.as_str())),
             ("DATABASE_URL", Some(&database.app_url)),
             ("MAIL_DATABASE_URL", Some(&database.mail_url)),
+            ("SCHEDULER_DATABASE_URL", Some(&database.scheduler_url)),
             ("OWNER_DATABASE_URL", owner_url),
             ("REDIS_URL", Some(&redis_url)),
             ("JWT_SECRET_KEY", Some(&key)),
@@ -167,6 +166,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
         eprintln!("{}", welcome(&url, signer.token(settings)?.as_deref(), &file));
+        eprintln!("Jobs run: each minute those accounts are synchronised that are due, by queues in an emulator.\n");
         if let Some(mail) = &mail {
             eprintln!("{}", welcome_to_mail(mail, options.demo));
         }
@@ -196,22 +196,28 @@ struct Database {
     server: Option<Postgres>,
     app_url: String,
     mail_url: String,
+    scheduler_url: String,
     owner_url: Option<String>,
 }
 
 impl Database {
     fn prepare(settings: &Settings) -> Result<Self> {
         if let Some(app_url) = settings.get("DATABASE_URL") {
-            let mail_url = settings.get("MAIL_DATABASE_URL").context(
-                "DATABASE_URL is set: set MAIL_DATABASE_URL, too, to the URL that logs in as email_service_mail",
-            )?;
-            return Ok(Self { server: None, app_url, mail_url, owner_url: settings.get("OWNER_DATABASE_URL") });
+            let also = |name: &str, role: &str| {
+                let hint = format!("DATABASE_URL is set: set {name}, too, to the URL that logs in as {role}");
+                settings.get(name).context(hint)
+            };
+            let mail_url = also("MAIL_DATABASE_URL", "email_service_mail")?;
+            let scheduler_url = also("SCHEDULER_DATABASE_URL", "email_service_scheduler")?;
+            let owner_url = settings.get("OWNER_DATABASE_URL");
+            return Ok(Self { server: None, app_url, mail_url, scheduler_url, owner_url });
         }
         ensure_installed(&[Tool::PostgreSql])?;
         eprintln!("Starting PostgreSQL ...");
         let server = Postgres::start()?;
-        let ([app_url, mail_url], owner_url) = (server.role_urls(DATABASE), Some(server.owner_url(DATABASE)));
-        Ok(Self { server: Some(server), app_url, mail_url, owner_url })
+        let ([app_url, mail_url, scheduler_url], owner_url) =
+            (server.role_urls(DATABASE), Some(server.owner_url(DATABASE)));
+        Ok(Self { server: Some(server), app_url, mail_url, scheduler_url, owner_url })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -220,9 +226,8 @@ impl Database {
         }
         match &self.owner_url {
             Some(owner_url) => {
-                let applied = migrate::apply(owner_url, &[self.app_url.clone(), self.mail_url.clone()])
-                    .await
-                    .context("migrations failed")?;
+                let urls = [&self.app_url, &self.mail_url, &self.scheduler_url].map(Clone::clone);
+                let applied = migrate::apply(owner_url, &urls).await.context("migrations failed")?;
                 eprintln!("{}", summary(&applied));
             }
             None => eprintln!("DATABASE_URL is set and OWNER_DATABASE_URL is not: no migrations are applied."),

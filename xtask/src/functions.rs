@@ -44,9 +44,11 @@ impl SealingKeys {
         }
     }
 
-    /// Hands the keys to the functions of a gateway, and the other database role to those that open secrets.
-    pub(crate) fn hand_to(self, options: &mut gateway::Options, mail_url: String) {
+    /// Hands the keys to the functions of a gateway, and their own database roles to those that have one: who opens
+    /// secrets, and who asks who is due.
+    pub(crate) fn hand_to(self, options: &mut gateway::Options, mail_url: String, scheduler_url: String) {
         options.mail_env = self.mail_env(mail_url);
+        options.scheduler_env = vec![("DATABASE_URL".into(), scheduler_url)];
         options.env.push(("SEALING_PUBLIC_KEY".into(), self.public));
     }
 

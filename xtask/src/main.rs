@@ -35,7 +35,8 @@ cargo dev [--release] [--demo] [--no-mail] [--concurrency N]
 cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
-      --only SECTION   size, cold, warm, context, crowd or scale
+      --messages N     in the large table of those (default 1000000)
+      --only SECTION   size, cold, warm, sign-in, context, crowd, scale or messages
       --quick          see that all can be measured, with the development build and about a second for each row
       --record         put the table into docs/PERFORMANCE.md
       --peer URL       measure a server with the same API and this service in turn, and nothing else
@@ -47,8 +48,8 @@ cargo verify
     `sam local start-api`. What this machine lacks is skipped; where CI is set, that is a failure.
     `cargo run -p xtask -- STEP` does one of schemathesis, browser and sam-artifacts alone.
 cargo fuzz-all [TARGET] [--runs N]
-    Run the fuzz targets (body, config, event, imap, pop3, query, smtp, token), or one, on N inputs each (default
-    2000000).
+    Run the fuzz targets (autoconfig, body, config, event, imap, imap-mailbox, message, pop3, query, smtp, token), or
+    one, on N inputs each (default 2000000).
 cargo soak [--minutes N]
     Many tenants at work while PostgreSQL, Redis and the functions fail, for N minutes (default 5).
 cargo sam-local [--serve]

@@ -59,7 +59,7 @@ impl Service {
             ("RATE_LIMIT_PER_MINUTE".into(), rate_limit.to_string()),
         ];
         options.env.extend(NO_WAY_OUT.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE));
+        SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE), postgres.scheduler_url(DATABASE));
         // What goes wrong shows at the caller; thousands of request lines would bury it.
         options.log = Arc::new(|_, _| {});
         let gateway = Gateway::start(options).await?;

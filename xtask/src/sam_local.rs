@@ -87,21 +87,27 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     let owner = format!("postgres://postgres:{password}@{address_here}/{DATABASE}");
     let app = format!("postgres://email_service_app:{}@postgres:5432/{DATABASE}", secret());
     let mail = format!("postgres://email_service_mail:{}@postgres:5432/{DATABASE}", secret());
-    migrate::apply(&owner, &[app.clone(), mail.clone()]).await.context("migrations failed")?;
+    let scheduler = format!("postgres://email_service_scheduler:{}@postgres:5432/{DATABASE}", secret());
+    migrate::apply(&owner, &[app.clone(), mail.clone(), scheduler.clone()]).await.context("migrations failed")?;
 
     let key = secret();
     let signer = Signer::new(settings, &key)?;
     let mut variables: BTreeMap<_, _> = environment(settings, &app, "redis://redis:6379", &key).into_iter().collect();
     variables.extend(signer.env());
     // The template names a secret that no AWS has. Only what it declares can be replaced.
-    for name in ["SECRET_ARN", "MAIL_SECRET_ARN"] {
+    for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN"] {
         variables.insert(name.to_owned(), String::new());
     }
     let keys = SealingKeys::new()?;
     variables.insert("SEALING_PUBLIC_KEY".to_owned(), keys.public.clone());
     let mut environment = json!({ "Parameters": variables });
-    for function in template::routes(&workspace_root().join("template.yaml"))?.iter().filter(|f| f.opens_secrets) {
-        let own: BTreeMap<_, _> = variables.clone().into_iter().chain(keys.mail_env(mail.clone())).collect();
+    for function in template::routes(&workspace_root().join("template.yaml"))? {
+        let own = match &function {
+            function if function.opens_secrets => keys.mail_env(mail.clone()),
+            function if function.asks_who_is_due => vec![("DATABASE_URL".to_owned(), scheduler.clone())],
+            _ => continue,
+        };
+        let own: BTreeMap<_, _> = variables.clone().into_iter().chain(own).collect();
         environment[&function.logical_id] = json!(own);
     }
     eprintln!("Starting sam local start-api ...");

@@ -124,7 +124,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
-    SealingKeys::new()?.hand_to(&mut gateway_options, postgres.mail_url(DATABASE));
+    let [mail_url, scheduler_url] = [postgres.mail_url(DATABASE), postgres.scheduler_url(DATABASE)];
+    SealingKeys::new()?.hand_to(&mut gateway_options, mail_url, scheduler_url);
     let gateway = Gateway::start(gateway_options).await?;
     let address = gateway.url().trim_start_matches("http://").parse()?;
 

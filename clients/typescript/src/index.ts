@@ -14,6 +14,15 @@ export type State = Schemas["State"];
 export type TestResult = Schemas["TestResult"];
 /** Servers that an address is likely to be reached at, best first. */
 export type FoundSettings = Schemas["FoundSettings"];
+/** How an account's synchronisation stands, and how far it is. */
+export type Sync = Schemas["Sync"];
+export type SyncRequest = Schemas["SyncRequest"];
+export type SyncCanceled = Schemas["SyncCanceled"];
+export type Folder = Schemas["Folder"];
+export type FolderList = Schemas["FolderList"];
+export type FolderRole = Schemas["FolderRole"];
+export type Message = Schemas["Message"];
+export type MessageList = Schemas["MessageList"];
 export type Fault = Schemas["Fault"];
 /** What to branch on: the service's kinds of errors, and one for answers that are not the service's. */
 export type Kind = Schemas["Error"]["error"] | "Unexpected answer";
@@ -61,6 +70,26 @@ export interface PageOptions extends CallOptions {
   state?: State;
 }
 
+/** Which messages; what is left out is not asked for. */
+export interface MessageFilter {
+  accountId?: string;
+  folderId?: string;
+  /** Of all folders that are for this. */
+  role?: FolderRole;
+  isRead?: boolean;
+  isFlagged?: boolean;
+  /** Received then or later, in milliseconds since the Unix epoch. */
+  after?: number;
+  /** Received earlier. */
+  before?: number;
+}
+
+export interface MessageOptions extends MessageFilter, CallOptions {
+  limit?: number;
+  /** The `nextCursor` of the page before. */
+  cursor?: string;
+}
+
 export class Client {
   readonly #options: Options;
 
@@ -70,11 +99,7 @@ export class Client {
 
   /** One page, newest first. */
   listAccounts({ limit, offset, state, signal }: PageOptions = {}): Promise<AccountList> {
-    const query = new URLSearchParams();
-    if (limit !== undefined) query.set("limit", String(limit));
-    if (offset !== undefined) query.set("offset", String(offset));
-    if (state !== undefined) query.set("state", state);
-    return this.#call("GET", `/api/accounts${query.size > 0 ? `?${query}` : ""}`, undefined, signal);
+    return this.#call("GET", `/api/accounts${query({ limit, offset, state })}`, undefined, signal);
   }
 
   /** All accounts, page by page. What is created or deleted meanwhile may be missed or seen twice. */
@@ -121,6 +146,40 @@ export class Client {
     return this.#call("GET", `/api/autoconfig?${new URLSearchParams({ emailAddress })}`, undefined, signal);
   }
 
+  /** Asks for a synchronisation at once; while one is asked for or runs, for that one. */
+  requestSync(id: string, { signal }: CallOptions = {}): Promise<SyncRequest> {
+    return this.#call("POST", `${path(id)}/sync`, undefined, signal);
+  }
+
+  getSync(id: string, { signal }: CallOptions = {}): Promise<Sync> {
+    return this.#call("GET", `${path(id)}/sync`, undefined, signal);
+  }
+
+  /** Ends the synchronisation that is asked for or runs. What has come stays. */
+  cancelSync(id: string, { signal }: CallOptions = {}): Promise<SyncCanceled> {
+    return this.#call("DELETE", `${path(id)}/sync`, undefined, signal);
+  }
+
+  /** The folders of an account's mailbox, in the order of their paths. */
+  listFolders(id: string, { signal }: CallOptions = {}): Promise<FolderList> {
+    return this.#call("GET", `${path(id)}/folders`, undefined, signal);
+  }
+
+  /** One page, newest first. */
+  listMessages({ signal, ...asked }: MessageOptions = {}): Promise<MessageList> {
+    return this.#call("GET", `/api/messages${query(asked)}`, undefined, signal);
+  }
+
+  /** All messages, page by page. What arrives meanwhile is not among them. */
+  async *allMessages({ limit = 200, ...options }: Omit<MessageOptions, "cursor"> = {}): AsyncGenerator<Message> {
+    let cursor: string | null | undefined;
+    do {
+      const page: MessageList = await this.listMessages({ limit, ...options, ...(cursor && { cursor }) });
+      yield* page.messages;
+      cursor = page.nextCursor;
+    } while (cursor);
+  }
+
   async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {
     const { baseUrl, token, retries = 3, longestWait = 60_000 } = this.#options;
     // Called as a plain function: a browser's fetch refuses another `this`.
@@ -143,6 +202,13 @@ export class Client {
       await wait(error.retryAfter, signal);
     }
   }
+}
+
+/** The parameters that are given, with their question mark. */
+function query(parameters: object): string {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined);
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return text && `?${text}`;
 }
 
 function path(id: string): string {

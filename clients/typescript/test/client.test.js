@@ -46,6 +46,31 @@ test("settings are tried, an account is tried with or without other fields, and 
   ]);
 });
 
+test("a synchronisation is asked for, watched and ended, and its mail is listed", async () => {
+  const { client, asked } = scripted(Array.from({ length: 5 }, () => [200, {}]));
+  await client.requestSync("a/b");
+  await client.getSync("1");
+  await client.cancelSync("1");
+  await client.listFolders("1");
+  await client.listMessages({ accountId: "1", role: "inbox", isRead: false, before: 7, limit: 10, cursor: "c" });
+  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
+    "POST https://api.example.com/api/accounts/a%2Fb/sync",
+    "GET https://api.example.com/api/accounts/1/sync",
+    "DELETE https://api.example.com/api/accounts/1/sync",
+    "GET https://api.example.com/api/accounts/1/folders",
+    "GET https://api.example.com/api/messages?accountId=1&role=inbox&isRead=false&before=7&limit=10&cursor=c",
+  ]);
+});
+
+test("all messages are those of all pages", async () => {
+  const pages = [{ messages: [{ id: "1" }, { id: "2" }], nextCursor: "c" }, { messages: [{ id: "3" }], nextCursor: null }];
+  const { client, asked } = scripted(pages.map((page) => [200, page]));
+  const ids = [];
+  for await (const { id } of client.allMessages({ isFlagged: true })) ids.push(id);
+  assert.deepEqual(ids, ["1", "2", "3"]);
+  assert.deepEqual(asked.map(({ url }) => url.split("?")[1]), ["limit=200&isFlagged=true", "limit=200&isFlagged=true&cursor=c"]);
+});
+
 test("a refusal has kind, status, details and request id", async () => {
   const details = [{ field: "port", message: "is required" }];
   const { client } = scripted([[400, refusal("Invalid request", { details })]]);

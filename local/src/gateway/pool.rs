@@ -87,11 +87,15 @@ impl Pool {
     pub(super) fn new(function: Function, options: &Options, runtime_api: SocketAddr) -> Self {
         let concurrent = options.env.iter().find(|(name, _)| name == "AWS_LAMBDA_MAX_CONCURRENCY");
         // Of one name, the last value counts.
-        let mail_env = if function.opens_secrets { &options.mail_env[..] } else { &[] };
+        let own_env = match &function {
+            function if function.opens_secrets => &options.mail_env[..],
+            function if function.asks_who_is_due => &options.scheduler_env,
+            _ => &[],
+        };
         Self {
             binary: options.binaries.join(&function.binary),
             function,
-            env: [&options.env[..], mail_env].concat(),
+            env: [&options.env[..], own_env].concat(),
             runtime_api,
             concurrency: options.concurrency.max(1),
             events_per_process: concurrent.and_then(|(_, value)| value.parse().ok()).unwrap_or(1),

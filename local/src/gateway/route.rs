@@ -101,6 +101,7 @@ pub(super) mod tests {
             binary: binary.to_owned(),
             timeout: Duration::from_secs(1),
             opens_secrets: false,
+            asks_who_is_due: false,
             routes: routes.iter().map(route).collect(),
             queues: Vec::new(),
             schedules: Vec::new(),

@@ -1,6 +1,8 @@
 //! Queries on the accounts and their credentials. Each is one statement; the SQL of the functions that they call
 //! is in `migrations/V3__account_functions.sql`, and of the newest `V6__sign_in.sql`.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use anyhow::anyhow;
 use serde::Serialize;
 use tokio_postgres::Row;
@@ -70,6 +72,7 @@ macro_rules! own_or_foreign {
         )
     };
 }
+pub(super) use own_or_foreign;
 
 impl Db {
     /// The caller's enabled accounts, all or those in one state, newest first.
@@ -279,6 +282,7 @@ pub(super) fn found<T>(
 
 /// The row's account; `None` in a row that an outer join filled with nulls.
 pub(super) fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut cells = Cells { row, next: 0 };
     let Some(id) = cells.get::<Option<Uuid>>("id")? else { return Ok(None) };
     // In the order of the table's columns.
@@ -297,7 +301,7 @@ pub(super) fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Erro
         is_sync_enabled: cells.get("is_sync_enabled")?,
         sync_interval: cells.get("sync_interval")?,
         last_sync_at: cells.get("last_sync_at")?,
-        is_syncing: cells.get("is_syncing")?,
+        is_syncing: false,
         is_enabled: cells.get("is_enabled")?,
         created_at: cells.get("created_at")?,
         updated_at: cells.get("updated_at")?,
@@ -319,6 +323,11 @@ pub(super) fn account(row: &Row) -> Result<Option<Account>, tokio_postgres::Erro
         let (message, service) = (cells.get("last_error_message")?, cells.get("last_error_service")?);
         account.last_error = Some(LastError { code, message, service, at: cells.get("last_error_at")? });
     }
+    if !account.is_sync_enabled && cells.get::<Option<i64>>("sync_requested_at")?.is_none() {
+        account.next_sync_at = None;
+    }
+    let leased_until = cells.get::<Option<i64>>("leased_until")?.and_then(|until| u64::try_from(until).ok());
+    account.is_syncing = leased_until.is_some_and(|until| Duration::from_millis(until) > now);
     Ok(Some(account))
 }
 

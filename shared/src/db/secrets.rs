@@ -1,5 +1,5 @@
 //! Queries on sealed secrets, and on what they are for: signing in. Their role is `email_service_mail`, the only one that
-//! may read what is sealed. The SQL of the functions that they call is in `migrations/V6__sign_in.sql`.
+//! may read what is sealed. The SQL of the functions that they call is in `migrations/V6__sign_in.sql` and V8.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +18,12 @@ use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
 use crate::identity::{Scope, TenantId, UserId};
 use crate::sealing::{Kind, Place, key_id};
+
+/// How long an account is left alone that the service fails to synchronise by its own fault: somebody has to mend that,
+/// and until then each attempt makes a dead letter.
+const GIVEN_UP_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// What its user reads.
+const GIVEN_UP: &str = "The service could not synchronise this account. It tries again in an hour.";
 
 /// The sealed secrets of a credential. `Debug` shows their keys, and nothing that could be opened.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -125,6 +131,17 @@ impl Db {
         Ok(())
     }
 
+    /// Notes that the service itself fails to synchronise an account, which is then left alone for an hour.
+    ///
+    /// # Errors
+    /// See [`Db::begin_try`].
+    pub async fn give_up_sync(&self, scope: &Scope, id: AccountId) -> Result<(), Error> {
+        let pause = i64::try_from(GIVEN_UP_PAUSE.as_millis()).unwrap_or(i64::MAX);
+        let sql = "select give_up_sync($1, $2, $3, $4, $5)";
+        let params = [(&id.0 as _, Type::UUID), (&pause as _, Type::INT8), (&GIVEN_UP as _, Type::TEXT)];
+        self.query(Access::Write, scope, sql, &params).await.map(drop)
+    }
+
     /// Where secrets are that are not sealed with the key `key`, in the order of their rows' ids, after one of them.
     /// They are of all tenants; of each, this says whose it is and nothing more.
     ///
@@ -221,7 +238,7 @@ fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
 ///
 /// # Errors
 /// The generator fails.
-fn chance() -> Result<f64, Error> {
+pub(super) fn chance() -> Result<f64, Error> {
     let number = SysRng.try_next_u32().context("the system's random generator failed").map_err(Error::Internal)?;
     Ok(f64::from(number) / f64::from(u32::MAX))
 }

@@ -126,3 +126,46 @@ pub(super) async fn seed(bench: &Bench, caller: &Caller, count: usize) -> Result
         .await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
+
+/// The statement that inserts messages such as people get. `source` is a query that gives their `n`, from which all else
+/// follows, `tenant_id`, `user_id`, `account_id`, `folder_id`, `received_at` and `has_preview`.
+pub(super) fn insert_messages(source: &str) -> String {
+    format!(
+        "insert into email_messages (
+             id, tenant_id, user_id, account_id, folder_id, identity, thread_id, uid, received_at, sent_at, size,
+             created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable,
+             subject, from_list, to_list, cc_list, message_id, in_reply_to, preview
+         )
+         select (lpad(to_hex(n), 12, '0') || substr(h, 13))::uuid, tenant_id, user_id, account_id, folder_id, h::uuid,
+             md5(h)::uuid, n, received_at, received_at - 5000, 5000 + n % 90000, n, n, h > '1', h like '_0%', h like '__0%', false,
+             h like '___0%', true,
+             'Re: ' || substr(h || h, 1, 10 + (n % 50)::integer),
+             '[[\"Firstname Lastname\",\"' || substr(h, 1, 12) || '@example.com\"]]',
+             '[[\"Jane Doe\",\"jane.doe@example.com\"]]',
+             case when n % 5 = 0 then '[[null,\"' || substr(h, 5, 12) || '@example.com\"],[\"Joe\",\"joe@example.com\"]]' end,
+             h || '.' || n || '@mail.example.com', case when n % 5 < 2 then reverse(h) || '.' || n || '@mail.example.com' end,
+             case when has_preview then substr(repeat(h || ' ', 5), 1, 140) end
+         from ({source}) messages cross join lateral md5(n::text) as h"
+    )
+}
+
+/// Gives an account so many messages, a sixteenth of them unread.
+pub(super) async fn seed_messages(bench: &Bench, caller: &Caller, account: Uuid, count: u64) -> Result<()> {
+    let (tenant, user) = (caller.tenant, caller.user);
+    let messages = insert_messages(&format!(
+        "select n, '{tenant}'::uuid as tenant_id, '{user}'::uuid as user_id, '{account}'::uuid as account_id,
+             '{account}'::uuid as folder_id, n * 1000 as received_at, true as has_preview
+         from generate_series(1, {count}::bigint) n"
+    ));
+    bench
+        .owner(DATABASE)
+        .await?
+        .batch_execute(&format!(
+            "insert into email_folders (id, tenant_id, user_id, account_id, wire_name, path, role, is_selectable,
+                 created_number, changed_number)
+             values ('{account}', '{tenant}', '{user}', '{account}', 'INBOX', 'INBOX', 'inbox', true, 0, 0);
+             {messages}"
+        ))
+        .await?;
+    Ok(())
+}

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, stream::poll_fn};
-use tokio_postgres::{AsyncMessage, NoTls};
+use schedule_work::BATCH;
+use tokio_postgres::{AsyncMessage, Client, NoTls, types::Type};
 use uuid::Uuid;
 
 use super::{
-    Bench, Row, Times, micros,
+    Bench, Row, Times, micros, millis,
     requests::{Caller, ensure_good},
     target_directory,
 };
@@ -41,6 +43,11 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
         let row = Row::beside(format!("scale {function}: p50 at {many} ÷ at {FEW} accounts"), "µs", large, small);
         rows.push(if many == 1_000_000 && function == "list-accounts" { row.at_most(1.2) } else { row });
     }
+    bench.progress("scale: who is due");
+    let times = claim_all(bench, many).await?;
+    let what = format!("scale schedule-work: {BATCH} due of {many}, one statement");
+    rows.push(Row::alone(format!("{what}: p50"), "ms", millis(times.median())).at_most(50.0));
+    rows.push(Row::alone(format!("{what}: p99"), "ms", millis(times.percentile(99))));
     let mut plans = String::new();
     for count in [FEW, many] {
         for query in ["select total, (account).* from list_accounts", "select * from find_account"] {
@@ -63,40 +70,54 @@ fn database(count: u64) -> String {
     format!("accounts_{count}")
 }
 
-/// An id that can be told from a number; `kind` tells tenants, users, accounts and credentials apart.
-const ID_OF: &str = "create function id_of(n bigint, kind int) returns uuid language sql immutable
+/// An id that can be told from a number; `kind` tells tenants, users, accounts and the like apart.
+pub(super) const ID_OF: &str = "create function id_of(n bigint, kind int) returns uuid language sql immutable
     as $$ select (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$";
 
-fn id_of(n: u64, kind: u32) -> Uuid {
+pub(super) fn id_of(n: u64, kind: u32) -> Uuid {
     Uuid::from_u64_pair(u64::from(kind) << 32 | 0x7000, 0x8000_u64 << 48 | n)
 }
 
 async fn fill(bench: &Bench, count: u64) -> Result<()> {
     let users = count / EACH;
-    // Without triggers the foreign key is not checked, and indexes are faster made afterwards than kept up.
-    let indexes = "from pg_index join pg_class on oid = indexrelid where indrelid = 'email_accounts'::regclass and not indisprimary";
     let owner = bench.owner(&database(count)).await?;
+    owner.batch_execute(ID_OF).await?;
+    in_bulk(
+        &owner,
+        &["email_accounts"],
+        &format!(
+            "insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
+                 hostname, port, encryption, username, credential_id, created_at, updated_at, next_sync_at)
+             select id_of(n, 1), id_of(n % {users} / 100, 2), id_of(n % {users}, 3), 'Work', n || '@example.com',
+                 n || '@example.com', 'imap', 'imap.example.com', 993, 'tls', 'jane', id_of(n, 4), n, n,
+                 epoch_ms() + case when n % 100 = 0 then -(n % 60000) else 3600000 + n % 3600000 end
+             from generate_series(0::bigint, {count} - 1) n"
+        ),
+    )
+    .await
+}
+
+/// Fills tables. Without triggers the foreign keys are not checked, and indexes are faster made afterwards than kept up.
+pub(super) async fn in_bulk(owner: &Client, tables: &[&str], inserts: &str) -> Result<()> {
+    let names = tables.join("'::regclass, '");
     owner
         .batch_execute(&format!(
-            "{ID_OF};
-             set session_replication_role = replica;
+            "set session_replication_role = replica;
              set maintenance_work_mem = '512MB';
-             create temp table definitions as select pg_get_indexdef(indexrelid) as sql, relname {indexes}
-                 and not exists (select from pg_constraint where conindid = indexrelid);
+             create temp table definitions as select pg_get_indexdef(indexrelid) as sql, relname
+                 from pg_index join pg_class on oid = indexrelid
+                 where indrelid in ('{names}'::regclass) and not indisprimary
+                     and not exists (select from pg_constraint where conindid = indexrelid);
              do $$ declare name text; begin
                  for name in select relname from definitions loop execute 'drop index ' || name; end loop;
              end $$;
-             insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
-                 hostname, port, encryption, username, credential_id, created_at, updated_at)
-             select id_of(n, 1), id_of(n % {users} / 100, 2), id_of(n % {users}, 3), 'Work', n || '@example.com',
-                 n || '@example.com', 'imap', 'imap.example.com', 993, 'tls', 'jane', id_of(n, 4), n, n
-             from generate_series(0, {count} - 1) n;
+             {inserts};
              do $$ declare definition text; begin
                  for definition in select sql from definitions loop execute definition; end loop;
              end $$;"
         ))
         .await?;
-    owner.batch_execute("vacuum analyze email_accounts").await?;
+    owner.batch_execute(&format!("vacuum analyze {}", tables.join(", "))).await?;
     owner.batch_execute("checkpoint").await?;
     Ok(())
 }
@@ -130,6 +151,26 @@ impl Side {
         }
         Ok(())
     }
+}
+
+/// Claims all that is due, one account in a hundred, as the schedule does: the time of each full batch.
+async fn claim_all(bench: &Bench, count: u64) -> Result<Times> {
+    let url = bench.postgres.scheduler_url(&database(count));
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+    // Ends with the client; its errors reach us as those of the statement.
+    tokio::spawn(connection);
+    let mut times = Times::default();
+    loop {
+        let started = Instant::now();
+        let claimed = client.query_typed("select * from claim_due($1, 300000)", &[(&BATCH, Type::INT4)]).await?.len();
+        if i32::try_from(claimed)? < BATCH {
+            break;
+        }
+        times.0.push(started.elapsed());
+    }
+    let expected = usize::try_from(count)? / 100 / usize::try_from(BATCH)?;
+    ensure!(times.0.len() >= expected, "{} batches are due, not {expected}", times.0.len());
+    Ok(times)
 }
 
 /// The plan of the statement inside a function, as it is after PostgreSQL has settled on one.

@@ -5,12 +5,15 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 9] = [
+pub const ROUTES: [(&str, &str); 12] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
+    ("/api/accounts/{id}/folders", "GET, OPTIONS"),
+    ("/api/accounts/{id}/sync", "GET, POST, DELETE, OPTIONS"),
     ("/api/accounts/{id}/test", "POST, OPTIONS"),
     ("/api/autoconfig", "GET, OPTIONS"),
+    ("/api/messages", "GET, OPTIONS"),
     ("/docs", "GET, OPTIONS"),
     ("/health", "GET, HEAD, OPTIONS"),
     ("/health/ready", "GET, HEAD, OPTIONS"),

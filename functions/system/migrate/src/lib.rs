@@ -37,8 +37,8 @@ mod embedded {
     refinery::embed_migrations!("../../../migrations");
 }
 
-/// The roles that functions log in as: endpoints, and those that open sealed secrets.
-const ROLES: [&str; 2] = ["email_service_app", "email_service_mail"];
+/// The roles that functions log in as: endpoints, those that open sealed secrets, and who asks who is due.
+const ROLES: [&str; 3] = ["email_service_app", "email_service_mail", "email_service_scheduler"];
 /// Any number, as long as every migration takes the same lock.
 const LOCK: i64 = 0x656d_6169_6c5f_7376;
 /// How long to wait for a database that was made a moment ago.
@@ -175,16 +175,21 @@ async fn migrate(properties: &Properties) -> anyhow::Result<Migrated> {
     let app = SecretStore::new(config.secrets).get().await?.database;
     let mut passwords = vec![(ROLES[0], app.password().map(<[u8]>::to_vec).map(Zeroizing::new))];
     let mut sealing_public_key = None;
+    let manager = SecretsManager::default();
+    let password = async |arn: &str| -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+        let login = Login::parse(manager.read(arn).await?.reveal())?;
+        Ok(login.password.map(|password| Zeroizing::new(password.reveal().as_bytes().to_vec())))
+    };
     if let Some(arn) = &config.mail_secret_arn {
         // Two migrations that both make a key would overwrite each other's, and what was sealed with it would be lost.
         wait_for_others(&client, LOCK_PATIENCE).await?;
-        let manager = SecretsManager::default();
         let generation = properties.sealing_key_generation.as_deref().unwrap_or("1");
         let generation = generation.parse().context("SealingKeyGeneration must be a whole number of 1 or more")?;
         sealing_public_key = Some(keys::ensure(&manager, arn, generation).await?);
-        let login = Login::parse(manager.read(arn).await?.reveal())?;
-        passwords
-            .push((ROLES[1], login.password.map(|password| Zeroizing::new(password.reveal().as_bytes().to_vec()))));
+        passwords.push((ROLES[1], password(arn).await?));
+    }
+    if let Some(arn) = &config.scheduler_secret_arn {
+        passwords.push((ROLES[2], password(arn).await?));
     }
     let passwords: Vec<_> =
         passwords.iter().filter_map(|(role, password)| Some((*role, password.as_ref()?.as_slice()))).collect();

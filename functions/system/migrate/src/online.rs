@@ -22,10 +22,15 @@ const ADDRESS_INDEX_IS: &str =
 const DISABLED_INDEX: &str = "email_accounts_disabled_idx";
 const DISABLED_INDEX_IS: &str = "index concurrently {} on email_accounts (updated_at) where not is_enabled";
 
+/// For the purge of what deleted accounts had.
+const UNPURGED_INDEX: &str = "email_accounts_unpurged_idx";
+const UNPURGED_INDEX_IS: &str =
+    "index concurrently {} on email_accounts (updated_at) where not is_enabled and mail_purged_at is null";
+
 /// Rows that are locked at a time, for less than a request waits.
 const BATCH: i32 = 1000;
 
-/// Ends what V5 began: builds its indexes, gives older accounts their address keys, and drops the index that
+/// Ends what V5 and V8 began: builds their indexes, gives older accounts their address keys, and drops the index that
 /// decided before.
 ///
 /// # Errors
@@ -39,6 +44,7 @@ pub async fn finish(client: &mut Client) -> Result<()> {
         build_index(client, NEXT_ADDRESS_INDEX, ADDRESS_INDEX_IS).await?;
     }
     build_index(client, DISABLED_INDEX, DISABLED_INDEX_IS).await?;
+    build_index(client, UNPURGED_INDEX, UNPURGED_INDEX_IS).await?;
     fill_address_keys(client).await.context("cannot give all accounts their address keys")?;
     if !was_replaced {
         // In one transaction.

@@ -1,0 +1,67 @@
+//! Each minute: rings for the accounts that are due, and purges what deleted ones leave behind.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use shared::work::WorkError;
+use shared::work::due::DueTurn;
+
+/// Accounts that are claimed in one statement, which is to take 50 ms at most where there are a million and each row is in
+/// another page: a dozen indexes and as many checks make 50 µs each of processor time.
+pub const BATCH: i32 = 500;
+/// When an account is due again for which nobody came: its message was lost, or its worker was.
+const AGAIN: Duration = Duration::from_secs(5 * 60);
+/// Rows that are purged in one statement, which holds nobody up but others' purges, yet has four seconds at most.
+const PURGE_BATCH: i32 = 5000;
+/// How long a turn purges. A mailbox of a million messages is gone within a day all the same.
+const PURGE_TIME: Duration = Duration::from_secs(5);
+
+/// What a turn did.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Turned {
+    /// Accounts that were due.
+    pub due: usize,
+    /// Of those, the ones that could not be rung for. Nothing is lost with them: they are due again in five minutes.
+    pub failed: usize,
+    /// For how long the one was due that had waited longest.
+    pub lag_seconds: u64,
+    /// Accounts of which the last was purged.
+    pub purged_accounts: u64,
+    /// Rows that were purged, these included.
+    pub purged_rows: u64,
+}
+
+/// Rings for all that is due, and purges, both in batches and for as long as there is time.
+///
+/// # Errors
+/// PostgreSQL fails. What was done until then stays done.
+pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
+    let mut turned = Turned { due: 0, failed: 0, lag_seconds: 0, purged_accounts: 0, purged_rows: 0 };
+    loop {
+        let batch = turn.db.claim_due(BATCH, AGAIN).await?;
+        let doorbells: Vec<_> = batch.iter().map(|due| due.doorbell).collect();
+        turned.due += batch.len();
+        turned.failed += turn.queue.ring_many(&doorbells).await.len();
+        let lag = batch.iter().map(|due| due.late.as_secs()).max().unwrap_or_default();
+        turned.lag_seconds = turned.lag_seconds.max(lag);
+        if is_last(batch.len(), BATCH) || Instant::now() >= turn.stop_at {
+            break;
+        }
+    }
+    let until = turn.stop_at.min(Instant::now() + PURGE_TIME);
+    while Instant::now() < until {
+        let batch = turn.db.purge_mail(PURGE_BATCH).await?;
+        turned.purged_accounts += batch.accounts;
+        turned.purged_rows += batch.total();
+        if is_last(batch.total(), PURGE_BATCH) {
+            break;
+        }
+    }
+    Ok(turned)
+}
+
+/// Whether a batch was not full: then there are no more.
+fn is_last(count: impl TryInto<i32>, limit: i32) -> bool {
+    count.try_into().is_ok_and(|count| count < limit)
+}

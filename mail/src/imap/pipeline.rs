@@ -1,0 +1,130 @@
+//! Commands in flight together.
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+
+use super::{Condition, Imap, MAX_DATA_BYTES, Reply, Response, farewell};
+use crate::error::{Code, Error};
+
+/// Of commands that are sent and not answered. That much fits the buffers between here and there, so that writing does
+/// not wait for a server that waits for us to read.
+const WINDOW_BYTES: usize = 8 * 1024;
+
+/// What is to be sent next.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// A command without tag and end.
+    Line(Vec<u8>),
+    /// One that cannot be sent or need not be, with what is to be said at its turn.
+    Answered(Reply),
+}
+
+/// What came.
+pub(super) enum Step {
+    /// An untagged response with data, in [`Imap::frame`].
+    Data,
+    /// An untagged OK, NO or BAD.
+    Status(Reply),
+    /// The end of the next command.
+    Done(Reply),
+    /// There are no more commands.
+    End,
+}
+
+/// Sends commands one after the other without waiting for answers, as many as the window holds.
+#[derive(Debug)]
+pub(super) struct Pipeline<I: Iterator<Item = Prepared>> {
+    commands: Peekable<I>,
+    waiting: VecDeque<Waiting>,
+    unanswered: usize,
+    /// Whether an earlier conversation was left, or a step of this one: what is read next is anything.
+    is_lost: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// The number in the tag, or the answer.
+    sent: Result<u32, Reply>,
+    bytes: usize,
+}
+
+impl<I: Iterator<Item = Prepared>> Pipeline<I> {
+    pub(super) fn new(imap: &mut Imap, commands: I) -> Self {
+        let is_lost = std::mem::replace(&mut imap.is_talking, true);
+        Self { commands: commands.peekable(), waiting: VecDeque::new(), unanswered: 0, is_lost }
+    }
+
+    /// Reads one response, and sends what there is room for.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] for a BYE; [`Code::Protocol`] for an answer to no command or to another than the oldest:
+    /// no server that does one thing after the other sends it. Then, and where a step was dropped before its end, all
+    /// further ones fail.
+    pub(super) async fn step(&mut self, imap: &mut Imap) -> Result<Step, Error> {
+        if std::mem::replace(&mut self.is_lost, true) {
+            return Err(left_behind());
+        }
+        self.send(imap).await?;
+        let step = self.receive(imap).await?;
+        self.is_lost = false;
+        Ok(step)
+    }
+
+    async fn send(&mut self, imap: &mut Imap) -> Result<(), Error> {
+        // Not one by one as each is answered: a few together are one packet.
+        if self.unanswered > WINDOW_BYTES / 2 {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        loop {
+            let has_room = |bytes| self.waiting.is_empty() || self.unanswered + bytes <= WINDOW_BYTES;
+            let next = self.commands.next_if(|command| match command {
+                Prepared::Line(line) => has_room(line.len()),
+                Prepared::Answered(_) => true,
+            });
+            match next {
+                Some(Prepared::Line(line)) => {
+                    imap.commands += 1;
+                    out.extend_from_slice(imap.tag().as_bytes());
+                    out.push(b' ');
+                    out.extend_from_slice(&line);
+                    out.extend_from_slice(b"\r\n");
+                    self.unanswered += line.len();
+                    self.waiting.push_back(Waiting { sent: Ok(imap.commands), bytes: line.len() });
+                }
+                Some(Prepared::Answered(reply)) => self.waiting.push_back(Waiting { sent: Err(reply), bytes: 0 }),
+                None => break,
+            }
+        }
+        if out.is_empty() { Ok(()) } else { imap.stream.write_all(&out).await }
+    }
+
+    async fn receive(&mut self, imap: &mut Imap) -> Result<Step, Error> {
+        let (number, bytes) = match self.waiting.pop_front() {
+            None => {
+                imap.is_talking = false;
+                return Ok(Step::End);
+            }
+            Some(Waiting { sent: Err(reply), .. }) => return Ok(Step::Done(reply)),
+            Some(Waiting { sent: Ok(number), bytes }) => (number, bytes),
+        };
+        let step = match imap.response(MAX_DATA_BYTES).await? {
+            Response::Tagged(tag, reply) if tag == Imap::tag_of(number) => {
+                self.unanswered -= bytes;
+                return Ok(Step::Done(reply));
+            }
+            Response::Untagged(Reply { condition: Condition::Bye, text, .. }) => return Err(farewell(&text)),
+            Response::Untagged(reply) => Step::Status(reply),
+            Response::Data => Step::Data,
+            Response::Tagged(..) => return Err(Error::new(Code::Protocol, "an answer to another command")),
+            Response::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
+        };
+        self.waiting.push_front(Waiting { sent: Ok(number), bytes });
+        Ok(step)
+    }
+}
+
+/// What was left before its end cannot be gone on with.
+pub(super) fn left_behind() -> Error {
+    Error::new(Code::Protocol, "a conversation was left before its end")
+}

@@ -1,0 +1,348 @@
+//! What a list of messages shows of each: of its header, and of the begin of its body.
+//!
+//! Whoever sends a message decides what stands in it. So each field is taken alone, cut to what a field may have, and
+//! read by a library that is fuzzed and known to panic now and then: what it fails on is missing, and the rest is there.
+//! What comes out has no NUL, no control character and no line break, and is not long.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mail_parser::decoders::charsets::map::charset_decoder;
+use mail_parser::parsers::MessageStream;
+use mail_parser::{ContentType, HeaderValue};
+
+use crate::date;
+
+mod body;
+mod words;
+
+/// Characters of a subject: a line of RFC 5322 (section 2.1.1).
+pub(crate) const MAX_SUBJECT_CHARS: usize = 998;
+
+/// Addresses in a field. Who writes to more writes to a list.
+pub(crate) const MAX_ADDRESSES: usize = 100;
+
+/// Bytes of an address: 64, an at sign and 255 (RFC 5321 section 4.5.3.1).
+pub(crate) const MAX_ADDRESS_BYTES: usize = 320;
+
+/// Characters of a name.
+pub(crate) const MAX_NAME_CHARS: usize = 255;
+
+/// Bytes of a Message-ID: a line of RFC 5322.
+pub(crate) const MAX_ID_BYTES: usize = 998;
+
+/// Messages that one refers to. Of more, the first and the last are those that tell its thread.
+pub(crate) const MAX_REFERENCES: usize = 50;
+
+/// Characters of a preview.
+pub(crate) const MAX_PREVIEW_CHARS: usize = 200;
+
+/// Of one field as it is written: a hundred addresses whose names are encoded.
+const MAX_FIELD_BYTES: usize = 24 * 1024;
+
+/// A message as a list shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Without angle brackets.
+    pub message_id: Option<String>,
+    /// What it answers, without angle brackets.
+    pub in_reply_to: Option<String>,
+    /// Its thread, oldest first, without angle brackets.
+    pub references: Vec<String>,
+    /// Empty where there is none.
+    pub subject: String,
+    /// From whom it says it is.
+    pub from: Vec<Address>,
+    /// To whom.
+    pub to: Vec<Address>,
+    /// And to whom as well.
+    pub cc: Vec<Address>,
+    /// And secretly: in copies of what one has sent.
+    pub bcc: Vec<Address>,
+    /// Where answers are to go.
+    pub reply_to: Vec<Address>,
+    /// The date it says, in milliseconds since 1970; `None` where there is none or none that can be.
+    pub sent_at: Option<i64>,
+    /// When the last server on its way got it, likewise.
+    pub received_at: Option<i64>,
+    /// Whether there is something to be saved in it. What the header alone says may be wrong.
+    pub has_attachments: bool,
+    /// Its first words; `None` where the body was not given or begins with none.
+    pub preview: Option<String>,
+    /// Whether it has a header at all.
+    pub is_readable: bool,
+}
+
+/// Of a person, or of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Address {
+    /// How one calls it.
+    pub name: Option<String>,
+    /// As it is written, whether mail can be sent to it or not; empty where there is only a name.
+    pub address: String,
+}
+
+impl Summary {
+    /// Reads a header, all of it or a choice of fields, and the begin of the body that belongs to it. Something comes
+    /// of everything.
+    pub fn read(header: &[u8], text: Option<&[u8]>) -> Self {
+        let fields = Fields::of(header);
+        let head = body::Head::of(&fields);
+        let charset = head.charset();
+        let addresses = |values: &[&[u8]]| read_addresses(values, charset);
+        let mut summary = Self {
+            message_id: fields.message_id.and_then(|value| read_ids(value, charset).into_iter().next()),
+            in_reply_to: fields.in_reply_to.and_then(|value| read_ids(value, charset).into_iter().next()),
+            references: fields.references.map(|value| read_ids(value, charset)).unwrap_or_default(),
+            subject: fields.subject.map(|value| read_text(value, charset)).unwrap_or_default(),
+            from: addresses(fields.from.as_slice()),
+            to: addresses(&fields.to),
+            cc: addresses(&fields.cc),
+            bcc: addresses(&fields.bcc),
+            reply_to: addresses(fields.reply_to.as_slice()),
+            sent_at: fields.date.and_then(date::parse),
+            received_at: fields.received.and_then(read_received),
+            has_attachments: false,
+            preview: None,
+            is_readable: fields.are_any,
+        };
+        let seen = body::look(&head, text.unwrap_or_default());
+        summary.has_attachments = seen.has_attachments;
+        summary.preview = seen.preview;
+        summary
+    }
+}
+
+/// The fields that matter, as they are written. Of those that can be once the first counts: that is what most programs
+/// show, and what a signature is for.
+#[derive(Default)]
+struct Fields<'a> {
+    subject: Option<&'a [u8]>,
+    from: Option<&'a [u8]>,
+    reply_to: Option<&'a [u8]>,
+    to: Vec<&'a [u8]>,
+    cc: Vec<&'a [u8]>,
+    bcc: Vec<&'a [u8]>,
+    date: Option<&'a [u8]>,
+    received: Option<&'a [u8]>,
+    message_id: Option<&'a [u8]>,
+    in_reply_to: Option<&'a [u8]>,
+    references: Option<&'a [u8]>,
+    content_type: Option<&'a [u8]>,
+    transfer_encoding: Option<&'a [u8]>,
+    disposition: Option<&'a [u8]>,
+    are_any: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// Of a header up to its empty line, or its end.
+    fn of(header: &'a [u8]) -> Self {
+        let mut fields = Self::default();
+        let mut rest = header;
+        while let Some((field, after)) = next_field(rest) {
+            rest = after;
+            let Some(colon) = field.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (field[..colon].trim_ascii(), &field[colon + 1..]);
+            // Lines of other things have spaces before a colon (`From alice Tue 10:00` of a mailbox's file).
+            if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
+                continue;
+            }
+            fields.are_any = true;
+            let is = |field: &str| name.eq_ignore_ascii_case(field.as_bytes());
+            let (once, many) = match name.len() {
+                2 if is("to") => (None, Some(&mut fields.to)),
+                2 if is("cc") => (None, Some(&mut fields.cc)),
+                3 if is("bcc") => (None, Some(&mut fields.bcc)),
+                4 if is("from") => (Some(&mut fields.from), None),
+                4 if is("date") => (Some(&mut fields.date), None),
+                7 if is("subject") => (Some(&mut fields.subject), None),
+                8 if is("reply-to") => (Some(&mut fields.reply_to), None),
+                8 if is("received") => (Some(&mut fields.received), None),
+                10 if is("message-id") => (Some(&mut fields.message_id), None),
+                10 if is("references") => (Some(&mut fields.references), None),
+                11 if is("in-reply-to") => (Some(&mut fields.in_reply_to), None),
+                12 if is("content-type") => (Some(&mut fields.content_type), None),
+                19 if is("content-disposition") => (Some(&mut fields.disposition), None),
+                25 if is("content-transfer-encoding") => (Some(&mut fields.transfer_encoding), None),
+                _ => (None, None),
+            };
+            if let Some(first) = once {
+                first.get_or_insert(value);
+            }
+            if let Some(all) = many.filter(|all| all.len() < MAX_ADDRESSES) {
+                all.push(value);
+            }
+        }
+        fields
+    }
+}
+
+/// A field with the lines that it goes on in, and what follows; `None` at the empty line.
+fn next_field(header: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut end = 0;
+    loop {
+        let line = header[end..].iter().position(|byte| *byte == b'\n').map_or(header.len(), |at| end + at + 1);
+        if end == 0 && header[..line].trim_ascii().is_empty() {
+            return None;
+        }
+        end = line;
+        if !matches!(header.get(end), Some(b' ' | b'\t')) {
+            return Some(header.split_at(end));
+        }
+    }
+}
+
+/// A field as text in UTF-8, still folded and encoded, with its end: what the library wants.
+fn prepared(value: &[u8], charset: Option<&str>) -> Vec<u8> {
+    let text = raw_text(value, charset);
+    let mut bytes = words::joined(text.as_bytes()).into_owned();
+    for byte in &mut bytes {
+        if byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t') {
+            *byte = b' ';
+        }
+    }
+    bytes.truncate(bytes.trim_ascii_end().len());
+    bytes.push(b'\n');
+    bytes
+}
+
+/// What is not ASCII and stands in a field raw is UTF-8, else what the message itself is written in, else what mail of
+/// before was.
+fn raw_text<'a>(value: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
+    let value = &value[..value.len().min(MAX_FIELD_BYTES)];
+    match value.contains(&b'\x1b') {
+        // Japanese mail of before UTF-8: seven bits, and still not ASCII.
+        true => decoded(value, Some("iso-2022-jp")),
+        false => decoded(value, charset.filter(|charset| !is_shifted(charset))),
+    }
+}
+
+/// Text of this charset, if it is not UTF-8 anyway.
+fn decoded<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !charset.is_some_and(is_shifted) => return text.into(),
+        // The last character of what was cut.
+        Err(error) if error.error_len().is_none() && !bytes[..error.valid_up_to()].is_ascii() => {
+            return String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        }
+        _ => {}
+    }
+    let known = charset.and_then(|charset| charset_decoder(charset.as_bytes()));
+    let decoder = known.or_else(|| charset_decoder(b"windows-1252"));
+    let text = decoder.and_then(|decoder| guarded(|| decoder(bytes)));
+    text.map_or_else(|| String::from_utf8_lossy(bytes), Cow::Owned)
+}
+
+/// Whether the bytes of ASCII mean something else in this charset.
+fn is_shifted(charset: &str) -> bool {
+    let charset = charset.to_ascii_lowercase();
+    ["utf-7", "utf7", "utf-16", "utf16", "iso-2022", "hz"].iter().any(|start| charset.starts_with(start))
+}
+
+/// Calls the library. `None` where it panics.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// Text on one line: without control characters, white space as single spaces, and what has no width not at the begin
+/// of a word: senders fill previews with it.
+fn line(text: &str, max_chars: usize) -> String {
+    let mut line = String::new();
+    let (mut chars, mut is_after_space) = (0, true);
+    for c in text.chars() {
+        let is_space = c.is_whitespace() || c.is_control();
+        if is_space || is_after_space && is_invisible(c) {
+            is_after_space |= is_space;
+            continue;
+        }
+        let space = usize::from(is_after_space && !line.is_empty());
+        if chars + space + 1 > max_chars {
+            break;
+        }
+        if space == 1 {
+            line.push(' ');
+        }
+        line.push(c);
+        chars += space + 1;
+        is_after_space = false;
+    }
+    line
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
+}
+
+/// The first so many bytes, in whole characters.
+fn cut(mut text: String, max_bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(max_bytes));
+    text
+}
+
+fn read_text(value: &[u8], charset: Option<&str>) -> String {
+    let value = prepared(value, charset);
+    match guarded(|| MessageStream::new(&value).parse_unstructured()) {
+        Some(HeaderValue::Text(text)) => line(&text, MAX_SUBJECT_CHARS),
+        _ => String::new(),
+    }
+}
+
+fn read_addresses(values: &[&[u8]], charset: Option<&str>) -> Vec<Address> {
+    let mut addresses = Vec::new();
+    for value in values {
+        let value = prepared(value, charset);
+        let Some(HeaderValue::Address(found)) = guarded(|| MessageStream::new(&value).parse_address()) else {
+            continue;
+        };
+        let found = found.iter().filter_map(|found| read_address(found.name.as_deref(), found.address.as_deref()));
+        addresses.extend(found.take(MAX_ADDRESSES - addresses.len()));
+    }
+    addresses
+}
+
+fn read_address(name: Option<&str>, address: Option<&str>) -> Option<Address> {
+    let address: String =
+        address.unwrap_or_default().chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
+    // A part of an address is somebody else's.
+    let address = Some(address).filter(|address| address.len() <= MAX_ADDRESS_BYTES).unwrap_or_default();
+    let name = name.map(|name| line(name, MAX_NAME_CHARS)).filter(|name| !name.is_empty() && *name != address);
+    (name.is_some() || !address.is_empty()).then_some(Address { name, address })
+}
+
+/// What stands in angle brackets, or what looks like an id where there are none.
+fn read_ids(value: &[u8], charset: Option<&str>) -> Vec<String> {
+    let text = raw_text(value, charset);
+    let clean = |id: &str| cut(id.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect(), MAX_ID_BYTES);
+    let mut ids: Vec<_> = text
+        .split('<')
+        .skip(1)
+        .map(|piece| clean(piece.split('>').next().unwrap_or_default()))
+        .filter(|id| !id.is_empty())
+        .collect();
+    if ids.is_empty() {
+        let words: Vec<_> = text.split_whitespace().map(clean).filter(|word| !word.is_empty()).collect();
+        let is_alone = words.len() == 1;
+        ids = words.into_iter().filter(|word| is_alone || word.contains('@')).collect();
+    }
+    if ids.len() > MAX_REFERENCES {
+        ids.drain(1..=ids.len() - MAX_REFERENCES);
+    }
+    ids
+}
+
+/// The date is what comes last.
+fn read_received(value: &[u8]) -> Option<i64> {
+    let at = value.iter().rposition(|byte| *byte == b';')?;
+    date::parse(&value[at + 1..])
+}
+
+fn read_content_type(value: &[u8]) -> Option<ContentType<'static>> {
+    let value = prepared(value, None);
+    match guarded(|| MessageStream::new(&value).parse_content_type().into_owned()) {
+        Some(HeaderValue::ContentType(content_type)) => Some(content_type),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Encoded words (RFC 2047), as far as the library needs help.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// With padding or without, whatever is in the bits that are left.
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// An encoded word. 75 bytes are allowed; some programs write a subject in one.
+const MAX_WORD_BYTES: usize = 4096;
+
+/// What begins like an encoded word and is none, in one field. The library looks for the end of each to the end of the
+/// field, and some of it finds: words with spaces in them, say.
+const MAX_BROKEN_WORDS: usize = 100;
+
+/// Puts words that follow each other into one: many programs cut a text into words in the midst of a character, which
+/// is not to be, and is then read word by word as no character at all. Adds the padding of base64, without which the
+/// library loses the end. What has too many broken words ends there.
+pub(super) fn joined(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut text = text;
+    let mut out = Vec::new();
+    let (mut at, mut copied, mut broken) = (0, 0, 0);
+    while let Some(start) = find(&text[at..], b"=?").map(|found| at + found) {
+        let Some(first) = Word::read(&text[start..]) else {
+            at = start + 2;
+            broken += 1;
+            if broken > MAX_BROKEN_WORDS {
+                text = &text[..start];
+                break;
+            }
+            continue;
+        };
+        at = start + first.length;
+        let Some(mut bytes) = first.decoded() else { continue };
+        let mut is_other = first.is_base64 && first.data.len() % 4 != 0;
+        loop {
+            let spaces = text[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            let next = Word::read(&text[at + spaces..]).filter(|next| next.charset.eq_ignore_ascii_case(first.charset));
+            let Some((next, more)) = next.and_then(|next| next.decoded().map(|more| (next, more))) else { break };
+            bytes.extend(more);
+            at += spaces + next.length;
+            is_other = true;
+        }
+        if is_other {
+            out.extend_from_slice(&text[copied..start]);
+            out.extend_from_slice(b"=?");
+            out.extend_from_slice(first.charset);
+            out.extend_from_slice(b"?B?");
+            out.extend_from_slice(BASE64.encode(bytes).as_bytes());
+            out.extend_from_slice(b"?=");
+            copied = at;
+        }
+    }
+    if copied == 0 {
+        return text.into();
+    }
+    out.extend_from_slice(&text[copied..]);
+    out.into()
+}
+
+struct Word<'a> {
+    /// With the language, if there is one.
+    charset: &'a [u8],
+    is_base64: bool,
+    data: &'a [u8],
+    length: usize,
+}
+
+impl<'a> Word<'a> {
+    /// One that begins here and is as it should be.
+    fn read(text: &'a [u8]) -> Option<Self> {
+        let text = &text[..text.len().min(MAX_WORD_BYTES)];
+        let rest = text.strip_prefix(b"=?")?;
+        let charset = &rest[..rest.iter().position(|byte| *byte == b'?' || byte.is_ascii_whitespace())?];
+        let (is_base64, data) = match rest.get(charset.len()..)? {
+            [b'?', b'b' | b'B', b'?', data @ ..] => (true, data),
+            [b'?', b'q' | b'Q', b'?', data @ ..] => (false, data),
+            _ => return None,
+        };
+        let data = &data[..data.iter().position(|byte| *byte == b'?' || byte.is_ascii_whitespace())?];
+        let length = b"=?".len() + charset.len() + b"?b?".len() + data.len() + b"?=".len();
+        let is_whole = !charset.is_empty() && text.get(length - 2..length) == Some(b"?=");
+        is_whole.then_some(Self { charset, is_base64, data, length })
+    }
+
+    fn decoded(&self) -> Option<Vec<u8>> {
+        if self.is_base64 { BASE64.decode(self.data).ok() } else { Some(from_quoted_printable(self.data, true)) }
+    }
+}
+
+/// Decodes what can be and leaves the rest as it is. `is_word`: an underscore is a space.
+pub(super) fn from_quoted_printable(text: &[u8], is_word: bool) -> Vec<u8> {
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (b'=', [b'\r', b'\n', after @ ..] | [b'\n', after @ ..]) => rest = after,
+            // Cut in the midst of it.
+            (b'=', [] | [b'\r']) => rest = &[],
+            (b'=', [high, low, after @ ..]) if digit(*high).is_some() && digit(*low).is_some() => {
+                bytes.push(digit(*high).unwrap_or_default() << 4 | digit(*low).unwrap_or_default());
+                rest = after;
+            }
+            (b'_', _) if is_word => bytes.push(b' '),
+            _ => bytes.push(*first),
+        }
+    }
+    bytes
+}
+
+/// Where these bytes begin.
+pub(super) fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_one_charset_become_one() {
+        for (text, expected) in [
+            ("=?utf-8?Q?a?= =?UTF-8?b?Yg==?=", "=?utf-8?B?YWI=?="),
+            ("x =?utf-8?B?4pyT4p?=\r\n =?utf-8?B?nJM?= y", "x =?utf-8?B?4pyT4pyT?= y"),
+            ("=?utf-8?Q?=E2?= =?utf-8?Q?=9C?= =?utf-8?Q?=93?=", "=?utf-8?B?4pyT?="),
+            ("=?utf-8?Q?a?= =?utf-8?Q?b?= c =?utf-8?Q?d?= =?utf-8?Q?e?=", "=?utf-8?B?YWI=?= c =?utf-8?B?ZGU=?="),
+            ("=?utf-8?B?YQ?=", "=?utf-8?B?YQ==?="),
+            // Nothing to be done.
+            ("=?utf-8?Q?a?= =?iso-8859-1?Q?b?=", "=?utf-8?Q?a?= =?iso-8859-1?Q?b?="),
+            ("=?utf-8?Q?a?= b =?utf-8?Q?c?=", "=?utf-8?Q?a?= b =?utf-8?Q?c?="),
+            ("=?utf-8?Q?a?= =?utf-8?B?!?=", "=?utf-8?Q?a?= =?utf-8?B?!?="),
+            ("=?utf-8?X?a?= =?=??Q?a?= =?u?Q?a b?= =?", "=?utf-8?X?a?= =?=??Q?a?= =?u?Q?a b?= =?"),
+            ("", ""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&joined(text.as_bytes())), expected);
+        }
+    }
+
+    #[test]
+    fn quoted_printable_is_decoded_as_far_as_it_goes() {
+        for (text, is_word, expected) in [
+            ("a=3Db=\r\nc=\nd_=e4", false, b"a=bcd_\xe4".as_slice()),
+            ("a_b=5F", true, b"a b_"),
+            ("=ZZ=4", false, b"=ZZ=4"),
+            ("a=", false, b"a"),
+            ("a=\r", false, b"a"),
+        ] {
+            assert_eq!(from_quoted_printable(text.as_bytes(), is_word), expected, "{text}");
+        }
+    }
+}

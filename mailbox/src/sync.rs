@@ -1,0 +1,200 @@
+//! Synchronising: an account's turn, start to end.
+//!
+//! The database says what is due and what was done, in batches of one transaction each, so whatever is killed here is
+//! gone on with by the next who is rung. [`plan`](self) decides, a driver for each protocol carries it out.
+
+mod imap;
+mod message;
+mod plan;
+mod pop3;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::mail::connect::{Connector, Session};
+use ::mail::imap::{Imap, UidSet};
+use ::mail::login::{Login, Protocol, Secret};
+use ::mail::pop3::Pop3;
+use shared::account::state::Event;
+use shared::account::{AccountChange, AccountId};
+use shared::db::Db;
+use shared::db::mailboxes::{End, Mailbox, Turn};
+use shared::db::secrets::Fault;
+use shared::work::mail::MailJob;
+use shared::work::{Done, Job, WorkError};
+use zeroize::Zeroizing;
+
+use crate::Settings;
+
+/// A lease outlasts all that its holder may wait for: a minute of work, a mail host's last answer (15 s), a last
+/// statement (6 s), and clocks that differ.
+const LEASE: Duration = Duration::from_secs(120);
+/// When a large loss is looked at a second time, and how long it must have lasted then.
+const SECOND_LOOK: Duration = Duration::from_secs(65);
+/// See [`SECOND_LOOK`].
+const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
+/// What may be read in a session. A minute at 100 Mbit/s is 750 MB; a session that is fed more ends.
+const SESSION_BYTES: u64 = 1 << 30;
+/// When an account has its turn whose mail host has as many connections of ours as it may have: twice that at the most.
+const HOST_PAUSE: Duration = Duration::from_secs(20);
+/// Beyond the time to stop: an answer that is on its way.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Each UID that there can be, as a multirange.
+const ALL_UIDS: &str = "{[0,4294967296)}";
+
+/// How a session with a server ended that went through all folders.
+struct Pass {
+    /// Much is missing, which has to be seen again.
+    doubt: bool,
+    /// The inbox could not be read. Other folders may be such that nobody can.
+    failed: bool,
+}
+
+/// Why a session ended early.
+#[derive(Debug)]
+enum Stop {
+    /// Somebody else has the account by now.
+    Lost,
+    /// The time is up.
+    Time,
+    /// The mail host failed.
+    Mail(::mail::Error),
+    /// We failed.
+    Internal(shared::Error),
+}
+
+impl From<::mail::Error> for Stop {
+    fn from(error: ::mail::Error) -> Self {
+        Self::Mail(error)
+    }
+}
+
+impl From<shared::Error> for Stop {
+    fn from(error: shared::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+/// Gives an account its turn, if it is its turn.
+///
+/// # Errors
+/// What is our fault. What a mail host does wrong becomes the account's state.
+pub async fn run(job: &MailJob<Connector>) -> Result<Done, WorkError> {
+    let MailJob { job: Job { scope, account_id, .. }, db, .. } = job;
+    let Turn::Mine(mailbox) = db.begin_sync(scope, *account_id, LEASE).await? else { return Ok(Done::Complete) };
+    let secrets = job.keyring.open(scope, *account_id, &mailbox.sealed).await?;
+    let Some(settings) = Settings::stored(&mailbox.account, secrets.password, None, AccountChange::default()) else {
+        // Nothing can be tried: the account stays as it is, until a password is set.
+        let end = End { more: false, complete: false, soon: None, event: Event::Failed, fault: None };
+        db.finish_sync(&mailbox, end).await?;
+        return Ok(Done::Complete);
+    };
+    let Some(slot) = job.slots.take(&settings.incoming.host, LEASE).await else {
+        // Those who wait for one host do not come back all at once.
+        db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
+        return Ok(Done::Complete);
+    };
+    let outcome = session(job, &mailbox, &settings).await;
+    job.slots.give_back(slot).await;
+    finish(db, &mailbox, outcome).await
+}
+
+/// Gives the account back, with what came of its turn.
+async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Result<Done, WorkError> {
+    let done = End { more: false, complete: false, soon: None, event: Event::SignedIn, fault: None };
+    let error = match outcome {
+        Ok(pass) => {
+            let end = End { complete: !pass.failed, soon: pass.doubt.then_some(SECOND_LOOK), ..done };
+            db.finish_sync(mailbox, end).await?;
+            return Ok(Done::Complete);
+        }
+        Err(Stop::Time) => {
+            db.finish_sync(mailbox, End { more: true, ..done }).await?;
+            return Ok(Done::More);
+        }
+        Err(Stop::Lost) => return Ok(Done::Complete),
+        Err(Stop::Internal(error)) => return Err(error.into()),
+        Err(Stop::Mail(error)) => error,
+    };
+    let (service, code) = (mailbox.account.protocol.as_str(), error.code.as_str());
+    tracing::info!(accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
+    let event = match error.code {
+        ::mail::Code::Authentication | ::mail::Code::ConsentRevoked => Event::Refused,
+        _ => Event::Failed,
+    };
+    let fault = Fault { code, message: &error.message, service };
+    db.finish_sync(mailbox, End { event, fault: Some(fault), ..done }).await?;
+    Ok(Done::Complete)
+}
+
+/// From 0 to 1, another for each account.
+fn chance(account: AccountId) -> f64 {
+    f64::from(account.0.as_bytes()[15]) / 255.0
+}
+
+/// Signs in, synchronises, and signs out.
+async fn session(job: &MailJob<Connector>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
+    let (db, stop_at) = (&job.db, job.job.stop_at);
+    let server = &settings.incoming;
+    let session = Session { deadline: (stop_at + GRACE).into(), bytes: SESSION_BYTES };
+    let login =
+        Login::new(&settings.username, Secret::Password(Zeroizing::new(settings.password.reveal().to_owned())))?;
+    let stream = job.network.connect(&server.host, server.port, server.security, session).await?;
+    match server.protocol {
+        Protocol::Pop3 | Protocol::Smtp => {
+            let mut pop3 = Pop3::sign_in(stream, server.security, &login).await?;
+            let pass = pop3::Driver { db, mailbox, stop_at }.run(&mut pop3).await?;
+            pop3.sign_out().await;
+            Ok(pass)
+        }
+        Protocol::Imap => {
+            let mut imap = Imap::sign_in(stream, server.security, &login).await?;
+            let features = imap.features().await?;
+            let pass = imap::Driver { db, mailbox, features, stop_at }.run(&mut imap).await?;
+            imap.sign_out().await;
+            Ok(pass)
+        }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// As PostgreSQL writes them: `{[1,5],[7,7]}`.
+fn multirange(uids: &UidSet) -> String {
+    let ranges: Vec<String> = uids.ranges().map(|range| format!("[{},{}]", range.start(), range.end())).collect();
+    format!("{{{}}}", ranges.join(","))
+}
+
+/// As PostgreSQL writes them: `{[1,6),[7,8)}`. What is no UID is left out.
+fn uid_set(multirange: &str) -> UidSet {
+    let inside = multirange.trim_matches(['{', '}', '[', ')']);
+    let ranges = inside.split("),[").filter_map(|range| {
+        let (first, end) = range.split_once(',')?;
+        let (first, end) = (first.parse::<u32>().ok()?, end.parse::<u64>().ok()?);
+        Some(first..=u32::try_from(end.checked_sub(1)?).ok()?)
+    });
+    ranges.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_uids_are_postgresqls_multiranges() {
+        for (uids, written, read) in [
+            ("1:5,7", "{[1,5],[7,7]}", "{[1,6),[7,8)}"),
+            ("4294967295", "{[4294967295,4294967295]}", "{[4294967295,4294967296)}"),
+        ] {
+            let uids: UidSet = uids.parse().unwrap();
+            assert_eq!(multirange(&uids), written);
+            assert_eq!(uid_set(read), uids);
+        }
+        assert_eq!(multirange(&UidSet::new()), "{}");
+        assert_eq!(uid_set("{}"), UidSet::new());
+    }
+}

@@ -1,0 +1,161 @@
+//! What came of a message, as it is stored.
+
+use mail::imap::{Fetched, Flags};
+use mail::message::{Address, Summary};
+use mail::pop3::Begin;
+use sha2::{Digest, Sha256};
+use shared::account::AccountId;
+use shared::db::mailboxes::{Bits, NewMessage};
+use uuid::Uuid;
+
+/// A message that was fetched; `now` stands in for what the server does not say.
+pub(super) fn read(account: AccountId, fetched: &Fetched, now: i64) -> NewMessage {
+    let summary = Summary::read(fetched.header.as_deref().unwrap_or_default(), fetched.text.as_deref());
+    let size = fetched.size.unwrap_or_default();
+    let identity = match (&fetched.gmail, &fetched.email_id) {
+        (Some(gmail), _) => hash(&[b"gmail", &gmail.msgid.to_be_bytes()]),
+        (None, Some(id)) => hash(&[b"objectid", id.as_bytes()]),
+        (None, None) => identity(&summary, size),
+    };
+    let thread = match (&fetched.gmail, &fetched.thread_id) {
+        (Some(gmail), _) => hash(&[b"gmail", account.0.as_bytes(), &gmail.thread.to_be_bytes()]),
+        (None, Some(id)) => hash(&[b"objectid", account.0.as_bytes(), id.as_bytes()]),
+        (None, None) => thread(account, &summary, identity),
+    };
+    let received_at = fetched.internal_date.or(summary.sent_at).unwrap_or(now);
+    let flags = bits(fetched.flags.unwrap_or_default());
+    let message = of_summary(summary);
+    NewMessage {
+        uid: fetched.uid,
+        identity,
+        thread_id: thread,
+        received_at,
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        bits: Bits(message.bits.0 | flags.0),
+        ..message
+    }
+}
+
+/// What the header tells; the rest is to be filled in.
+fn of_summary(summary: Summary) -> NewMessage {
+    let mut bits = Bits::default();
+    for (is_set, bit) in [(summary.has_attachments, Bits::ATTACHMENTS), (!summary.is_readable, Bits::UNREADABLE)] {
+        if is_set {
+            bits.0 |= bit;
+        }
+    }
+    NewMessage {
+        id: Uuid::now_v7(),
+        uid: 0,
+        identity: Uuid::nil(),
+        thread_id: Uuid::nil(),
+        received_at: 0,
+        sent_at: summary.sent_at,
+        size: 0,
+        bits,
+        from: list(&summary.from),
+        to: list(&summary.to),
+        cc: list(&summary.cc),
+        bcc: list(&summary.bcc),
+        reply_to: list(&summary.reply_to),
+        subject: summary.subject,
+        message_id: summary.message_id,
+        in_reply_to: summary.in_reply_to,
+        preview: summary.preview,
+    }
+}
+
+/// A message of a POP3 mailbox, from the beginning of it; `None` where the server did not give it out.
+pub(super) fn of_pop3(
+    account: AccountId,
+    identity: Uuid,
+    uid: u32,
+    size: u64,
+    begin: Option<Begin>,
+    now: i64,
+) -> NewMessage {
+    let summary = begin.map(|begin| Summary::read(&begin.header, Some(&begin.text))).unwrap_or_default();
+    let is_readable = summary.is_readable;
+    let received_at = summary.received_at;
+    let message = NewMessage {
+        id: Uuid::now_v7(),
+        uid,
+        identity,
+        thread_id: thread(account, &summary, identity),
+        received_at: received_at.unwrap_or(now),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        ..of_summary(summary)
+    };
+    if is_readable { message } else { NewMessage { bits: Bits(Bits::UNREADABLE), ..message } }
+}
+
+/// A message that is there, and of which nothing more can be read.
+pub(super) fn unreadable(folder: Uuid, validity: u32, uid: u32, flags: Bits, now: i64) -> NewMessage {
+    let identity = hash(&[b"uid", folder.as_bytes(), &validity.to_be_bytes(), &uid.to_be_bytes()]);
+    NewMessage {
+        uid,
+        identity,
+        thread_id: identity,
+        received_at: now,
+        bits: Bits(flags.0 | Bits::UNREADABLE),
+        ..of_summary(Summary::default())
+    }
+}
+
+/// The flags that are kept.
+pub(super) fn bits(flags: Flags) -> Bits {
+    let mut bits = Bits::default();
+    for (is_set, bit) in [
+        (flags.seen, Bits::READ),
+        (flags.flagged, Bits::FLAGGED),
+        (flags.answered, Bits::ANSWERED),
+        (flags.draft, Bits::DRAFT),
+    ] {
+        if is_set {
+            bits.0 |= bit;
+        }
+    }
+    bits
+}
+
+/// What a message is known by at a server without ids of its own: never its Message-ID alone, which any sender chooses.
+fn identity(summary: &Summary, size: u64) -> Uuid {
+    let sender = summary.from.first().map(|from| from.address.as_str()).unwrap_or_default();
+    hash(&[
+        b"message",
+        summary.message_id.as_deref().unwrap_or_default().as_bytes(),
+        &summary.sent_at.unwrap_or_default().to_be_bytes(),
+        sender.as_bytes(),
+        &size.to_be_bytes(),
+        // Two without a Message-ID often have the rest in common.
+        summary.subject.as_bytes(),
+    ])
+}
+
+/// The thread that a message's own headers name: all that answer one message name the same first reference.
+fn thread(account: AccountId, summary: &Summary, identity: Uuid) -> Uuid {
+    let root = summary.references.first().or(summary.in_reply_to.as_ref()).or(summary.message_id.as_ref());
+    match root {
+        Some(root) => hash(&[b"thread", account.0.as_bytes(), root.as_bytes()]),
+        None => hash(&[b"alone", account.0.as_bytes(), identity.as_bytes()]),
+    }
+}
+
+/// The first half of a SHA-256 over the parts, each after its length, so that no two lists of parts are one.
+pub(super) fn hash(parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(half)
+}
+
+/// As the database has them: `[[name or null, address], …]`.
+fn list(addresses: &[Address]) -> Option<String> {
+    let pairs: Vec<_> = addresses.iter().map(|address| (&address.name, &address.address)).collect();
+    if pairs.is_empty() { None } else { serde_json::to_string(&pairs).ok() }
+}

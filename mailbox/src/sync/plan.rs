@@ -1,0 +1,97 @@
+//! What is to be done about a folder: a pure function of how far it is here and what the server says of it.
+
+use mail::imap::{Features, Status};
+use shared::db::mailboxes::{Folder, Listed};
+
+/// At a server that does not tell what has changed, all flags of a folder of at most so many messages are compared each
+/// time; of a larger one each [`CHECK_EVERY`].
+pub(super) const SMALL: i32 = 2_000;
+/// In milliseconds: half an hour. A full comparison of 200,000 messages transfers some 8 MB.
+const CHECK_EVERY: i64 = 30 * 60 * 1000;
+
+/// What has to be done about a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing: it is as it was.
+    Nothing,
+    /// Its UIDs are others than those here. Messages are matched by their identities.
+    Anew,
+    /// What differs has to be asked for.
+    Changes(Changes),
+}
+
+/// What may differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// How flags are compared.
+    pub flags: Flags,
+    /// Whether all UIDs have to be compared.
+    pub compare: bool,
+    /// Whether there are UIDs that nobody has looked for.
+    pub arrivals: bool,
+}
+
+/// How the flags of known messages are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flags {
+    /// Not at all: none has changed.
+    No,
+    /// QRESYNC (RFC 7162) tells them, and what vanished, on opening the folder.
+    Resync,
+    /// Those that changed since then are asked for (CONDSTORE).
+    Since(u64),
+    /// All are asked for.
+    All,
+}
+
+/// Compares a folder with what the server says of it.
+pub(super) fn look(here: &Folder, there: &Status, features: &Features, now: i64) -> Look {
+    if here.uid_validity != Some(there.uid_validity) || there.uid_next < here.uid_next {
+        return Look::Anew;
+    }
+    let arrivals = there.uid_next > here.uid_next;
+    let flags = match (here.modseq, there.highest_modseq) {
+        (Some(known), Some(newest)) if known == newest => Flags::No,
+        (Some(known), Some(newest)) if known < newest && features.qresync => Flags::Resync,
+        (Some(known), Some(newest)) if known < newest && features.condstore => Flags::Since(known),
+        _ => {
+            let is_old = here.checked_at.is_none_or(|checked| checked.saturating_add(CHECK_EVERY) <= now);
+            let is_due = here.stored <= SMALL || is_old || there.unseen != here.unread as u32;
+            if here.stored > 0 && is_due { Flags::All } else { Flags::No }
+        }
+    };
+    // Where each UID that came is a message, and all that were here are there, the numbers agree.
+    let (came, more) =
+        (i64::from(there.uid_next) - i64::from(here.uid_next), i64::from(there.messages) - i64::from(here.stored));
+    let compare = !here.is_complete || flags != Flags::Resync && came != more;
+    let counts = there.messages as i64 == i64::from(here.total) && there.unseen as i64 == i64::from(here.unread);
+    if !arrivals && flags == Flags::No && !compare && counts {
+        return Look::Nothing;
+    }
+    Look::Changes(Changes { flags, compare, arrivals })
+}
+
+/// Whether the server's list is the one that is here.
+pub(super) fn same_list(here: &[Folder], there: &[Listed<'_>]) -> bool {
+    let known = |listed: &Listed<'_>| {
+        here.iter().any(|folder| {
+            !folder.is_gone
+                && folder.wire_name == listed.wire_name
+                && folder.path == listed.path
+                && folder.delimiter == listed.delimiter
+                && folder.role.as_deref() == listed.role
+                && folder.is_selectable == listed.is_selectable
+        })
+    };
+    here.iter().filter(|folder| !folder.is_gone).count() == there.len() && there.iter().all(known)
+}
+
+/// In which order folders are fetched: what people look at first.
+pub(super) fn rank(folder: &Folder) -> u8 {
+    match folder.role.as_deref() {
+        Some("inbox") => 0,
+        Some("sent") => 1,
+        Some("drafts") => 2,
+        _ => 3,
+    }
+}

@@ -1,0 +1,745 @@
+-- Synchronised mail: folders and messages, the numbers of their changes, and whose turn a mailbox is.
+set local lock_timeout = '5s';
+
+do $$
+declare
+    wanted constant text[][] := array[
+        -- What the schedule's function logs in as: it may ask who is due, and nothing else. Its password is set from
+        -- outside, by `migrate`.
+        ['email_service_scheduler', 'login noinherit nocreatedb nocreaterole'],
+        -- Owns the function that answers it.
+        ['email_service_clock', 'nologin']
+    ];
+    role text[];
+begin
+    foreach role slice 1 in array wanted loop
+        begin
+            if not exists (select from pg_roles where rolname = role[1]) then
+                execute format('create role %I %s', role[1], role[2]);
+            end if;
+        exception when duplicate_object or unique_violation then
+            null; -- Another database of this server was migrated at the same moment.
+        end;
+    end loop;
+end
+$$;
+grant usage on schema public to email_service_scheduler, email_service_clock;
+alter role email_service_scheduler set statement_timeout = '4s';
+alter role email_service_scheduler set lock_timeout = '3s';
+alter role email_service_scheduler set idle_in_transaction_session_timeout = '5s';
+grant select on schema_migrations to email_service_scheduler;
+
+set local role email_service_owner;
+
+-- The last number that a change of a user's got. Whoever changes something holds this row until it commits, so that
+-- numbers are given in the order of commits and a reader passes over none. It is the last row that a transaction locks.
+create table email_change_numbers (
+    tenant_id uuid   not null,
+    user_id   uuid   not null,
+    last      bigint not null,
+    -- Up to this number, what was destroyed is forgotten.
+    forgotten bigint not null default 0,
+    primary key (tenant_id, user_id)
+);
+
+-- What is no more, for those who had it.
+create table email_destroyed (
+    tenant_id    uuid     not null,
+    user_id      uuid     not null,
+    number       bigint   not null,
+    type         text     not null constraint email_destroyed_type_check check (type in ('account', 'folder', 'message', 'outbox')),
+    id           uuid     not null,
+    account_id   uuid     not null,
+    destroyed_at bigint   not null,
+    primary key (tenant_id, user_id, number)
+);
+
+alter table email_accounts
+    add column rung_at           bigint,
+    add column sync_requested_at bigint,
+    add column sync_started_at   bigint,
+    add column leased_until      bigint,
+    add column lease_token       bigint not null default 0,
+    add column synced_with       text,
+    add column created_number    bigint not null default 0,
+    add column changed_number    bigint not null default 0;
+comment on column email_accounts.is_syncing is 'Not used: leased_until says it.';
+comment on column email_accounts.rung_at is 'When a worker was rung for this account that has not come yet.';
+comment on column email_accounts.sync_requested_at is 'When somebody asked for the synchronisation that is to come or runs.';
+comment on column email_accounts.sync_started_at is 'When the synchronisation began that runs, or was to go on and has not ended yet.';
+comment on column email_accounts.leased_until is 'Until then a worker has the account to itself.';
+comment on column email_accounts.lease_token is 'Grows with each lease, and when one is taken back: who holds an older one writes nothing any more.';
+comment on column email_accounts.synced_with is 'The mailbox that the folders are of. Where the settings name another one, what is here is matched anew.';
+
+create table email_folders (
+    id             uuid    primary key,
+    tenant_id      uuid    not null,
+    user_id        uuid    not null,
+    account_id     uuid    not null,
+    -- As the server writes it, to be sent back.
+    wire_name      bytea   not null,
+    path           text    not null,
+    delimiter      text,
+    role           text    constraint email_folders_role_check check (role in ('inbox', 'sent', 'drafts', 'trash', 'junk', 'archive', 'all')),
+    is_selectable  boolean not null,
+    -- The server's list has it no more.
+    is_gone        boolean not null default false,
+    -- As the server counts.
+    total          integer not null default 0,
+    unread         integer not null default 0,
+    -- Null: none of this folder's messages is known by a UID.
+    uid_validity   bigint,
+    -- Everything below was looked for once.
+    uid_next       bigint  not null default 1,
+    modseq         bigint,
+    -- Whether all that is below uid_next has come.
+    is_complete    boolean not null default false,
+    -- Rows with a UID and without.
+    stored         integer not null default 0,
+    orphans        integer not null default 0,
+    -- When more than half of it was first seen missing.
+    doubted_at     bigint,
+    -- When all flags were last compared, at a server that does not tell what changed.
+    checked_at     bigint,
+    created_number bigint  not null,
+    changed_number bigint  not null,
+    constraint email_folders_name_key unique (account_id, wire_name)
+);
+comment on table email_folders is 'The folders of mailboxes, and how far each is synchronised. Times are milliseconds since the Unix epoch.';
+
+-- No foreign keys: each message would lock its folder's row again. The functions below write messages under a lease of
+-- the account only, and delete them before their folder. Wide columns first, so that no byte is lost to alignment.
+create table email_messages (
+    id              uuid    primary key,
+    tenant_id       uuid    not null,
+    user_id         uuid    not null,
+    account_id      uuid    not null,
+    folder_id       uuid    not null,
+    identity        uuid    not null,
+    thread_id       uuid    not null,
+    -- Null: not where it was seen last. It may be found elsewhere, or under another UID; else it is destroyed.
+    uid             bigint,
+    received_at     bigint  not null,
+    sent_at         bigint,
+    size            bigint  not null,
+    created_number  bigint  not null,
+    changed_number  bigint  not null,
+    is_read         boolean not null,
+    is_flagged      boolean not null,
+    is_answered     boolean not null,
+    is_draft        boolean not null,
+    has_attachments boolean not null,
+    is_readable     boolean not null,
+    subject         text    not null,
+    -- JSON, [[name or null, address], …]; null for none.
+    from_list       text,
+    to_list         text,
+    cc_list         text,
+    bcc_list        text,
+    reply_to_list   text,
+    message_id      text,
+    in_reply_to     text,
+    preview         text
+);
+comment on column email_messages.identity is 'Of a message wherever it lies: the server''s own id, or a hash of Message-ID, date, sender and size.';
+
+create unique index email_messages_uid_key on email_messages (folder_id, uid);
+create index email_messages_folder_idx on email_messages (folder_id, received_at, id);
+create index email_messages_user_idx on email_messages (user_id, received_at, id);
+create index email_messages_unread_idx on email_messages (folder_id, received_at, id) where not is_read;
+create index email_messages_flagged_idx on email_messages (folder_id, received_at, id) where is_flagged;
+create index email_messages_changes_idx on email_messages (user_id, changed_number);
+create index email_messages_orphans_idx on email_messages (account_id, identity) where uid is null;
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['email_change_numbers', 'email_destroyed', 'email_folders', 'email_messages'] loop
+        execute format('alter table %I enable row level security', name);
+        execute format('alter table %I force row level security', name);
+        execute format(
+            'create policy %I on %I using (
+                tenant_id = (select nullif(current_setting(''app.tenant_id'', true), '''')::uuid)
+                and user_id = (select nullif(current_setting(''app.user_id'', true), '''')::uuid)
+            ) with check (
+                tenant_id = (select nullif(current_setting(''app.tenant_id'', true), '''')::uuid)
+                and user_id = (select nullif(current_setting(''app.user_id'', true), '''')::uuid)
+            )',
+            name || '_scope', name
+        );
+    end loop;
+end
+$$;
+
+-- Gives a user's next `p_count` changes their numbers, and returns the last of them.
+create function next_numbers(p_tenant_id uuid, p_user_id uuid, p_count bigint) returns bigint
+language sql volatile
+as $$
+    insert into email_change_numbers as c (tenant_id, user_id, last) values (p_tenant_id, p_user_id, p_count)
+    on conflict (tenant_id, user_id) do update set last = c.last + p_count
+    returning last
+$$;
+
+create function number_account() returns trigger
+language plpgsql
+as $$
+begin
+    new.changed_number := next_numbers(new.tenant_id, new.user_id, 1);
+    if tg_op = 'INSERT' then
+        new.created_number := new.changed_number;
+    elsif old.is_enabled and not new.is_enabled then
+        insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
+        values (new.tenant_id, new.user_id, new.changed_number, 'account', new.id, new.id, epoch_ms());
+    end if;
+    return new;
+end
+$$;
+create trigger email_accounts_insert before insert on email_accounts for each row execute function number_account();
+-- What a user sees of it but times, which change with each synchronisation.
+create trigger email_accounts_update before update on email_accounts for each row
+when (
+    (
+        old.account_name, old.email_address, old.protocol, old.hostname, old.port, old.encryption, old.username,
+        old.is_sync_enabled, old.sync_interval, old.is_enabled, old.smtp_hostname, old.smtp_port, old.smtp_encryption,
+        old.smtp_username, old.auth_type, old.provider, old.state, old.last_error_code, old.last_error_message
+    ) is distinct from (
+        new.account_name, new.email_address, new.protocol, new.hostname, new.port, new.encryption, new.username,
+        new.is_sync_enabled, new.sync_interval, new.is_enabled, new.smtp_hostname, new.smtp_port, new.smtp_encryption,
+        new.smtp_username, new.auth_type, new.provider, new.state, new.last_error_code, new.last_error_message
+    )
+)
+execute function number_account();
+
+-- Whoever works with the old settings, or on a deleted account, has no lease any more.
+create function take_lease_back() returns trigger
+language plpgsql
+as $$
+begin
+    new.lease_token := old.lease_token + 1;
+    new.leased_until := null;
+    new.rung_at := null;
+    new.sync_requested_at := null;
+    new.sync_started_at := null;
+    return new;
+end
+$$;
+create trigger email_accounts_lease before update on email_accounts for each row
+when (new.settings_version <> old.settings_version or old.is_enabled and not new.is_enabled)
+execute function take_lease_back();
+
+-- Takes the account for a worker, where one was rung for it or did not end, until `p_lease` milliseconds from now. First
+-- comes a row with the outcome, `begun`, `busy`, `idle` or `none`, and the account; then one for each of its folders.
+create function begin_sync(p_tenant_id uuid, p_user_id uuid, p_id uuid, p_lease bigint)
+returns table (outcome text, account email_accounts, sealed_password bytea, folder email_folders)
+language plpgsql
+as $$
+declare
+    v_now constant bigint := epoch_ms();
+    v_account email_accounts;
+    v_mailbox text;
+begin
+    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    select * into v_account from email_accounts a
+    where a.id = p_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled
+    for no key update;
+    outcome := case
+        when not found then 'none'
+        when v_account.leased_until > v_now then 'busy'
+        when v_account.rung_at is null and v_account.leased_until is null then 'idle'
+        else 'begun'
+    end;
+    if outcome <> 'begun' then
+        return next;
+        return;
+    end if;
+    v_mailbox := concat_ws(' ', v_account.protocol, v_account.hostname, v_account.username);
+    if v_account.synced_with <> v_mailbox then
+        -- Its UIDs are another mailbox's. Rows are told apart by their identities again.
+        update email_folders f set uid_validity = null
+        where f.account_id = p_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    end if;
+    update email_accounts a
+    set leased_until = v_now + p_lease, lease_token = a.lease_token + 1, rung_at = null, synced_with = v_mailbox,
+        sync_started_at = coalesce(a.sync_started_at, v_now),
+        -- Should the worker not end, the next one comes with the end of its lease.
+        next_sync_at = v_now + p_lease
+    where a.id = p_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id
+    returning a.* into v_account;
+    account := v_account;
+    select c.sealed_password into sealed_password from email_credentials c
+    where c.id = v_account.credential_id and c.tenant_id = p_tenant_id and c.user_id = p_user_id;
+    return next;
+    outcome := 'folder';
+    account := null;
+    sealed_password := null;
+    for folder in
+        select * from email_folders f
+        where f.account_id = p_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+    loop
+        return next;
+    end loop;
+end
+$$;
+
+-- Whether the worker still has the account to itself; it keeps it until the transaction ends.
+create function holds_lease(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint) returns boolean
+language plpgsql
+as $$
+begin
+    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    perform from email_accounts a
+    where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.lease_token = p_token
+        and a.is_enabled
+    for share;
+    return found;
+end
+$$;
+
+-- Takes over the server's list of folders, and returns all that are known then; no row where the lease is lost.
+create function store_folders(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
+    p_ids uuid[], p_wire_names bytea[], p_paths text[], p_delimiters text[], p_roles text[], p_selectable boolean[]
+)
+returns setof email_folders
+language plpgsql
+as $$
+declare
+    v_last bigint;
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    v_last := next_numbers(p_tenant_id, p_user_id, cardinality(p_ids));
+    -- A name whose folder is just gone may be another's next time: roles and paths follow the list.
+    insert into email_folders as f (
+        id, tenant_id, user_id, account_id, wire_name, path, delimiter, role, is_selectable, created_number, changed_number
+    )
+    select l.id, p_tenant_id, p_user_id, p_account_id, l.wire_name, l.path, l.delimiter, l.role, l.is_selectable,
+        v_last - l.nth + 1, v_last - l.nth + 1
+    from unnest(p_ids, p_wire_names, p_paths, p_delimiters, p_roles, p_selectable)
+        with ordinality as l (id, wire_name, path, delimiter, role, is_selectable, nth)
+    on conflict (account_id, wire_name) do update
+    set path = excluded.path, delimiter = excluded.delimiter, role = excluded.role,
+        is_selectable = excluded.is_selectable, is_gone = false, changed_number = excluded.changed_number
+    where (f.path, f.delimiter, f.role, f.is_selectable, f.is_gone)
+        is distinct from (excluded.path, excluded.delimiter, excluded.role, excluded.is_selectable, false);
+    update email_folders f set is_gone = true, uid_validity = null
+    where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id and not f.is_gone
+        and f.wire_name <> all (p_wire_names);
+    return query
+        select f.* from email_folders f
+        where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+end
+$$;
+
+-- Takes the UIDs of at most 20,000 messages away, which are then found elsewhere or destroyed: those in `p_gone`, a
+-- multirange. Returns how many; null where the lease is lost. As long as it is 20,000 there may be more.
+create function orphan_messages(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_gone text
+)
+returns integer
+language plpgsql
+as $$
+declare
+    v_count integer;
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return null;
+    end if;
+    update email_messages m set uid = null
+    where m.tenant_id = p_tenant_id and m.user_id = p_user_id and m.id in (
+        select g.id
+        from unnest(p_gone::int8multirange) as r
+        cross join lateral (
+            select o.id from email_messages o
+            where o.folder_id = p_folder_id and o.uid >= lower(r) and o.uid < upper(r)
+                and o.tenant_id = p_tenant_id and o.user_id = p_user_id
+        ) g
+        limit 20000
+    );
+    get diagnostics v_count = row_count;
+    if v_count > 0 then
+        update email_folders f set stored = f.stored - v_count, orphans = f.orphans + v_count
+        where f.id = p_folder_id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    end if;
+    return v_count;
+end
+$$;
+
+-- Begins a folder anew, under another UIDVALIDITY or, where `p_validity` is null, under none: to be called after all of
+-- its messages are without a UID. False where the lease is lost.
+create function reset_folder(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_validity bigint
+)
+returns boolean
+language plpgsql
+as $$
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return false;
+    end if;
+    update email_folders f
+    set uid_validity = p_validity, uid_next = 1, modseq = null, is_complete = false, checked_at = null
+    where f.id = p_folder_id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    return found;
+end
+$$;
+
+-- Compares the UIDs below `p_below` that a folder has there, a multirange, with those that it has here; no row where the
+-- lease is lost.
+create function compare_uids(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_present text, p_below bigint
+)
+returns table (gone text, missing text)
+language plpgsql rows 1
+as $$
+declare
+    v_present constant int8multirange := p_present;
+    v_known int8multirange;
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    select coalesce(range_agg(int8range(m.uid, m.uid + 1)), '{}') into v_known
+    from email_messages m
+    where m.folder_id = p_folder_id and m.uid < p_below and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+    gone := v_known - v_present;
+    missing := v_present - v_known;
+    return next;
+end
+$$;
+
+-- The same for a mailbox whose messages are known by their identities (POP3), `p_identities`: the UIDs, given here, of what
+-- is gone, what is missing, and how many of the rest are unread.
+create function compare_identities(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_identities uuid[]
+)
+returns table (gone text, missing uuid[], unread integer)
+language plpgsql rows 1
+as $$
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    return query
+        with known as (
+            select m.uid, m.identity, m.is_read, l.identity is not null as is_listed
+            from email_messages m left join (select distinct i from unnest(p_identities) i) l (identity) using (identity)
+            where m.folder_id = p_folder_id and m.uid is not null
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        )
+        select
+            coalesce((select range_agg(int8range(k.uid, k.uid + 1)) from known k where not k.is_listed), '{}')::text,
+            array(select i from unnest(p_identities) i where not exists (select from known k where k.identity = i)),
+            (select count(*) from known k where k.is_listed and not k.is_read)::integer;
+end
+$$;
+
+-- What came of a folder in one batch: flags of messages that are here, messages, and how far that goes; null where a
+-- cursor stays. A message that was here without a UID gets its own back, wherever in the account it was. Bits of flags:
+-- 1 read, 2 flagged, 4 answered, 8 draft, 16 with attachments, 32 unreadable. No row where the lease is lost or the
+-- folder's UIDs are others by now.
+create function store_batch(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_validity bigint,
+    p_flag_uids bigint[], p_flag_bits smallint[],
+    p_ids uuid[], p_uids bigint[], p_identities uuid[], p_thread_ids uuid[], p_received bigint[], p_sent bigint[],
+    p_sizes bigint[], p_bits smallint[], p_subjects text[], p_from text[], p_to text[], p_cc text[], p_bcc text[],
+    p_reply_to text[], p_message_ids text[], p_in_reply_to text[], p_previews text[],
+    p_uid_next bigint, p_modseq bigint, p_is_complete boolean, p_checked_at bigint,
+    p_total integer, p_unread integer
+)
+returns table (inserted integer, adopted integer, changed integer)
+language plpgsql rows 1
+as $$
+declare
+    v_changed uuid[];
+    v_changed_bits smallint[];
+    v_last bigint;
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    perform from email_folders f
+    where f.id = p_folder_id and f.account_id = p_account_id and f.uid_validity = p_validity
+        and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+    for no key update;
+    if not found then
+        return;
+    end if;
+
+    -- Numbers are for what differs: a server may tell all flags each time.
+    select array_agg(m.id), array_agg(f.bits) into v_changed, v_changed_bits
+    from unnest(p_flag_uids, p_flag_bits) as f (uid, bits)
+    join email_messages m on m.folder_id = p_folder_id and m.uid = f.uid
+    where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        and (m.is_read, m.is_flagged, m.is_answered, m.is_draft)
+            is distinct from (f.bits & 1 <> 0, f.bits & 2 <> 0, f.bits & 4 <> 0, f.bits & 8 <> 0);
+    changed := coalesce(cardinality(v_changed), 0);
+    inserted := 0;
+    adopted := 0;
+    if changed + cardinality(p_ids) > 0 then
+        v_last := next_numbers(p_tenant_id, p_user_id, changed + cardinality(p_ids));
+    end if;
+    if changed > 0 then
+        update email_messages m
+        set is_read = f.bits & 1 <> 0, is_flagged = f.bits & 2 <> 0, is_answered = f.bits & 4 <> 0,
+            is_draft = f.bits & 8 <> 0, changed_number = v_last - cardinality(p_ids) - f.nth + 1
+        from unnest(v_changed, v_changed_bits) with ordinality as f (id, bits, nth)
+        where m.id = f.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+    end if;
+
+    if cardinality(p_ids) > 0 then
+        with given as (
+            select * from unnest(
+                p_ids, p_uids, p_identities, p_thread_ids, p_received, p_sent, p_sizes, p_bits, p_subjects, p_from, p_to,
+                p_cc, p_bcc, p_reply_to, p_message_ids, p_in_reply_to, p_previews
+            ) with ordinality as g (
+                id, uid, identity, thread_id, received_at, sent_at, size, bits, subject, from_list, to_list, cc_list,
+                bcc_list, reply_to_list, message_id, in_reply_to, preview, nth
+            )
+            where not exists (
+                select from email_messages m
+                where m.folder_id = p_folder_id and m.uid = g.uid and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            )
+        ),
+        -- The same message twice is two: the first of them takes the first of those, the second the second.
+        counted as (select given.*, row_number() over (partition by identity order by uid) as copy from given),
+        known as (
+            select m.id, m.identity, m.folder_id,
+                row_number() over (partition by m.identity order by m.folder_id <> p_folder_id, m.created_number) as copy
+            from email_messages m
+            where m.account_id = p_account_id and m.uid is null and m.identity = any (p_identities)
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        ),
+        found_again as (
+            update email_messages m
+            set folder_id = p_folder_id, uid = c.uid,
+                is_read = c.bits & 1 <> 0, is_flagged = c.bits & 2 <> 0, is_answered = c.bits & 4 <> 0,
+                is_draft = c.bits & 8 <> 0, received_at = c.received_at, preview = coalesce(m.preview, c.preview),
+                changed_number = case
+                    when (m.folder_id, m.is_read, m.is_flagged, m.is_answered, m.is_draft) is distinct from
+                        (p_folder_id, c.bits & 1 <> 0, c.bits & 2 <> 0, c.bits & 4 <> 0, c.bits & 8 <> 0)
+                    then v_last - c.nth + 1
+                    else m.changed_number
+                end
+            from counted c join known k on k.identity = c.identity and k.copy = c.copy
+            where m.id = k.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            returning c.id as given_id, k.folder_id as old_folder_id
+        ),
+        came as (
+            insert into email_messages (
+                id, tenant_id, user_id, account_id, folder_id, identity, thread_id, uid, received_at, sent_at, size,
+                created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable,
+                subject, from_list, to_list, cc_list, bcc_list, reply_to_list, message_id, in_reply_to, preview
+            )
+            select c.id, p_tenant_id, p_user_id, p_account_id, p_folder_id, c.identity, c.thread_id, c.uid, c.received_at,
+                c.sent_at, c.size, v_last - c.nth + 1, v_last - c.nth + 1, c.bits & 1 <> 0, c.bits & 2 <> 0,
+                c.bits & 4 <> 0, c.bits & 8 <> 0, c.bits & 16 <> 0, c.bits & 32 = 0, c.subject, c.from_list, c.to_list,
+                c.cc_list, c.bcc_list, c.reply_to_list, c.message_id, c.in_reply_to, c.preview
+            from counted c
+            where not exists (select from found_again f where f.given_id = c.id)
+            returning 1
+        ),
+        left_behind as (
+            update email_folders f set orphans = f.orphans - o.count
+            from (
+                select old_folder_id, count(*)::integer as count from found_again
+                where old_folder_id <> p_folder_id group by old_folder_id
+            ) o
+            where f.id = o.old_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        )
+        select
+            (select count(*) from came), (select count(*) from found_again),
+            (select count(*) from found_again where old_folder_id = p_folder_id)
+        into inserted, adopted, changed;
+        update email_folders f set stored = f.stored + inserted + adopted, orphans = f.orphans - changed
+        where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+        changed := coalesce(cardinality(v_changed), 0);
+    end if;
+
+    update email_folders f
+    set uid_next = coalesce(p_uid_next, f.uid_next), modseq = coalesce(p_modseq, f.modseq),
+        is_complete = coalesce(p_is_complete, f.is_complete), checked_at = coalesce(p_checked_at, f.checked_at),
+        total = coalesce(p_total, f.total), unread = coalesce(p_unread, f.unread),
+        changed_number = case
+            when (coalesce(p_total, f.total), coalesce(p_unread, f.unread)) is distinct from (f.total, f.unread)
+            then next_numbers(p_tenant_id, p_user_id, 1)
+            else f.changed_number
+        end
+    where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    return next;
+end
+$$;
+
+-- Destroys at most 5,000 messages of a folder that were found nowhere, and a folder that is gone with the last of them.
+-- Where they are more than half of the folder, that is only noted; it holds when it is still so `p_patience` milliseconds
+-- later. `outcome`: `done`, `more` or `doubt`; no row where the lease is lost.
+create function destroy_orphans(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_patience bigint
+)
+returns table (outcome text, destroyed integer)
+language plpgsql rows 1
+as $$
+declare
+    v_now constant bigint := epoch_ms();
+    v_folder email_folders;
+    v_last bigint;
+    v_ids uuid[];
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    select * into v_folder from email_folders f
+    where f.id = p_folder_id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+    for update;
+    destroyed := 0;
+    outcome := 'done';
+    if v_folder.orphans * 2 > v_folder.orphans + v_folder.stored
+        and coalesce(v_folder.doubted_at, v_now) > v_now - p_patience
+    then
+        outcome := 'doubt';
+        if v_folder.doubted_at is null then
+            update email_folders f set doubted_at = v_now
+            where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+        end if;
+        return next;
+        return;
+    end if;
+    if v_folder.orphans > 0 then
+        select array_agg(o.id) into v_ids from (
+            select m.id from email_messages m
+            where m.account_id = p_account_id and m.uid is null and m.folder_id = p_folder_id
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            limit 5000
+        ) o;
+        destroyed := coalesce(cardinality(v_ids), 0);
+        delete from email_messages m
+        where m.id = any (v_ids) and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        outcome := case when destroyed < 5000 then 'done' else 'more' end;
+    end if;
+    if destroyed > 0 then
+        v_last := next_numbers(p_tenant_id, p_user_id, destroyed);
+        insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
+        select p_tenant_id, p_user_id, v_last - o.nth + 1, 'message', o.id, p_account_id, v_now
+        from unnest(v_ids) with ordinality as o (id, nth);
+    end if;
+    if v_folder.is_gone and outcome = 'done' then
+        delete from email_folders f where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+        v_last := next_numbers(p_tenant_id, p_user_id, 1);
+        insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
+        values (p_tenant_id, p_user_id, v_last, 'folder', p_folder_id, p_account_id, v_now);
+    else
+        update email_folders f
+        set orphans = case when outcome = 'done' then 0 else f.orphans - destroyed end,
+            -- A doubt that was confirmed holds for the rest of them.
+            doubted_at = case when outcome = 'more' then f.doubted_at end
+        where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+            and (f.orphans > 0 or f.doubted_at is not null);
+    end if;
+    return next;
+end
+$$;
+
+-- Gives the account back. `p_more`: there is work left, and somebody is rung for it. `p_complete`: all that was there has
+-- come. `p_pause`: milliseconds until the next one; null for never. False where the lease was lost.
+create function finish_sync(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_more boolean, p_complete boolean,
+    p_state text, p_failures integer, p_pause bigint, p_code text, p_message text, p_service text
+)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_now constant bigint := epoch_ms();
+begin
+    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    update email_accounts a
+    set leased_until = null,
+        rung_at = case when p_more then v_now end,
+        sync_requested_at = case when p_more then a.sync_requested_at end,
+        sync_started_at = case when p_more then a.sync_started_at end,
+        last_sync_at = case when p_complete then v_now else a.last_sync_at end,
+        next_sync_at = v_now + p_pause,
+        state = p_state, failures = p_failures,
+        state_changed_at = case when a.state <> p_state then v_now else a.state_changed_at end,
+        last_error_code = p_code, last_error_message = p_message, last_error_service = p_service,
+        last_error_at = case when p_code is not null then v_now end
+    where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.lease_token = p_token
+        and a.is_enabled;
+    return found;
+end
+$$;
+
+-- Gives the account back undone: its turn comes again after `p_pause` milliseconds.
+create function postpone_sync(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_pause bigint)
+returns void
+language plpgsql
+as $$
+begin
+    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    update email_accounts a set leased_until = null, next_sync_at = epoch_ms() + p_pause
+    where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.lease_token = p_token
+        and a.is_enabled;
+end
+$$;
+
+grant select, insert, update on email_change_numbers to email_service_app, email_service_mail;
+grant insert on email_destroyed to email_service_app;
+grant select on email_destroyed, email_folders, email_messages to email_service_app;
+grant update (
+    rung_at, sync_requested_at, sync_started_at, leased_until, lease_token, next_sync_at
+) on email_accounts to email_service_app;
+grant select, insert on email_destroyed to email_service_mail;
+grant select, insert, update, delete on email_folders, email_messages to email_service_mail;
+grant update (
+    rung_at, sync_requested_at, sync_started_at, leased_until, lease_token, synced_with, last_sync_at
+) on email_accounts to email_service_mail;
+
+-- Who is due, in the order of their turns. Those that a user does not want synchronised are, where he asks for it.
+create index email_accounts_due_idx on email_accounts (next_sync_at)
+    where is_enabled and (is_sync_enabled or sync_requested_at is not null) and next_sync_at is not null;
+
+grant select (id, tenant_id, user_id, is_enabled, is_sync_enabled, sync_requested_at, next_sync_at),
+    update (rung_at, next_sync_at) on email_accounts to email_service_clock;
+create policy email_accounts_clock on email_accounts to email_service_clock using (true) with check (true);
+
+-- Takes note that somebody is rung for at most `p_limit` accounts that are due, of all tenants, and returns whose they are.
+-- Where nobody comes, they are due again after `p_again` milliseconds.
+create function claim_due(p_limit integer, p_again bigint)
+returns table (tenant_id uuid, user_id uuid, account_id uuid, due_at bigint)
+language plpgsql security definer
+set search_path = ''
+as $$
+declare
+    v_now constant bigint := public.epoch_ms();
+    v_ids uuid[];
+    v_due bigint[];
+begin
+    -- In two statements: what is to be expected of a limit that is not known the planner takes for a tenth of the table, and
+    -- would read all of it to find these rows again.
+    select array_agg(d.id), array_agg(d.next_sync_at) into v_ids, v_due
+    from (
+        select a.id, a.next_sync_at from public.email_accounts a
+        where a.is_enabled and (a.is_sync_enabled or a.sync_requested_at is not null) and a.next_sync_at is not null
+            and a.next_sync_at <= v_now
+        order by a.next_sync_at
+        limit p_limit
+        for no key update skip locked
+    ) d;
+    return query
+        update public.email_accounts a set rung_at = v_now, next_sync_at = v_now + p_again
+        from unnest(v_ids, v_due) as d (id, due_at) where a.id = d.id
+        returning a.tenant_id, a.user_id, a.id, d.due_at;
+end
+$$;
+
+reset role;
+-- As in V2 and V5.
+grant email_service_clock to current_user;
+grant create on schema public to email_service_clock;
+alter function claim_due(integer, bigint) owner to email_service_clock;
+revoke execute on function claim_due(integer, bigint) from public;
+grant execute on function claim_due(integer, bigint) to email_service_scheduler;
+revoke create on schema public from email_service_clock;
+revoke email_service_clock from current_user;

@@ -1,0 +1,627 @@
+//! Queries of the worker that synchronises: whose turn an account is, and what came of its folders. Their role is
+//! `email_service_mail`; the SQL of the functions that they call is in `migrations/V7__mail.sql`.
+//!
+//! Each is one statement and one transaction under a lease of the account. `None` says that the lease was taken back, by
+//! another worker, a user who canceled, or a change of the settings: whoever reads it stops.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::accounts::account;
+use super::secrets::{Fault, Sealed, chance};
+use super::{Access, Db};
+use crate::account::state::{Event, Standing};
+use crate::account::{Account, AccountId};
+use crate::error::Error;
+use crate::identity::Scope;
+
+/// An account that a worker has to itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    scope: Scope,
+    account: AccountId,
+    token: i64,
+}
+
+/// What a worker finds that was rung for an account.
+#[derive(Debug)]
+pub enum Turn {
+    /// It is this worker's.
+    Mine(Box<Mailbox>),
+    /// Another worker has it.
+    Busy,
+    /// Nothing is to be done.
+    Idle,
+    /// There is no such account.
+    Gone,
+}
+
+/// An account, what it takes to sign in, and how far its folders are.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// The account.
+    pub account: Account,
+    /// Its password.
+    pub sealed: Sealed,
+    /// The right to write.
+    pub lease: Lease,
+    /// In no order.
+    pub folders: Vec<Folder>,
+    standing: Standing,
+}
+
+/// A folder, and how far it is synchronised.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    /// Its id.
+    pub id: Uuid,
+    /// As the server writes it.
+    pub wire_name: Vec<u8>,
+    /// As people read it.
+    pub path: String,
+    /// What stands between the levels of `path`.
+    pub delimiter: Option<String>,
+    /// What it is for.
+    pub role: Option<String>,
+    /// Whether it can hold messages.
+    pub is_selectable: bool,
+    /// Whether the server's list had it no more.
+    pub is_gone: bool,
+    /// How many messages the server has in it.
+    pub total: i32,
+    /// How many of them are unread.
+    pub unread: i32,
+    /// Under which its UIDs are valid; none while no message is known by its UID.
+    pub uid_validity: Option<u32>,
+    /// Below this UID everything was looked for.
+    pub uid_next: u32,
+    /// The MODSEQ up to which flags are known.
+    pub modseq: Option<u64>,
+    /// Whether everything below `uid_next` has come.
+    pub is_complete: bool,
+    /// How many messages are here by their UID.
+    pub stored: i32,
+    /// How many are here without one.
+    pub orphans: i32,
+    /// When more than half was first missing, in milliseconds since the Unix epoch.
+    pub doubted_at: Option<i64>,
+    /// When all flags were last compared, likewise.
+    pub checked_at: Option<i64>,
+}
+
+/// A folder as the server lists it.
+#[derive(Debug, Clone)]
+pub struct Listed<'a> {
+    /// As the server writes it.
+    pub wire_name: &'a [u8],
+    /// As people read it.
+    pub path: &'a str,
+    /// What stands between the levels of `path`.
+    pub delimiter: Option<String>,
+    /// What it is for.
+    pub role: Option<&'static str>,
+    /// Whether it can hold messages.
+    pub is_selectable: bool,
+}
+
+/// What a server says of a message, as bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bits(pub i16);
+
+impl Bits {
+    /// Somebody has read it.
+    pub const READ: i16 = 1;
+    /// It is marked.
+    pub const FLAGGED: i16 = 2;
+    /// It was answered.
+    pub const ANSWERED: i16 = 4;
+    /// It is a draft.
+    pub const DRAFT: i16 = 8;
+    /// It has attachments.
+    pub const ATTACHMENTS: i16 = 16;
+    /// What came of it could not be read.
+    pub const UNREADABLE: i16 = 32;
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// Its id, unless it was here before.
+    pub id: Uuid,
+    /// Its UID in the folder.
+    pub uid: u32,
+    /// What it is known by wherever it lies.
+    pub identity: Uuid,
+    /// Its thread.
+    pub thread_id: Uuid,
+    /// When the server received it, in milliseconds since the Unix epoch.
+    pub received_at: i64,
+    /// The header's date, likewise.
+    pub sent_at: Option<i64>,
+    /// Bytes.
+    pub size: i64,
+    /// Flags and kinds.
+    pub bits: Bits,
+    /// The subject, decoded.
+    pub subject: String,
+    /// Who wrote it, as JSON; so are the other lists.
+    pub from: Option<String>,
+    /// To whom.
+    pub to: Option<String>,
+    /// To whom besides.
+    pub cc: Option<String>,
+    /// To whom in secret.
+    pub bcc: Option<String>,
+    /// Where answers go.
+    pub reply_to: Option<String>,
+    /// Its Message-ID, without brackets.
+    pub message_id: Option<String>,
+    /// What it answers, likewise.
+    pub in_reply_to: Option<String>,
+    /// The beginning of its text.
+    pub preview: Option<String>,
+}
+
+/// How far a folder is after a batch; `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cursor {
+    /// See [`Folder::uid_next`].
+    pub uid_next: Option<u32>,
+    /// See [`Folder::modseq`].
+    pub modseq: Option<u64>,
+    /// See [`Folder::is_complete`].
+    pub is_complete: Option<bool>,
+    /// See [`Folder::checked_at`].
+    pub checked_at: Option<i64>,
+    /// See [`Folder::total`].
+    pub total: Option<i32>,
+    /// See [`Folder::unread`].
+    pub unread: Option<i32>,
+}
+
+/// What one batch stores of a folder, all or nothing.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Flags of messages that are here.
+    pub flags: Vec<(u32, Bits)>,
+    /// Messages.
+    pub messages: Vec<NewMessage>,
+    /// How far that goes.
+    pub cursor: Cursor,
+}
+
+/// How many rows a batch touched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Messages that were not here.
+    pub inserted: i32,
+    /// Messages that were here without a UID.
+    pub adopted: i32,
+    /// Messages whose flags differed.
+    pub changed: i32,
+}
+
+/// How what is here and what a POP3 server has differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The UIDs, given here, of what the server has no more, as a multirange.
+    pub gone: String,
+    /// What is not here.
+    pub missing: Vec<Uuid>,
+    /// How many of what both have are unread.
+    pub unread: i32,
+}
+
+/// What became of messages that were found nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destroyed {
+    /// None is left.
+    Done,
+    /// Some are left.
+    More,
+    /// They are too many to believe it at once.
+    Doubt,
+}
+
+/// How a synchronisation ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// Whether work is left, for which somebody is rung.
+    pub more: bool,
+    /// Whether everything has come.
+    pub complete: bool,
+    /// Comes again this soon, although the account's interval is longer.
+    pub soon: Option<Duration>,
+    /// What it says of the account.
+    pub event: Event,
+    /// What went wrong.
+    pub fault: Option<Fault<'a>>,
+}
+
+/// While work is left and somebody was rung, the schedule does not ring before.
+const RUNG_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// How many rows `orphan_messages` takes at once.
+const ORPHANS: i32 = 20_000;
+
+impl Db {
+    /// Takes an account, for so long.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails; so it is with all methods here.
+    pub async fn begin_sync(&self, scope: &Scope, id: AccountId, lease: Duration) -> Result<Turn, Error> {
+        let sql = "select b.outcome, (b.account).*, b.sealed_password, (b.folder).id as folder_id,
+                       (b.folder).wire_name, (b.folder).path, (b.folder).delimiter, (b.folder).role,
+                       (b.folder).is_selectable, (b.folder).is_gone, (b.folder).total, (b.folder).unread,
+                       (b.folder).uid_validity, (b.folder).uid_next, (b.folder).modseq, (b.folder).is_complete,
+                       (b.folder).stored, (b.folder).orphans, (b.folder).doubted_at, (b.folder).checked_at
+                   from begin_sync($1, $2, $3, $4) b";
+        let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&millis(lease), Type::INT8)]).await?;
+        let Some((first, rest)) = rows.split_first() else {
+            return Err(Error::internal(anyhow!("begin_sync gave no row")));
+        };
+        match first.try_get("outcome")? {
+            "begun" => {}
+            "busy" => return Ok(Turn::Busy),
+            "idle" => return Ok(Turn::Idle),
+            _ => return Ok(Turn::Gone),
+        }
+        let Some(account) = account(first)? else {
+            return Err(Error::internal(anyhow!("begin_sync gave no account")));
+        };
+        let failures: i16 = first.try_get("failures")?;
+        Ok(Turn::Mine(Box::new(Mailbox {
+            standing: Standing { state: account.state, failures: u16::try_from(failures).unwrap_or_default() },
+            sealed: Sealed { password: first.try_get("sealed_password")?, smtp_password: None },
+            lease: Lease { scope: *scope, account: id, token: first.try_get("lease_token")? },
+            folders: rest.iter().map(|row| folder(row, "folder_id")).collect::<Result<_, _>>()?,
+            account,
+        })))
+    }
+
+    /// Takes over the server's list of folders; returns all that are known then.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn store_folders(&self, lease: &Lease, listed: &[Listed<'_>]) -> Result<Option<Vec<Folder>>, Error> {
+        let ids: Vec<Uuid> = listed.iter().map(|_| Uuid::now_v7()).collect();
+        let wire: Vec<&[u8]> = listed.iter().map(|folder| folder.wire_name).collect();
+        let paths: Vec<&str> = listed.iter().map(|folder| folder.path).collect();
+        let delimiters: Vec<Option<&str>> = listed.iter().map(|folder| folder.delimiter.as_deref()).collect();
+        let roles: Vec<Option<&str>> = listed.iter().map(|folder| folder.role).collect();
+        let selectable: Vec<bool> = listed.iter().map(|folder| folder.is_selectable).collect();
+        let sql = "select * from store_folders($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                sql,
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&ids, Type::UUID_ARRAY),
+                    (&wire, Type::BYTEA_ARRAY),
+                    (&paths, Type::TEXT_ARRAY),
+                    (&delimiters, Type::TEXT_ARRAY),
+                    (&roles, Type::TEXT_ARRAY),
+                    (&selectable, Type::BOOL_ARRAY),
+                ],
+            )
+            .await?;
+        let folders = rows.iter().map(|row| folder(row, "id")).collect::<Result<Vec<_>, _>>()?;
+        // A server's list is never empty.
+        Ok((!folders.is_empty()).then_some(folders))
+    }
+
+    /// Takes their UIDs away from messages, those in `gone`, a multirange; returns how many had one.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn orphan_messages(&self, lease: &Lease, folder: Uuid, gone: &str) -> Result<Option<i32>, Error> {
+        let mut all = 0;
+        loop {
+            let rows = self
+                .query(
+                    Access::Write,
+                    &lease.scope,
+                    "select orphan_messages($1, $2, $3, $4, $5, $6)",
+                    &[
+                        (&lease.account.0, Type::UUID),
+                        (&lease.token, Type::INT8),
+                        (&folder, Type::UUID),
+                        (&gone, Type::TEXT),
+                    ],
+                )
+                .await?;
+            let Some(count) = rows.first().map(|row| row.try_get::<_, Option<i32>>(0)).transpose()?.flatten() else {
+                return Ok(None);
+            };
+            all += count;
+            if count < ORPHANS {
+                return Ok(Some(all));
+            }
+        }
+    }
+
+    /// Begins a folder anew, under other UIDs.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn reset_folder(&self, lease: &Lease, folder: Uuid, validity: Option<u32>) -> Result<Option<()>, Error> {
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                "select reset_folder($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&folder, Type::UUID),
+                    (&validity.map(i64::from), Type::INT8),
+                ],
+            )
+            .await?;
+        let held = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or_default();
+        Ok(held.then_some(()))
+    }
+
+    /// Compares the UIDs of a folder below one of them, a multirange, with those that are here; returns what is gone and
+    /// what is missing, as multiranges.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn compare_uids(
+        &self,
+        lease: &Lease,
+        folder: Uuid,
+        present: &str,
+        below: u32,
+    ) -> Result<Option<(String, String)>, Error> {
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                "select gone, missing from compare_uids($1, $2, $3, $4, $5, $6, $7)",
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&folder, Type::UUID),
+                    (&present, Type::TEXT),
+                    (&i64::from(below), Type::INT8),
+                ],
+            )
+            .await?;
+        let row = rows.first();
+        Ok(row.map(|row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
+    }
+
+    /// Compares the identities of what a POP3 server has with those that are here.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn compare_identities(
+        &self,
+        lease: &Lease,
+        folder: Uuid,
+        identities: &[Uuid],
+    ) -> Result<Option<Compared>, Error> {
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                "select gone, missing, unread from compare_identities($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&folder, Type::UUID),
+                    (&identities, Type::UUID_ARRAY),
+                ],
+            )
+            .await?;
+        let compared = |row: &Row| -> Result<Compared, tokio_postgres::Error> {
+            Ok(Compared { gone: row.try_get(0)?, missing: row.try_get(1)?, unread: row.try_get(2)? })
+        };
+        Ok(rows.first().map(compared).transpose()?)
+    }
+
+    /// Stores what came of a folder whose UIDs are valid under `validity`.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn store_batch(
+        &self,
+        lease: &Lease,
+        folder: Uuid,
+        validity: u32,
+        batch: &Batch,
+    ) -> Result<Option<Stored>, Error> {
+        let Batch { flags, messages, cursor } = batch;
+        let flag_uids: Vec<i64> = flags.iter().map(|(uid, _)| i64::from(*uid)).collect();
+        let flag_bits: Vec<i16> = flags.iter().map(|(_, bits)| bits.0).collect();
+        let ids: Vec<Uuid> = messages.iter().map(|m| m.id).collect();
+        let uids: Vec<i64> = messages.iter().map(|m| i64::from(m.uid)).collect();
+        let identities: Vec<Uuid> = messages.iter().map(|m| m.identity).collect();
+        let threads: Vec<Uuid> = messages.iter().map(|m| m.thread_id).collect();
+        let received: Vec<i64> = messages.iter().map(|m| m.received_at).collect();
+        let sent: Vec<Option<i64>> = messages.iter().map(|m| m.sent_at).collect();
+        let sizes: Vec<i64> = messages.iter().map(|m| m.size).collect();
+        let bits: Vec<i16> = messages.iter().map(|m| m.bits.0).collect();
+        let subjects: Vec<&str> = messages.iter().map(|m| m.subject.as_str()).collect();
+        let texts = |field: fn(&NewMessage) -> &Option<String>| -> Vec<Option<&str>> {
+            messages.iter().map(|m| field(m).as_deref()).collect()
+        };
+        let (from, to) = (texts(|m| &m.from), texts(|m| &m.to));
+        let (cc, bcc, reply_to) = (texts(|m| &m.cc), texts(|m| &m.bcc), texts(|m| &m.reply_to));
+        let (message_ids, replies) = (texts(|m| &m.message_id), texts(|m| &m.in_reply_to));
+        let previews = texts(|m| &m.preview);
+        let sql = "select inserted, adopted, changed from store_batch(
+                       $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31
+                   )";
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                sql,
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&folder, Type::UUID),
+                    (&i64::from(validity), Type::INT8),
+                    (&flag_uids, Type::INT8_ARRAY),
+                    (&flag_bits, Type::INT2_ARRAY),
+                    (&ids, Type::UUID_ARRAY),
+                    (&uids, Type::INT8_ARRAY),
+                    (&identities, Type::UUID_ARRAY),
+                    (&threads, Type::UUID_ARRAY),
+                    (&received, Type::INT8_ARRAY),
+                    (&sent, Type::INT8_ARRAY),
+                    (&sizes, Type::INT8_ARRAY),
+                    (&bits, Type::INT2_ARRAY),
+                    (&subjects, Type::TEXT_ARRAY),
+                    (&from, Type::TEXT_ARRAY),
+                    (&to, Type::TEXT_ARRAY),
+                    (&cc, Type::TEXT_ARRAY),
+                    (&bcc, Type::TEXT_ARRAY),
+                    (&reply_to, Type::TEXT_ARRAY),
+                    (&message_ids, Type::TEXT_ARRAY),
+                    (&replies, Type::TEXT_ARRAY),
+                    (&previews, Type::TEXT_ARRAY),
+                    (&cursor.uid_next.map(i64::from), Type::INT8),
+                    (&cursor.modseq.map(|modseq| i64::try_from(modseq).unwrap_or(i64::MAX)), Type::INT8),
+                    (&cursor.is_complete, Type::BOOL),
+                    (&cursor.checked_at, Type::INT8),
+                    (&cursor.total, Type::INT4),
+                    (&cursor.unread, Type::INT4),
+                ],
+            )
+            .await?;
+        let stored = |row: &Row| -> Result<Stored, tokio_postgres::Error> {
+            Ok(Stored { inserted: row.try_get(0)?, adopted: row.try_get(1)?, changed: row.try_get(2)? })
+        };
+        Ok(rows.first().map(stored).transpose()?)
+    }
+
+    /// Destroys messages of a folder that were found nowhere, and the folder when it is gone. More than half of a folder
+    /// only when that is so again, `patience` after it was first seen.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn destroy_orphans(
+        &self,
+        lease: &Lease,
+        folder: Uuid,
+        patience: Duration,
+    ) -> Result<Option<Destroyed>, Error> {
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                "select outcome from destroy_orphans($1, $2, $3, $4, $5, $6)",
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&folder, Type::UUID),
+                    (&millis(patience), Type::INT8),
+                ],
+            )
+            .await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(match row.try_get(0)? {
+            "more" => Destroyed::More,
+            "doubt" => Destroyed::Doubt,
+            _ => Destroyed::Done,
+        }))
+    }
+
+    /// Gives the account back, with what came of it.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn finish_sync(&self, mailbox: &Mailbox, end: End<'_>) -> Result<(), Error> {
+        let Mailbox { account, lease, standing, .. } = mailbox;
+        let interval = Duration::from_secs(u64::try_from(account.sync_interval).unwrap_or_default());
+        let to = standing.after(end.event, interval, chance()?);
+        let pause = match end.more {
+            true => Some(RUNG_PAUSE),
+            false => to.next_try.map(|pause| end.soon.map_or(pause, |soon| soon.min(pause))),
+        };
+        let fault = end.fault;
+        self.query(
+            Access::Write,
+            &lease.scope,
+            "select finish_sync($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            &[
+                (&lease.account.0, Type::UUID),
+                (&lease.token, Type::INT8),
+                (&end.more, Type::BOOL),
+                (&end.complete, Type::BOOL),
+                (&to.to.state.as_str(), Type::TEXT),
+                (&i32::from(to.to.failures).min(i32::from(i16::MAX)), Type::INT4),
+                (&pause.map(millis), Type::INT8),
+                (&fault.map(|fault| fault.code), Type::TEXT),
+                (&fault.map(|fault| fault.message), Type::TEXT),
+                (&fault.map(|fault| fault.service), Type::TEXT),
+            ],
+        )
+        .await?;
+        // As for a try: the alarms count these lines by their state.
+        if fault.is_some() || to.to.state != standing.state {
+            tracing::info!(
+                accountId = %account.id,
+                hostname = account.hostname,
+                state = to.to.state.as_str(),
+                fault = fault.map(|fault| fault.code),
+                "account_tried"
+            );
+        }
+        Ok(())
+    }
+
+    /// Gives the account back undone; its turn comes again after `pause`.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn postpone_sync(&self, lease: &Lease, pause: Duration) -> Result<(), Error> {
+        self.query(
+            Access::Write,
+            &lease.scope,
+            "select postpone_sync($1, $2, $3, $4, $5)",
+            &[(&lease.account.0, Type::UUID), (&lease.token, Type::INT8), (&millis(pause), Type::INT8)],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A row's folder, whose id stands in the column `id`.
+fn folder(row: &Row, id: &str) -> Result<Folder, tokio_postgres::Error> {
+    let number = |name: &str| row.try_get::<_, Option<i64>>(name);
+    Ok(Folder {
+        id: row.try_get(id)?,
+        wire_name: row.try_get("wire_name")?,
+        path: row.try_get("path")?,
+        delimiter: row.try_get("delimiter")?,
+        role: row.try_get("role")?,
+        is_selectable: row.try_get("is_selectable")?,
+        is_gone: row.try_get("is_gone")?,
+        total: row.try_get("total")?,
+        unread: row.try_get("unread")?,
+        // What does not fit was never a UID.
+        uid_validity: number("uid_validity")?.and_then(|number| u32::try_from(number).ok()),
+        uid_next: u32::try_from(row.try_get::<_, i64>("uid_next")?).unwrap_or(1),
+        modseq: number("modseq")?.and_then(|number| u64::try_from(number).ok()),
+        is_complete: row.try_get("is_complete")?,
+        stored: row.try_get("stored")?,
+        orphans: row.try_get("orphans")?,
+        doubted_at: number("doubted_at")?,
+        checked_at: number("checked_at")?,
+    })
+}

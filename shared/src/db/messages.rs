@@ -1,0 +1,124 @@
+//! Queries on folders and messages, of those who read them. The SQL of the functions that they call is in
+//! `migrations/V9__mail_endpoints.sql`.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::accounts::{Found, found, own_or_foreign};
+use super::{Access, Db};
+use crate::account::AccountId;
+use crate::error::Error;
+use crate::folder::{FolderId, Listed, Role};
+use crate::identity::Scope;
+use crate::message::{Correspondent, Cursor, Filter, Message, MessageId, ThreadId};
+
+/// A page of messages.
+#[derive(Debug)]
+pub struct MessagePage {
+    /// Newest first.
+    pub messages: Vec<Message>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<Cursor>,
+}
+
+impl Db {
+    /// An account's folders, by their paths; also those that the server has no more, as long as messages of theirs are
+    /// here.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails; so it is with all methods here.
+    pub async fn list_folders(&self, scope: &Scope, id: AccountId) -> Result<Found<Vec<Listed>>, Error> {
+        let rows = self
+            .query(Access::Read, scope, own_or_foreign!("list_folders($1, $2, $3)"), &[(&id.0, Type::UUID)])
+            .await?;
+        found(scope, &rows, |first| match first.try_get::<_, Option<Uuid>>("id")? {
+            // An account without folders is one row that has only the id.
+            Some(_) => rows.iter().filter_map(|row| listed(row).transpose()).collect::<Result<_, _>>().map(Some),
+            None => Ok(None),
+        })
+    }
+
+    /// The user's messages that `filter` is for, newest first, after `cursor`.
+    ///
+    /// # Errors
+    /// See [`Db::list_folders`].
+    pub async fn list_messages(
+        &self,
+        scope: &Scope,
+        filter: &Filter,
+        limit: i64,
+        cursor: Option<Cursor>,
+    ) -> Result<MessagePage, Error> {
+        let rows = self
+            .query(
+                Access::Read,
+                scope,
+                "select id, account_id, folder_id, thread_id, message_id, in_reply_to, subject, from_list, to_list, cc_list,
+                     bcc_list, reply_to_list, sent_at, received_at, size, is_read, is_flagged, is_answered, is_draft,
+                     has_attachments, preview
+                 from list_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                &[
+                    // One more tells whether there is a next page.
+                    (&(limit + 1), Type::INT8),
+                    (&filter.account_id.map(|id| id.0), Type::UUID),
+                    (&filter.folder_id.map(|id| id.0), Type::UUID),
+                    (&filter.role.map(Role::as_str), Type::TEXT),
+                    (&filter.is_read, Type::BOOL),
+                    (&filter.is_flagged, Type::BOOL),
+                    (&filter.after.map(|time| time.0), Type::INT8),
+                    (&filter.before.map(|time| time.0), Type::INT8),
+                    (&cursor.map(|cursor| cursor.received_at), Type::INT8),
+                    (&cursor.map(|cursor| cursor.id.0), Type::UUID),
+                ],
+            )
+            .await?;
+        let most = usize::try_from(limit).unwrap_or_default();
+        let messages = rows.iter().take(most).map(message).collect::<Result<Vec<_>, _>>()?;
+        let last = messages.last().filter(|_| rows.len() > most);
+        let next = last.map(|message| Cursor { received_at: message.received_at, id: message.id });
+        Ok(MessagePage { messages, next })
+    }
+}
+
+fn listed(row: &Row) -> Result<Option<Listed>, tokio_postgres::Error> {
+    let Some(id) = row.try_get::<_, Option<Uuid>>("folder_id")? else { return Ok(None) };
+    Ok(Some(Listed {
+        id: FolderId(id),
+        path: row.try_get("path")?,
+        delimiter: row.try_get("delimiter")?,
+        // The database's own check lets no other in.
+        role: row.try_get::<_, Option<&str>>("role")?.and_then(Role::parse),
+        is_selectable: row.try_get("is_selectable")?,
+        total: row.try_get("total")?,
+        unread: row.try_get("unread")?,
+    }))
+}
+
+/// By position, in the order of the statement's columns: by name, a page compares ten thousand of them.
+fn message(row: &Row) -> Result<Message, Error> {
+    let list = |index: usize| Correspondent::read_list(row.try_get(index)?).map_err(Error::internal);
+    Ok(Message {
+        id: MessageId(row.try_get(0)?),
+        account_id: AccountId(row.try_get(1)?),
+        folder_id: FolderId(row.try_get(2)?),
+        thread_id: ThreadId(row.try_get(3)?),
+        message_id: row.try_get(4)?,
+        in_reply_to: row.try_get(5)?,
+        subject: row.try_get(6)?,
+        from: list(7)?,
+        to: list(8)?,
+        cc: list(9)?,
+        bcc: list(10)?,
+        reply_to: list(11)?,
+        sent_at: row.try_get(12)?,
+        received_at: row.try_get(13)?,
+        size: row.try_get(14)?,
+        is_read: row.try_get(15)?,
+        is_flagged: row.try_get(16)?,
+        is_answered: row.try_get(17)?,
+        is_draft: row.try_get(18)?,
+        has_attachments: row.try_get(19)?,
+        preview: row.try_get(20)?,
+    })
+}

@@ -1,0 +1,215 @@
+//! What a message is, as a list shows it, and which messages a list is of.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::account::AccountId;
+use crate::folder::{FolderId, Role};
+use crate::identity::id;
+use crate::validation::Field;
+
+id!(
+    /// A message. Not the Message-ID of its header, which several messages may have.
+    MessageId
+);
+id!(
+    /// A conversation.
+    ThreadId
+);
+
+/// A message without its bodies.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// The message's id.
+    pub id: MessageId,
+    /// The account whose mailbox it is in.
+    pub account_id: AccountId,
+    /// The folder that it is in.
+    pub folder_id: FolderId,
+    /// The conversation that it is part of.
+    pub thread_id: ThreadId,
+    /// The header's Message-ID, without angle brackets.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub message_id: Option<String>,
+    /// The Message-ID of what it answers, without angle brackets.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub in_reply_to: Option<String>,
+    /// Decoded; empty where there is none.
+    pub subject: String,
+    /// Who wrote it.
+    pub from: Vec<Correspondent>,
+    /// To whom.
+    pub to: Vec<Correspondent>,
+    /// To whom as well.
+    pub cc: Vec<Correspondent>,
+    /// To whom in secret: of messages of one's own.
+    pub bcc: Vec<Correspondent>,
+    /// Who wants the answers.
+    pub reply_to: Vec<Correspondent>,
+    /// The header's date, in milliseconds since the Unix epoch; none where it is of no use.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub sent_at: Option<i64>,
+    /// When the server got it, in milliseconds since the Unix epoch.
+    pub received_at: i64,
+    /// Bytes, as the server counts them.
+    pub size: i64,
+    /// Whether it was read.
+    pub is_read: bool,
+    /// Whether it is marked.
+    pub is_flagged: bool,
+    /// Whether it was answered.
+    pub is_answered: bool,
+    /// Whether it is a draft.
+    pub is_draft: bool,
+    /// Whether files are attached.
+    pub has_attachments: bool,
+    /// How its text begins; none while nobody has looked.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub preview: Option<String>,
+}
+
+/// Who writes or is written to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Correspondent {
+    /// The name beside the address, where there is one.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub name: Option<String>,
+    /// The address, as the message has it.
+    pub address: String,
+}
+
+impl Correspondent {
+    /// Reads a list as it is stored: JSON, `[[name or null, address], …]`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn read_list(stored: Option<&str>) -> Result<Vec<Self>, serde_json::Error> {
+        let Some(stored) = stored else { return Ok(Vec::new()) };
+        let pairs: Vec<(Option<String>, String)> = serde_json::from_str(stored)?;
+        Ok(pairs.into_iter().map(|(name, address)| Self { name, address }).collect())
+    }
+}
+
+/// Which messages a list is of; what is `None` is not asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this account.
+    pub account_id: Option<AccountId>,
+    /// In this folder.
+    pub folder_id: Option<FolderId>,
+    /// In folders with this role.
+    pub role: Option<Role>,
+    /// Read, or unread.
+    pub is_read: Option<bool>,
+    /// Marked, or not.
+    pub is_flagged: Option<bool>,
+    /// Received then or later.
+    pub after: Option<Milliseconds>,
+    /// Received earlier.
+    pub before: Option<Milliseconds>,
+}
+
+/// A moment, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Milliseconds(pub i64);
+
+impl Field for Milliseconds {
+    const RULE: &'static str = "must be a whole number of milliseconds since the Unix epoch";
+
+    fn read(value: Value) -> Option<Self> {
+        let text = value.as_str()?;
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok().map(Self)).flatten()
+    }
+}
+
+/// A place in a list of messages: right behind this one. Clients get it as a text that means nothing to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// When the message was received.
+    pub received_at: i64,
+    /// Of two that were received at once, which it is.
+    pub id: MessageId,
+}
+
+/// What a cursor's bytes begin with, so that those of another kind or time are told apart.
+const CURSOR_KIND: u8 = 1;
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = [CURSOR_KIND; 25];
+        bytes[1..9].copy_from_slice(&self.received_at.to_be_bytes());
+        bytes[9..].copy_from_slice(self.id.0.as_bytes());
+        serializer.serialize_str(&BASE64.encode(bytes))
+    }
+}
+
+impl Field for Cursor {
+    const RULE: &'static str = "must be the nextCursor of an answer";
+
+    fn read(value: Value) -> Option<Self> {
+        let bytes: [u8; 25] = BASE64.decode(value.as_str()?).ok()?.try_into().ok()?;
+        let (kind, place) = bytes.split_first()?;
+        let (received_at, id) = place.split_first_chunk()?;
+        let id = MessageId(Uuid::from_slice(id).ok()?);
+        (*kind == CURSOR_KIND).then_some(Self { received_at: i64::from_be_bytes(*received_at), id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_of_addresses_are_read_as_they_are_stored() {
+        let read = |stored| Correspondent::read_list(stored).ok();
+        let one = |name: Option<&str>, address: &str| Correspondent {
+            name: name.map(str::to_owned),
+            address: address.to_owned(),
+        };
+        assert_eq!(read(None), Some(vec![]));
+        assert_eq!(
+            read(Some(r#"[["Jäne \"J\"","jane@example.com"],[null,"joe@example.com"]]"#)),
+            Some(vec![one(Some("Jäne \"J\""), "jane@example.com"), one(None, "joe@example.com")])
+        );
+        for bad in ["", "{}", "[[1,2]]", r#"["jane@example.com"]"#] {
+            assert_eq!(read(Some(bad)), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_plain_numbers() {
+        let read = |text: &str| Milliseconds::read(text.into()).map(|time| time.0);
+        assert_eq!((read("0"), read("1767225600000")), (Some(0), Some(1_767_225_600_000)));
+        for bad in ["", "-1", "+1", "1.0", "now", " 1", "99999999999999999999"] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_comes_back_as_it_was(received_at: i64, id: u128) {
+            let cursor = Cursor { received_at, id: MessageId(Uuid::from_u128(id)) };
+            let text = serde_json::to_value(cursor).unwrap();
+            let letters: Vec<_> = text.as_str().unwrap().bytes().collect();
+            // As openapi.json promises.
+            prop_assert!(letters.len() == 34 && letters[0] == b'A' && matches!(letters[1], b'Q'..=b'Z' | b'a'..=b'f'));
+            prop_assert!(letters.iter().all(|letter| letter.is_ascii_alphanumeric() || b"-_".contains(letter)));
+            prop_assert_eq!(Cursor::read(text), Some(cursor));
+        }
+
+        #[test]
+        fn what_was_never_a_cursor_is_none(text in ".*") {
+            if let Some(cursor) = Cursor::read(text.as_str().into()) {
+                prop_assert_eq!(serde_json::to_value(cursor).unwrap(), text);
+            }
+        }
+    }
+}

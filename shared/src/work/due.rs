@@ -1,0 +1,45 @@
+//! The function that asks the database who is due, and rings for them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{WorkError, serve_schedule};
+use crate::MAX_IDLE;
+use crate::config::ScheduleConfig;
+use crate::db::Db;
+use crate::log;
+use crate::queue::Queue;
+use crate::secrets::SecretStore;
+
+/// A turn of the schedule, with whom to ask and where to ring.
+#[derive(Clone)]
+pub struct DueTurn {
+    /// When to stop.
+    pub stop_at: Instant,
+    /// The way to PostgreSQL, as the role that may ask who is due.
+    pub db: Db,
+    /// The workers' queue.
+    pub queue: Queue,
+}
+
+/// Serves a schedule, as [`serve_schedule`], with a database and a queue.
+///
+/// # Errors
+/// As [`serve_schedule`]; there is no queue, the secret cannot be read, or the database role is too powerful.
+pub async fn serve_due<H, F, A>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(DueTurn) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<A, WorkError>> + Send,
+    A: Serialize + Send,
+{
+    let config = ScheduleConfig::from_env()?;
+    log::start(config.public.log_level);
+    let queue = Queue::new(Some(config.sync_queue_url)).await;
+    let db = Db::new(Arc::new(SecretStore::new(config.secrets)), 1, MAX_IDLE).await?;
+    let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
+    connected?;
+    serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, db: db.clone(), queue: queue.clone() })).await
+}

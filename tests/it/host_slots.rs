@@ -1,0 +1,125 @@
+//! Connections with one mail host at once, counted in a real Redis by workers that know nothing of each other.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use local::services::Redis;
+use local::workspace_root;
+use shared::host_slots::{HostSlots, Slot};
+use shared::redis_link::RedisLink;
+use shared::secrets::SecretText;
+
+/// Longer than a test takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A worker's way to the slots, of which a host has two.
+async fn worker(url: String) -> HostSlots {
+    let link = RedisLink::new(&SecretText::new(url)).unwrap();
+    link.warm_up().await;
+    HostSlots::new(NonZeroU32::new(2).unwrap(), link)
+}
+
+async fn take(worker: &HostSlots, host: &str) -> Slot {
+    worker.take(host, LONG).await.unwrap()
+}
+
+async fn connect(url: &str) -> redis::aio::MultiplexedConnection {
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+#[tokio::test]
+async fn workers_share_the_slots_of_a_host() {
+    let redis = Redis::start().unwrap();
+    let (one, other) = (worker(redis.url()).await, worker(redis.url()).await);
+    let (first, _second) = (take(&one, "imap.example.com").await, take(&other, "IMAP.example.com").await);
+    for worker in [&one, &other] {
+        assert_eq!(worker.take("imap.example.com", LONG).await, None);
+    }
+    let _elsewhere = take(&one, "imap.example.org").await;
+    // By whomever.
+    other.give_back(first).await;
+    let _third = take(&other, "imap.example.com").await;
+    assert_eq!(one.take("imap.example.com", LONG).await, None);
+}
+
+#[tokio::test]
+async fn a_killed_workers_slots_are_free_again_when_their_time_is_up() {
+    let redis = Redis::start().unwrap();
+    let worker = worker(redis.url()).await;
+    let (hold, started) = (Duration::from_millis(400), Instant::now());
+    let _killed = worker.take("imap.example.com", hold).await.unwrap();
+    // A longer one, before and after: each expires alone.
+    let _lives = take(&worker, "imap.example.com").await;
+    while worker.take("imap.example.com", LONG).await.is_none() {
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+    // Redis counts whole milliseconds.
+    assert!(started.elapsed() + Duration::from_millis(2) >= hold);
+    assert_eq!(worker.take("imap.example.com", LONG).await, None);
+    let mut connection = connect(&redis.url()).await;
+    let life: i64 =
+        redis::cmd("PTTL").arg("email_service:hosts:imap.example.com").query_async(&mut connection).await.unwrap();
+    assert!(life > 0, "what nobody uses is forgotten: {life}");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_no_slot() {
+    let redis = Redis::start().unwrap();
+    let worker = worker(redis.url()).await;
+    let mut connection = connect(&redis.url()).await;
+    let key = "email_service:hosts:imap.example.com";
+    for member in ["a", "b"] {
+        let () = redis::cmd("ZADD")
+            .arg(key)
+            .arg(4_000_000_000_000_u64)
+            .arg(member)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+    }
+    let _slot = take(&worker, "imap.example.com").await;
+    let count: u32 = redis::cmd("ZCARD").arg(key).query_async(&mut connection).await.unwrap();
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn while_redis_is_away_everybody_gets_one_and_nobody_waits() {
+    let mut redis = Redis::start().unwrap();
+    let worker = worker(redis.url()).await;
+    redis.kill().unwrap();
+    let started = Instant::now();
+    let slots = [take(&worker, "imap.example.com").await, take(&worker, "imap.example.com").await];
+    let third = take(&worker, "imap.example.com").await;
+    for slot in slots.into_iter().chain([third]) {
+        worker.give_back(slot).await;
+    }
+    // 100 ms for the one that notices; the rest is room for a busy machine.
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    redis.start_again().unwrap();
+    let started = Instant::now();
+    // It is looked for once a second.
+    while worker.take("imap.example.net", LONG).await.is_some() {
+        assert!(started.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The template's permissions, on a Redis that forgets the script before each use.
+#[tokio::test]
+async fn slots_are_taken_and_given_back_with_the_permissions_of_the_template() {
+    let redis = Redis::start().unwrap();
+    let template = std::fs::read_to_string(workspace_root().join("data.yaml")).unwrap();
+    let permissions = template.split("AccessString: >-").nth(1).unwrap().split("AuthenticationMode").next().unwrap();
+    let mut connection = connect(&redis.url()).await;
+    let rules: Vec<&str> = permissions.split_whitespace().chain(["-script", ">password"]).collect();
+    let () = redis::cmd("ACL").arg("SETUSER").arg("functions").arg(rules).query_async(&mut connection).await.unwrap();
+    let worker = worker(redis.url().replace("//", "//functions:password@")).await;
+    for _ in 0..3 {
+        let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
+        let slots = [take(&worker, "imap.example.com").await, take(&worker, "imap.example.com").await];
+        assert_eq!(worker.take("imap.example.com", LONG).await, None, "it is Redis who counts");
+        for slot in slots {
+            worker.give_back(slot).await;
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Synchronising real mailboxes: Dovecot by IMAP and POP3, with another client at the same mailbox; and what that costs in
+//! round trips. Random histories with faults are in `sync_model.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mail::connect::{Connector, Policy, Ports, Security, Session, Stream};
+use mail::dns::Resolver;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use shared::account::AccountId;
+use shared::identity::{Scope, TenantId, UserId};
+use shared::work::Done;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::model_imap::{Extensions, FLAGS, Fault, ModelServer, World};
+use crate::proxy::Proxy;
+use crate::sign_in::{PASSWORD, mailbox};
+use crate::support::{User, mail, mail_api, owner, servers};
+use crate::sync_model::Worker;
+
+const TIME: Duration = Duration::from_secs(60);
+
+/// The way to the run's Dovecot.
+async fn connector() -> Connector {
+    let policy =
+        Policy { private_networks: vec!["127.0.0.0/8".parse().unwrap()], ports: Ports::Any, ..Policy::default() };
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(mail().await.ca_file()).unwrap()).unwrap();
+    let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    Connector::new(Resolver::new(&[]), policy, Arc::new(tls))
+}
+
+/// Another client at the same mailbox.
+struct OtherClient {
+    stream: Stream,
+    commands: u32,
+}
+
+impl OtherClient {
+    async fn sign_in(name: &str) -> Self {
+        let session = Session::new(Duration::from_secs(120), 1 << 30);
+        let port = mail().await.ports().imaps;
+        let mut stream = connector().await.connect("localhost", port, Security::Tls, session).await.unwrap();
+        stream.read_line(&mut Vec::new(), 10_000).await.unwrap();
+        let mut client = Self { stream, commands: 0 };
+        client.say(&format!("LOGIN {name} \"{PASSWORD}\"")).await;
+        client
+    }
+
+    /// Sends a command, and returns the lines of its answer; it must be accepted.
+    async fn say(&mut self, command: &str) -> Vec<String> {
+        self.commands += 1;
+        let tag = format!("t{}", self.commands);
+        self.stream.write_all(format!("{tag} {command}\r\n").as_bytes()).await.unwrap();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            self.stream.read_line(&mut line, 1_000_000).await.unwrap();
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if let Some(end) = line.strip_prefix(&format!("{tag} ")) {
+                assert!(end.starts_with("OK"), "{command}: {end}");
+                return lines;
+            }
+            lines.push(line);
+        }
+    }
+
+    async fn append(&mut self, folder: &str, message: &[u8]) {
+        let head = format!("APPEND \"{folder}\" {{{}+}}\r\n", message.len());
+        let text = [head.as_bytes(), message].concat();
+        // It is sent as it is: what cannot be a text is part of what is tried.
+        self.commands += 1;
+        let tag = format!("t{}", self.commands);
+        self.stream.write_all(&[tag.as_bytes(), b" ", &text, b"\r\n"].concat()).await.unwrap();
+        loop {
+            let mut line = Vec::new();
+            self.stream.read_line(&mut line, 10_000).await.unwrap();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if let Some(end) = line.strip_prefix(&format!("{tag} ")) {
+                assert!(end.starts_with("OK"), "{end}");
+                return;
+            }
+        }
+    }
+
+    /// UIDs and flags, as bits in the order of [`FLAGS`], of each folder.
+    async fn all(&mut self) -> BTreeMap<(String, u32), u8> {
+        let mut all = BTreeMap::new();
+        for line in self.say("LIST \"\" \"*\"").await {
+            let Some(name) = line.rsplit(" \".\" ").next().or(None) else { continue };
+            let name = name.rsplit(" \"/\" ").next().unwrap().trim_matches('"').to_owned();
+            self.say(&format!("EXAMINE \"{name}\"")).await;
+            for line in self.say("UID FETCH 1:* (UID FLAGS)").await {
+                let Some(uid) = line.split("UID ").nth(1).and_then(|rest| rest.split([' ', ')']).next()) else {
+                    continue;
+                };
+                let flags = (0..4).filter(|bit| line.contains(FLAGS[*bit])).map(|bit| 1 << bit).sum();
+                all.insert((name.clone(), uid.parse().unwrap()), flags);
+            }
+        }
+        all
+    }
+}
+
+/// An account, and a worker for it.
+struct Rig {
+    worker: Worker,
+    owner: Client,
+    scope: Scope,
+    account: AccountId,
+}
+
+impl Rig {
+    async fn new(worker: Worker, settings: Value) -> Self {
+        let user = User::new();
+        let created = mail_api().await.create(&user, settings).await;
+        Self {
+            worker,
+            owner: owner().await,
+            scope: Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) },
+            account: AccountId(created["id"].as_str().unwrap().parse().unwrap()),
+        }
+    }
+
+    /// Of a mailbox on the run's Dovecot.
+    async fn dovecot(protocol: &str) -> (Self, String) {
+        let (name, ports) = (mailbox().await, mail().await.ports());
+        let port = if protocol == "imap" { ports.imaps } else { ports.pop3s };
+        let settings = json!({
+            "emailAddress": name, "username": name, "hostname": "localhost", "port": port, "password": PASSWORD,
+            "protocol": protocol,
+        });
+        (Self::new(Worker::with(connector().await).await, settings).await, name)
+    }
+
+    /// Of a mailbox at a model server.
+    async fn model(server: &ModelServer) -> Self {
+        let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+        Self::new(Worker::new().await, settings).await
+    }
+
+    async fn run_for(&self, time: Duration) -> Done {
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        self.owner.execute(sql, &[&self.account.0]).await.unwrap();
+        self.worker.run(&self.scope, self.account, time).await.unwrap()
+    }
+
+    async fn run(&self) {
+        assert_eq!(self.run_for(TIME).await, Done::Complete);
+    }
+
+    async fn account(&self) -> (String, Option<String>, Option<i64>) {
+        let sql = "select state, last_error_code, last_sync_at from email_accounts where id = $1";
+        let row = self.owner.query_one(sql, &[&self.account.0]).await.unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    }
+
+    async fn ids(&self) -> BTreeMap<(String, u32), Uuid> {
+        let sql = "select f.path, m.uid, m.id from email_messages m join email_folders f on f.id = m.folder_id
+                   where m.account_id = $1 and m.uid is not null";
+        let rows = self.owner.query(sql, &[&self.account.0]).await.unwrap();
+        rows.iter().map(|row| ((row.get(0), row.get::<_, i64>(1) as u32), row.get(2))).collect()
+    }
+
+    async fn flags(&self) -> BTreeMap<(String, u32), u8> {
+        let sql = "select f.path, m.uid, m.is_read::int + 2 * m.is_flagged::int + 4 * m.is_answered::int + 8 * m.is_draft::int
+                   from email_messages m join email_folders f on f.id = m.folder_id
+                   where m.account_id = $1 and m.uid is not null";
+        let rows = self.owner.query(sql, &[&self.account.0]).await.unwrap();
+        rows.iter().map(|row| ((row.get(0), row.get::<_, i64>(1) as u32), row.get::<_, i32>(2) as u8)).collect()
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        self.owner.query_one(sql, &[&self.account.0]).await.unwrap().get(0)
+    }
+}
+
+/// Messages as they come, and worse.
+fn odd_messages() -> Vec<Vec<u8>> {
+    let texts: [&[u8]; 12] = [
+        b"From: a@example.com\r\nSubject: plain\r\nMessage-ID: <1@x>\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n\r\nHello\r\n",
+        b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.com>\r\nSubject: =?iso-8859-1?Q?=FCber?= =?utf-8?b?w6Q=?=\r\n\r\nx\r\n",
+        b"Subject: \xfcber raw Latin-1\r\nFrom: \xe4\xf6 <x@y>\r\n\r\nbody\r\n",
+        b"Subject: =?utf-8?b?AAAA?= nul\r\nFrom: <broken\r\nTo: ;;;,,@@\r\n\r\n",
+        b"\r\n",
+        b"no header at all\r\n",
+        b"Date: 31 Feb 2026 99:99:99 +9999\r\nSubject: no day\r\n\r\n",
+        b"Message-ID: <1@x>\r\nSubject: the same Message-ID\r\n\r\n",
+        b"References: <a@b> <c@d>\r\n\r\n",
+        b"Subject: =?utf-16?b?2AA=?= half a pair\r\n\r\n",
+        b"From: a@b\r\nSubject: attached\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain\r\n\r\n\
+          See the file.\r\n--x\r\nContent-Disposition: attachment; filename=a.pdf\r\n\r\nJVBERi0=\r\n--x--\r\n",
+        b"Subject: a\tb\x07c\r\n\r\n",
+    ];
+    let mut all: Vec<Vec<u8>> = texts.iter().map(|text| text.to_vec()).collect();
+    all.push([b"Subject: ".as_slice(), &b"long ".repeat(200_000), b"\r\nFrom: l@example.com\r\n\r\nend\r\n"].concat());
+    all
+}
+
+#[tokio::test]
+async fn a_real_mailbox_is_here_as_it_is_there() {
+    let (rig, name) = Rig::dovecot("imap").await;
+    let mut other = OtherClient::sign_in(&name).await;
+    for folder in ["Sent", "Drafts", "Trash", "Entw&APw-rfe", "Work", "Work.2026"] {
+        // Some are there already.
+        let _ = other.stream.write_all(format!("x CREATE \"{folder}\"\r\n").as_bytes()).await;
+        let mut line = Vec::new();
+        while !line.starts_with(b"x ") {
+            line.clear();
+            other.stream.read_line(&mut line, 10_000).await.unwrap();
+        }
+    }
+    for message in odd_messages() {
+        other.append("INBOX", &message).await;
+    }
+    for number in 0..400 {
+        let text =
+            format!("From: a@example.com\r\nSubject: {number}\r\nMessage-ID: <{number}@work>\r\n\r\nText {number}\r\n");
+        other.append("Work", text.as_bytes()).await;
+    }
+    rig.run().await;
+    assert_eq!(rig.flags().await, other.all().await);
+    let (state, error, synced) = rig.account().await;
+    assert_eq!((state.as_str(), error), ("connected", None));
+    assert!(synced.is_some());
+    let newest = "select count(*) from email_messages where account_id = $1 and preview is not null";
+    let previews = rig.count(newest).await;
+    assert!((200..250).contains(&previews), "{previews}: the newest 200 of a folder");
+    let subject = "select count(*) from email_messages where account_id = $1 and subject = 'überä'";
+    assert_eq!(rig.count(subject).await, 1);
+    let row = "select count(*) from email_folders where account_id = $1 and path = 'Entwürfe'";
+    assert_eq!(rig.count(row).await, 1);
+
+    // Another client reads, marks, moves and deletes.
+    let before = rig.ids().await;
+    other.say("SELECT Work").await;
+    other.say("UID STORE 1:40 +FLAGS.SILENT (\\Seen)").await;
+    other.say("UID STORE 7 +FLAGS.SILENT (\\Flagged \\Answered)").await;
+    other.say("UID STORE 100:119 +FLAGS.SILENT (\\Deleted)").await;
+    other.say("EXPUNGE").await;
+    other.say("UID MOVE 200:209 Trash").await;
+    other.append("INBOX", b"From: n@example.com\r\nSubject: new\r\nMessage-ID: <new@x>\r\n\r\nNew text\r\n").await;
+    rig.run().await;
+    let now = other.all().await;
+    assert_eq!(rig.flags().await, now);
+    let after = rig.ids().await;
+    for (place, id) in &after {
+        if let Some(first) = before.get(place) {
+            assert_eq!(first, id, "{place:?}");
+        }
+    }
+    // What was moved has its id.
+    let moved: Vec<_> = (200..210).map(|uid| before[&("Work".to_owned(), uid)]).collect();
+    let in_trash: Vec<_> = after.iter().filter(|((folder, _), _)| folder == "Trash").map(|(_, id)| *id).collect();
+    assert_eq!(moved, in_trash);
+    assert_eq!(rig.count("select count(*) from email_destroyed where account_id = $1 and type = 'message'").await, 20);
+    assert_eq!(rig.count("select count(*) from email_messages where account_id = $1 and uid is null").await, 0);
+}
+
+#[tokio::test]
+async fn a_pop3_mailbox_is_one_folder_and_nothing_is_changed_there() {
+    let (rig, name) = Rig::dovecot("pop3").await;
+    let mut other = OtherClient::sign_in(&name).await;
+    for message in odd_messages() {
+        other.append("INBOX", &message).await;
+    }
+    let count = i64::try_from(odd_messages().len()).unwrap();
+    rig.run().await;
+    let messages = "select count(*) from email_messages where account_id = $1";
+    assert_eq!(rig.count(messages).await, count);
+    let folder = "select total from email_folders where account_id = $1 and role = 'inbox'";
+    assert_eq!(i64::from(rig.owner.query_one(folder, &[&rig.account.0]).await.unwrap().get::<_, i32>(0)), count);
+    // A flag here is nobody's business there, and stays.
+    rig.owner
+        .execute("update email_messages set is_read = true where account_id = $1", &[&rig.account.0])
+        .await
+        .unwrap();
+    other.append("INBOX", b"From: n@example.com\r\nSubject: new\r\n\r\nNew text\r\n").await;
+    other.say("SELECT INBOX").await;
+    other.say("UID STORE 1:2 +FLAGS.SILENT (\\Deleted)").await;
+    other.say("EXPUNGE").await;
+    let before = rig.ids().await;
+    rig.run().await;
+    assert_eq!(rig.count(messages).await, count - 1);
+    assert_eq!(rig.count("select count(*) from email_messages where account_id = $1 and not is_read").await, 1);
+    let after = rig.ids().await;
+    assert_eq!(after.iter().filter(|(place, id)| before.get(place) == Some(id)).count() as i64, count - 2);
+    assert_eq!(
+        other.say("UID SEARCH ALL").await[0].split(' ').count() as i64,
+        2 + count - 1,
+        "nothing was changed there"
+    );
+}
+
+#[tokio::test]
+async fn round_trips_and_statements_are_few() {
+    let all = Extensions {
+        condstore: true,
+        qresync: true,
+        list_status: true,
+        esearch: true,
+        object_id: false,
+        special_use: true,
+    };
+    let mut world = World::new(all);
+    for name in ["Sent", "Drafts", "Trash", "A", "B", "C", "D", "E", "F"] {
+        world.create(name);
+        (0..30).for_each(|_| world.append(name, 0));
+    }
+    let server = ModelServer::start(world).await;
+    let proxy = Proxy::to_port(servers().await.postgres.port()).await;
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+    let rig = Rig::new(Worker::through(proxy.address).await, settings).await;
+    rig.run().await;
+    let cost = async || {
+        proxy.take_trips();
+        server.world().turns = 0;
+        rig.run().await;
+        (server.world().turns, proxy.take_trips())
+    };
+    assert_eq!(cost().await, (3, 2), "unchanged: signing in, the list, signing out; the turn and its end");
+    for name in ["Sent", "A", "B", "C"] {
+        let mut world = server.world();
+        (0..3).for_each(|_| world.append(name, 0));
+        (0..3).for_each(|nth| world.flag(name, nth, 3));
+        world.expunge(name, 9);
+    }
+    let (turns, statements) = cost().await;
+    assert_eq!(turns, 5);
+    // Of each changed folder: what is gone, what has changed, what came, how far; and what is destroyed.
+    assert!(statements <= 2 + 5 * 4, "{statements}");
+    assert_eq!(cost().await, (3, 2));
+    // A server that can nothing of all that.
+    server.world().extensions = Extensions::default();
+    cost().await;
+    let (turns, statements) = cost().await;
+    assert!(turns <= 6 && statements <= 2 + 10, "{turns} {statements}");
+}
+
+#[tokio::test]
+async fn no_fault_of_a_server_deletes_a_message() {
+    for extensions in [
+        Extensions::default(),
+        Extensions { condstore: true, qresync: true, list_status: true, ..Extensions::default() },
+    ] {
+        let mut world = World::new(extensions);
+        world.create("Work");
+        (0..30).for_each(|_| world.append("INBOX", 0));
+        (0..30).for_each(|_| world.append("Work", 1));
+        let server = ModelServer::start(world).await;
+        let rig = Rig::model(&server).await;
+        rig.run().await;
+        let before = rig.ids().await;
+        assert_eq!(before.len(), 60);
+        let mut faults = vec![Fault::Empty, Fault::Garbled];
+        faults.extend((0..8).map(Fault::No));
+        faults.extend((0..20).map(|step| Fault::Drop(step * 150)));
+        for fault in faults {
+            server.world().append("INBOX", 0);
+            if fault != Fault::Garbled {
+                server.world().renumber("Work");
+            }
+            server.world().fault = Some(fault);
+            rig.run_for(TIME).await;
+            let ids: Vec<Uuid> = before.values().copied().collect();
+            let kept = "select count(*) from email_messages where id = any ($1)";
+            assert_eq!(rig.owner.query_one(kept, &[&ids]).await.unwrap().get::<_, i64>(0), 60, "{fault:?}");
+            assert_eq!(rig.count("select count(*) from email_destroyed where account_id = $1").await, 0, "{fault:?}");
+            server.world().fault = None;
+            rig.run().await;
+        }
+        let after = rig.ids().await;
+        let kept: Vec<_> = before.values().filter(|id| after.values().any(|now| now == *id)).collect();
+        assert_eq!(kept.len(), 60);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_one_turn_goes_on_in_the_next() {
+    let mut world = World::new(Extensions { esearch: true, ..Extensions::default() });
+    (0..6_000).for_each(|_| world.append("INBOX", 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    let (mut turns, mut newest_first) = (0, false);
+    let started = Instant::now();
+    while rig.run_for(Duration::from_millis(400)).await == Done::More {
+        turns += 1;
+        let sql = "select min(uid) from email_messages where account_id = $1 having count(*) between 1 and 5999";
+        let lowest = rig.owner.query_opt(sql, &[&rig.account.0]).await.unwrap();
+        newest_first |= lowest.is_some_and(|row| row.get::<_, i64>(0) > 1);
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+    assert!(turns > 0 && newest_first, "{turns}");
+    assert_eq!(rig.ids().await.len(), 6_000);
+}
+
+#[tokio::test]
+async fn a_refused_password_a_closed_port_and_a_lost_lease_are_what_they_are() {
+    let (rig, name) = Rig::dovecot("imap").await;
+    mail().await.add_user(&name, "another").unwrap();
+    rig.run().await;
+    let (state, error, synced) = rig.account().await;
+    assert_eq!((state.as_str(), error.as_deref(), synced), ("authenticationError", Some("authentication"), None));
+    mail().await.add_user(&name, PASSWORD).unwrap();
+    rig.run().await;
+    assert_eq!(rig.account().await.0, "connected");
+    let sql = "update email_accounts set port = 1 where id = $1";
+    rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+    rig.run().await;
+    let (state, error, _) = rig.account().await;
+    assert_eq!((state.as_str(), error.as_deref()), ("connectError", Some("unreachable")));
+}
+
+#[tokio::test]
+async fn mailboxes_of_two_tenants_in_one_process_never_meet() {
+    let world = |flags: u8| {
+        let mut world = World::new(Extensions { condstore: true, qresync: true, ..Extensions::default() });
+        (0..200).for_each(|_| world.append("INBOX", flags));
+        world
+    };
+    let servers = [ModelServer::start(world(1)).await, ModelServer::start(world(2)).await];
+    let rigs = [Rig::model(&servers[0]).await, Rig::model(&servers[1]).await];
+    for round in 0..10 {
+        for (server, flags) in servers.iter().zip([1, 2]) {
+            server.world().append("INBOX", flags);
+            server.world().fault = [None, Some(Fault::Drop(round * 500)), Some(Fault::No(round % 4))][round % 3];
+        }
+        // One worker's connections and pool for both.
+        let run = async |rig: &Rig| {
+            let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+            rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+            rigs[0].worker.run(&rig.scope, rig.account, TIME).await.unwrap()
+        };
+        tokio::join!(run(&rigs[0]), run(&rigs[1]));
+    }
+    for (rig, flags) in rigs.iter().zip([1, 2]) {
+        rig.run().await;
+        let here = rig.flags().await;
+        assert_eq!(here.len(), 210);
+        assert!(here.values().all(|found| *found == flags));
+        let foreign = "select count(*) from email_messages m join email_accounts a on a.id = m.account_id
+                       where a.id = $1 and (m.tenant_id, m.user_id) <> (a.tenant_id, a.user_id)";
+        assert_eq!(rig.count(foreign).await, 0);
+    }
+}

@@ -1,0 +1,451 @@
+//! A model of an IMAP server: mailboxes in memory, extensions that can be switched on and off, and faults on command. What a
+//! synchronisation must end with is what is in here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What the server offers beside IMAP4rev1.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extensions {
+    pub condstore: bool,
+    /// Only with `condstore`.
+    pub qresync: bool,
+    pub list_status: bool,
+    pub esearch: bool,
+    pub object_id: bool,
+    pub special_use: bool,
+}
+
+impl Extensions {
+    fn capabilities(self) -> String {
+        let mut all = String::from("IMAP4rev1 ENABLE LITERAL+");
+        for (is_on, name) in [
+            (self.condstore, " CONDSTORE"),
+            (self.condstore && self.qresync, " QRESYNC"),
+            (self.list_status, " LIST-STATUS LIST-EXTENDED"),
+            (self.esearch, " ESEARCH"),
+            (self.object_id, " OBJECTID"),
+            (self.special_use, " SPECIAL-USE"),
+        ] {
+            if is_on {
+                all += name;
+            }
+        }
+        all
+    }
+}
+
+/// What goes wrong once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The n-th command from now is answered with NO, after half of its data.
+    No(usize),
+    /// The connection breaks after so many bytes.
+    Drop(usize),
+    /// For one session, folders seem to be empty.
+    Empty,
+    /// For one session, some messages' data cannot be decoded.
+    Garbled,
+}
+
+pub const FLAGS: [&str; 4] = ["\\Seen", "\\Flagged", "\\Answered", "\\Draft"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Unlike a UID it stays, wherever the message goes.
+    pub key: u64,
+    /// Bits, in the order of [`FLAGS`].
+    pub flags: u8,
+    modseq: u64,
+}
+
+impl Message {
+    fn header(&self) -> String {
+        // The date differs from message to message.
+        let (minute, second) = (self.key / 60 % 60, self.key % 60);
+        format!(
+            "Date: Mon, 2 Nov 2026 10:{minute:02}:{second:02} +0000\r\nFrom: Sender <sender@example.com>\r\n\
+             To: receiver@example.com\r\nSubject: Message {}\r\nMessage-ID: <{}@example.com>\r\n\r\n",
+            self.key, self.key
+        )
+    }
+
+    fn size(&self) -> u64 {
+        self.key + 1000
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Folder {
+    pub validity: u32,
+    next: u32,
+    modseq: u64,
+    pub messages: BTreeMap<u32, Message>,
+    expunged: Vec<(u64, u32)>,
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub extensions: Extensions,
+    pub folders: BTreeMap<String, Folder>,
+    pub fault: Option<Fault>,
+    /// Round trips: how often a client waited for us before it said more.
+    pub turns: usize,
+    pub commands: Vec<String>,
+    next_key: u64,
+    next_validity: u32,
+}
+
+impl World {
+    pub fn new(extensions: Extensions) -> Self {
+        let mut world = Self { extensions, next_key: 1, next_validity: 1000, ..Self::default() };
+        world.create("INBOX");
+        world
+    }
+
+    pub fn create(&mut self, name: &str) {
+        self.next_validity += 1;
+        let folder = Folder { validity: self.next_validity, next: 1, modseq: 1, ..Folder::default() };
+        self.folders.entry(name.to_owned()).or_insert(folder);
+    }
+
+    pub fn delete(&mut self, name: &str) {
+        if name != "INBOX" {
+            self.folders.remove(name);
+        }
+    }
+
+    pub fn rename(&mut self, name: &str, to: &str) {
+        if name != "INBOX" && !self.folders.contains_key(to) {
+            if let Some(folder) = self.folders.remove(name) {
+                self.folders.insert(to.to_owned(), folder);
+            }
+        }
+    }
+
+    pub fn append(&mut self, name: &str, flags: u8) {
+        let key = self.next_key;
+        self.next_key += 1;
+        self.put(name, key, flags);
+    }
+
+    fn put(&mut self, name: &str, key: u64, flags: u8) {
+        if let Some(folder) = self.folders.get_mut(name) {
+            folder.modseq += 1;
+            folder.messages.insert(folder.next, Message { key, flags, modseq: folder.modseq });
+            folder.next += 1;
+        }
+    }
+
+    pub fn flag(&mut self, name: &str, nth: usize, flags: u8) {
+        if let Some(folder) = self.folders.get_mut(name) {
+            folder.modseq += 1;
+            let modseq = folder.modseq;
+            if let Some(message) = folder.nth(nth).and_then(|uid| folder.messages.get_mut(&uid)) {
+                (message.flags, message.modseq) = (flags, modseq);
+            }
+        }
+    }
+
+    pub fn expunge(&mut self, name: &str, nth: usize) -> Option<Message> {
+        let folder = self.folders.get_mut(name)?;
+        let uid = folder.nth(nth)?;
+        folder.modseq += 1;
+        folder.expunged.push((folder.modseq, uid));
+        folder.messages.remove(&uid)
+    }
+
+    pub fn shift(&mut self, name: &str, nth: usize, to: &str) {
+        if self.folders.contains_key(to) {
+            if let Some(message) = self.expunge(name, nth) {
+                self.put(to, message.key, message.flags);
+            }
+        }
+    }
+
+    /// The folder's index was lost: its messages get other UIDs.
+    pub fn renumber(&mut self, name: &str) {
+        self.next_validity += 1;
+        if let Some(folder) = self.folders.get_mut(name) {
+            let old = std::mem::take(folder);
+            *folder = Folder { validity: self.next_validity, next: 1, modseq: 1, ..Folder::default() };
+            for message in old.messages.into_values() {
+                folder.messages.insert(folder.next, Message { modseq: 1, ..message });
+                folder.next += 1;
+            }
+        }
+    }
+
+    fn is_selectable(&self, name: &str) -> bool {
+        self.folders.contains_key(name)
+    }
+
+    fn status(&self, name: &str, is_empty: bool) -> String {
+        let folder = &self.folders[name];
+        let (messages, unseen) = match is_empty {
+            true => (0, 0),
+            false => (folder.messages.len(), folder.messages.values().filter(|message| message.flags & 1 == 0).count()),
+        };
+        let modseq =
+            if self.extensions.condstore { format!(" HIGHESTMODSEQ {}", folder.modseq) } else { String::new() };
+        format!(
+            "* STATUS \"{name}\" (MESSAGES {messages} UIDNEXT {} UIDVALIDITY {} UNSEEN {unseen}{modseq})\r\n",
+            folder.next, folder.validity
+        )
+    }
+}
+
+impl Folder {
+    fn nth(&self, nth: usize) -> Option<u32> {
+        self.messages.keys().nth(nth % self.messages.len().max(1)).copied()
+    }
+}
+
+/// The running server, which ends with this value.
+pub struct ModelServer {
+    pub world: Arc<Mutex<World>>,
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl ModelServer {
+    pub async fn start(world: World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, world) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(world)));
+        let shared = world.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+        });
+        Self { world, address, task }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+}
+
+impl Drop for ModelServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One connection's own state.
+struct Session {
+    selected: Option<String>,
+    /// Its validity when it was opened: after another one, UIDs of this session name nothing.
+    validity: u32,
+    is_empty: bool,
+    is_garbled: bool,
+}
+
+async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
+    let mut io = BufReader::new(stream);
+    let (mut no, mut drop_after) = (None, None);
+    let mut session = Session { selected: None, validity: 0, is_empty: false, is_garbled: false };
+    match world.lock().unwrap().fault.take() {
+        Some(Fault::No(nth)) => no = Some(nth),
+        Some(Fault::Drop(bytes)) => drop_after = Some(bytes),
+        Some(Fault::Empty) => session.is_empty = true,
+        Some(Fault::Garbled) => session.is_garbled = true,
+        None => {}
+    }
+    let greeting = format!("* OK [CAPABILITY {}] ready\r\n", world.lock().unwrap().extensions.capabilities());
+    if io.write_all(greeting.as_bytes()).await.is_err() {
+        return;
+    }
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if io.buffer().is_empty() {
+            world.lock().unwrap().turns += 1;
+        }
+        if io.read_until(b'\n', &mut line).await.unwrap_or_default() == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let (tag, command) = text.split_once(' ').unwrap_or((&text, ""));
+        let mut answer = {
+            let mut world = world.lock().unwrap();
+            world.commands.push(command.to_owned());
+            session.answer(&world, command)
+        };
+        let mut end = answer.pop().unwrap_or_else(|| "BAD what".to_owned());
+        if let Some(left) = &mut no {
+            if *left == 0 {
+                answer.truncate(answer.len() / 2);
+                end = "NO [SERVERBUG] not now".to_owned();
+                if command.starts_with("EXAMINE") {
+                    session.selected = None;
+                }
+                no = None;
+            } else {
+                *left -= 1;
+            }
+        }
+        let mut bytes: String = answer.concat();
+        write!(bytes, "{tag} {end}\r\n").unwrap();
+        if let Some(left) = &mut drop_after {
+            if bytes.len() >= *left {
+                let _ = io.write_all(&bytes.as_bytes()[..*left]).await;
+                return;
+            }
+            *left -= bytes.len();
+        }
+        if io.write_all(bytes.as_bytes()).await.is_err() || command == "LOGOUT" {
+            return;
+        }
+    }
+}
+
+impl Session {
+    /// The responses to a command, and its end.
+    fn answer(&mut self, world: &World, command: &str) -> Vec<String> {
+        let upper = command.to_ascii_uppercase();
+        let word = |n: usize| upper.split(' ').nth(n).unwrap_or_default();
+        let end = |mut responses: Vec<String>, end: &str| {
+            responses.push(end.to_owned());
+            responses
+        };
+        let quoted = |text: &str| text.split('"').nth(1).map(str::to_owned).unwrap_or_else(|| word(1).to_owned());
+        match word(0) {
+            "CAPABILITY" => end(vec![format!("* CAPABILITY {}\r\n", world.extensions.capabilities())], "OK done"),
+            "LOGIN" => end(vec![], &format!("OK [CAPABILITY {}] in", world.extensions.capabilities())),
+            "ENABLE" => end(vec![format!("* ENABLED {}\r\n", &upper[7..])], "OK done"),
+            "NOOP" => end(vec![], "OK done"),
+            "LOGOUT" => end(vec!["* BYE bye\r\n".into()], "OK done"),
+            "LIST" => {
+                let mut responses = Vec::new();
+                for name in world.folders.keys() {
+                    let role = match (world.extensions.special_use, name.as_str()) {
+                        (true, "Sent") => "\\Sent",
+                        (true, "Trash") => "\\Trash",
+                        _ => "\\HasNoChildren",
+                    };
+                    responses.push(format!("* LIST ({role}) \"/\" \"{name}\"\r\n"));
+                    if upper.contains("STATUS") {
+                        responses.push(world.status(name, self.is_empty));
+                    }
+                }
+                end(responses, "OK done")
+            }
+            "STATUS" => {
+                let name = quoted(command);
+                match world.is_selectable(&name) {
+                    true => end(vec![world.status(&name, self.is_empty)], "OK done"),
+                    false => end(vec![], "NO no such folder"),
+                }
+            }
+            "EXAMINE" => {
+                let name = quoted(command);
+                self.selected = None;
+                let Some(folder) = world.folders.get(&name) else { return end(vec![], "NO no such folder") };
+                let count = if self.is_empty { 0 } else { folder.messages.len() };
+                let mut responses = vec![format!(
+                    "* {count} EXISTS\r\n* OK [UIDVALIDITY {}] x\r\n* OK [UIDNEXT {}] x\r\n",
+                    folder.validity, folder.next
+                )];
+                responses.push(match world.extensions.condstore {
+                    true => format!("* OK [HIGHESTMODSEQ {}] x\r\n", folder.modseq),
+                    false => "* OK [NOMODSEQ] x\r\n".to_owned(),
+                });
+                if let Some(at) = upper.find("QRESYNC (") {
+                    let mut numbers = upper[at + 9..].split([' ', ')']).map(|number| number.parse::<u64>().unwrap());
+                    let (validity, modseq) = (numbers.next().unwrap(), numbers.next().unwrap());
+                    if validity == u64::from(folder.validity) && !self.is_empty {
+                        let gone: BTreeSet<u32> =
+                            folder.expunged.iter().filter(|(at, _)| *at > modseq).map(|(_, uid)| *uid).collect();
+                        if !gone.is_empty() {
+                            let gone: Vec<_> = gone.iter().map(u32::to_string).collect();
+                            responses.push(format!("* VANISHED (EARLIER) {}\r\n", gone.join(",")));
+                        }
+                        responses.extend(self.fetch(folder, &|_, message| message.modseq > modseq, "FLAGS MODSEQ"));
+                    }
+                }
+                (self.selected, self.validity) = (Some(name), folder.validity);
+                end(responses, "OK [READ-ONLY] done")
+            }
+            "UID" => {
+                let folder = self.selected.as_ref().and_then(|name| world.folders.get(name));
+                let Some(folder) = folder.filter(|folder| folder.validity == self.validity) else {
+                    return end(vec![], "BAD no folder is open");
+                };
+                match word(1) {
+                    "FETCH" => {
+                        let uids: mail::imap::UidSet = word(2).parse().unwrap();
+                        let since = upper
+                            .find("CHANGEDSINCE ")
+                            .map_or(0, |at| upper[at + 13..].split([' ', ')']).next().unwrap().parse::<u64>().unwrap());
+                        let wanted = |uid: u32, message: &Message| uids.contains(uid) && message.modseq > since;
+                        end(self.fetch(folder, &wanted, &upper), "OK done")
+                    }
+                    "SEARCH" => {
+                        let uids: Vec<_> = match self.is_empty {
+                            true => Vec::new(),
+                            false => folder.messages.keys().map(u32::to_string).collect(),
+                        };
+                        let response = match upper.contains("RETURN") {
+                            true if uids.is_empty() => "* ESEARCH (TAG \"x\") UID\r\n".to_owned(),
+                            true => format!("* ESEARCH (TAG \"x\") UID ALL {}\r\n", uids.join(",")),
+                            false => {
+                                format!("* SEARCH{}\r\n", uids.iter().map(|uid| format!(" {uid}")).collect::<String>())
+                            }
+                        };
+                        end(vec![response], "OK done")
+                    }
+                    _ => end(vec![], "BAD unknown"),
+                }
+            }
+            _ => end(vec![], "BAD unknown"),
+        }
+    }
+
+    fn fetch(&self, folder: &Folder, wanted: &dyn Fn(u32, &Message) -> bool, items: &str) -> Vec<String> {
+        let mut responses = Vec::new();
+        if self.is_empty {
+            return responses;
+        }
+        for (index, (uid, message)) in folder.messages.iter().enumerate().filter(|(_, (uid, m))| wanted(**uid, m)) {
+            let flags: Vec<_> = (0..4).filter(|bit| message.flags & 1 << bit != 0).map(|bit| FLAGS[bit]).collect();
+            let mut line = format!("* {} FETCH (UID {uid} FLAGS ({})", index + 1, flags.join(" "));
+            if items.contains("MODSEQ") || items.contains("CHANGEDSINCE") {
+                write!(line, " MODSEQ ({})", message.modseq).unwrap();
+            }
+            if items.contains("EMAILID") {
+                write!(line, " EMAILID (M{})", message.key).unwrap();
+            }
+            if items.contains("THREADID") {
+                write!(line, " THREADID NIL").unwrap();
+            }
+            if let Some(at) = items.find("HEADER.FIELDS") {
+                if self.is_garbled && message.key % 3 == 0 {
+                    responses.push(format!("* {} FETCH (UID {uid} BODY[HEADER.FIELDS (DATE)] nonsense\r\n", index + 1));
+                    continue;
+                }
+                let fields = items[at..].split(']').next().unwrap();
+                let header = message.header();
+                write!(line, " INTERNALDATE \" 2-Nov-2026 10:00:00 +0000\" RFC822.SIZE {}", message.size()).unwrap();
+                write!(line, " BODY[{fields}] {{{}}}\r\n{header}", header.len()).unwrap();
+                if items.contains("BODY.PEEK[TEXT]") {
+                    let text = format!("Hello {}\r\n", message.key);
+                    write!(line, " BODY[TEXT]<0> {{{}}}\r\n{text}", text.len()).unwrap();
+                }
+            }
+            line += ")\r\n";
+            responses.push(line);
+        }
+        responses
+    }
+}

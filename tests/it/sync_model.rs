@@ -1,0 +1,376 @@
+//! Histories of a mailbox, random and with faults, against a model: after the last synchronisation the database is what the
+//! server is, nothing twice, nothing missing, whatever was killed in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use mail::connect::{Connector, Policy, Ports};
+use mail::dns::Resolver;
+use serde_json::json;
+use shared::account::AccountId;
+use shared::db::Db;
+use shared::host_slots::HostSlots;
+use shared::identity::{Scope, TenantId, UserId};
+use shared::keyring::Keyring;
+use shared::redis_link::RedisLink;
+use shared::sealing::PrivateKeys;
+use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
+use shared::work::mail::MailJob;
+use shared::work::{Done, Job, WorkError};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::model_imap::{Extensions, Fault, ModelServer, World};
+use crate::proxy::{Fate, Proxy};
+use crate::support::{JWT_KEY, SEALING_KEYS, User, api, owner, servers};
+
+/// In `cargo verify`; `SYNC_HISTORIES` asks for another number, `SYNC_SEED` for one of them.
+const HISTORIES: u64 = 120;
+
+/// Numbers that look random, and are the same each time (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % sides
+    }
+}
+
+/// What a worker has, in this process.
+pub struct Worker(MailJob<Connector>);
+
+impl Worker {
+    /// For model servers.
+    pub async fn new() -> Self {
+        let url = servers().await.postgres.mail_url("app");
+        Self::build(url, Self::connector()).await
+    }
+
+    /// By this way to mail hosts.
+    pub async fn with(connector: Connector) -> Self {
+        let url = servers().await.postgres.mail_url("app");
+        Self::build(url, connector).await
+    }
+
+    /// By way of a proxy to PostgreSQL.
+    pub async fn through(proxy: SocketAddr) -> Self {
+        let postgres = &servers().await.postgres;
+        let url = postgres.mail_url("app").replace(&format!(":{}/", postgres.port()), &format!(":{}/", proxy.port()));
+        Self::build(url, Self::connector()).await
+    }
+
+    fn connector() -> Connector {
+        let policy = Policy {
+            private_networks: vec!["127.0.0.0/8".parse().unwrap()],
+            ports: Ports::Any,
+            allow_plaintext: true,
+            ..Policy::default()
+        };
+        Connector::new(Resolver::new(&[]), policy, Arc::new(shared::tls::client_config().unwrap()))
+    }
+
+    async fn build(url: String, connector: Connector) -> Self {
+        let servers = servers().await;
+        let text = |text: String| SecretText::new(text);
+        let (url, redis) = (text(url), text(servers.redis.url()));
+        let mut secrets =
+            Secrets::new(&url, redis.clone(), [Some(text(JWT_KEY.into())), None], Transport::Any).unwrap();
+        secrets.sealing_private_keys = Some(Arc::new(PrivateKeys::parse(&SEALING_KEYS.1).unwrap()));
+        let store = Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))));
+        let nobody = Scope { tenant_id: TenantId(Uuid::nil()), user_id: UserId(Uuid::nil()) };
+        let job = Job { scope: nobody, account_id: AccountId(Uuid::nil()), attempt: 1, stop_at: Instant::now() };
+        // All model servers are one host.
+        let slots = HostSlots::new(NonZeroU32::new(10_000).unwrap(), RedisLink::new(&redis).unwrap());
+        let db = Db::new(store.clone(), 4, Duration::from_secs(60)).await.unwrap();
+        Self(MailJob { job, db, keyring: Keyring::new(store).await.unwrap(), network: connector, slots })
+    }
+
+    pub async fn run(&self, scope: &Scope, account_id: AccountId, time: Duration) -> Result<Done, WorkError> {
+        let job = Job { scope: *scope, account_id, attempt: 1, stop_at: Instant::now() + time };
+        mailbox::sync::run(&MailJob { job, ..self.0.clone() }).await
+    }
+}
+
+/// Polls a future so often; `None` when it is not done then. Who drops it has killed a process there.
+async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> Option<F::Output> {
+    poll_fn(|context| match times.checked_sub(1) {
+        None => Poll::Ready(None),
+        Some(left) => {
+            times = left;
+            Pin::new(&mut *future).poll(context).map(Some)
+        }
+    })
+    .await
+}
+
+/// One mailbox, here and there.
+struct Rig {
+    worker: Worker,
+    postgres: Proxy,
+    owner: Client,
+    server: ModelServer,
+    scope: Scope,
+    account: AccountId,
+}
+
+impl Rig {
+    async fn new(world: World) -> Self {
+        let (user, server) = (User::new(), ModelServer::start(world).await);
+        let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+        let created = api().await.create(&user, settings).await;
+        let postgres = Proxy::to_port(servers().await.postgres.port()).await;
+        Self {
+            worker: Worker::through(postgres.address).await,
+            postgres,
+            owner: owner().await,
+            server,
+            scope: Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) },
+            account: AccountId(created["id"].as_str().unwrap().parse().unwrap()),
+        }
+    }
+
+    /// Somebody rings, and the lease of whoever was killed has ended.
+    async fn ring(&self) {
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        self.owner.execute(sql, &[&self.account.0]).await.unwrap();
+    }
+
+    async fn run(&self) -> Done {
+        self.ring().await;
+        self.worker.run(&self.scope, self.account, Duration::from_secs(20)).await.unwrap()
+    }
+
+    /// Time passes: what was doubted is looked at again.
+    async fn pass_time(&self) {
+        let sql = "update email_folders set doubted_at = 0 where account_id = $1 and doubted_at is not null";
+        self.owner.execute(sql, &[&self.account.0]).await.unwrap();
+    }
+
+    /// Synchronises until that is done.
+    async fn settle(&self) {
+        self.server.world().fault = None;
+        for _ in 0..3 {
+            while self.run().await == Done::More {}
+            self.pass_time().await;
+        }
+    }
+
+    /// Folder, UID, flags, the number in the Message-ID, and the id of each message here.
+    async fn here(&self) -> BTreeMap<(String, u32), (u8, u64, Uuid)> {
+        let sql = "select f.path, m.uid, m.is_read::int + 2 * m.is_flagged::int + 4 * m.is_answered::int
+                       + 8 * m.is_draft::int, split_part(m.message_id, '@', 1), m.id
+                   from email_messages m join email_folders f on f.id = m.folder_id
+                   where m.account_id = $1 and m.uid is not null";
+        let rows = self.owner.query(sql, &[&self.account.0]).await.unwrap();
+        let read = |row: &tokio_postgres::Row| {
+            let key = row.get::<_, Option<&str>>(3).and_then(|key| key.parse().ok()).unwrap_or_default();
+            ((row.get(0), row.get::<_, i64>(1) as u32), (row.get::<_, i32>(2) as u8, key, row.get(4)))
+        };
+        let all: BTreeMap<_, _> = rows.iter().map(read).collect();
+        assert_eq!(all.len(), rows.len(), "a message twice");
+        all
+    }
+
+    fn there(&self) -> BTreeMap<(String, u32), (u8, u64)> {
+        let world = self.server.world();
+        let messages = world.folders.iter().flat_map(|(name, folder)| {
+            folder.messages.iter().map(move |(uid, message)| ((name.clone(), *uid), (message.flags, message.key)))
+        });
+        messages.collect()
+    }
+
+    /// The database is what the server is.
+    async fn check(&self, history: &str) {
+        let (mut here, there) = (BTreeMap::new(), self.there());
+        for (place, (flags, key, _)) in self.here().await {
+            // Of a message that could not be read only its place and flags are known.
+            let key = if key == 0 { there.get(&place).map_or(0, |(_, key)| *key) } else { key };
+            here.insert(place, (flags, key));
+        }
+        assert_eq!(here, there, "{history}");
+        let sql = "select path, total, unread, stored, orphans, is_gone from email_folders where account_id = $1";
+        let folders = self.owner.query(sql, &[&self.account.0]).await.unwrap();
+        let names: BTreeSet<String> = folders.iter().map(|row| row.get(0)).collect();
+        let world = self.server.world();
+        assert_eq!(names, world.folders.keys().cloned().collect(), "{history}");
+        for row in &folders {
+            let folder = &world.folders[row.get::<_, &str>(0)];
+            let unread = folder.messages.values().filter(|message| message.flags & 1 == 0).count();
+            let count = folder.messages.len() as i32;
+            let found: (i32, i32, i32, i32) = (row.get(1), row.get(2), row.get(3), row.get(4));
+            assert_eq!(found, (count, unread as i32, count, 0), "{history} {row:?}");
+        }
+        drop(world);
+        let sql = "select count(*) from email_messages where account_id = $1 and uid is null";
+        assert_eq!(self.owner.query_one(sql, &[&self.account.0]).await.unwrap().get::<_, i64>(0), 0, "{history}");
+        let sql = "select count(*) filter (where m.created_number > m.changed_number or m.changed_number > n.last),
+                       count(*) - count(distinct m.changed_number)
+                   from email_messages m join email_change_numbers n using (tenant_id, user_id) where user_id = $1";
+        let row = self.owner.query_one(sql, &[&self.scope.user_id.0]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 0), "{history}: numbers of changes");
+    }
+}
+
+const NAMES: [&str; 4] = ["INBOX", "Sent", "Work", "Trash"];
+
+/// One thing happens at the server. Says which messages it moved.
+fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> String {
+    let (name, other, nth) = (NAMES[dice.roll(4)], NAMES[dice.roll(4)], dice.roll(50));
+    let keys = |world: &World, name: &str| -> Vec<u64> {
+        world.folders.get(name).map(|folder| folder.messages.values().map(|m| m.key).collect()).unwrap_or_default()
+    };
+    match dice.roll(20) {
+        0..=6 => {
+            let (count, flags) = (1 + dice.roll(4), dice.roll(16) as u8);
+            (0..count).for_each(|_| world.append(name, flags));
+            format!("append {count} to {name}")
+        }
+        7..=9 => {
+            world.flag(name, nth, dice.roll(16) as u8);
+            format!("flag {name} {nth}")
+        }
+        10..=12 => {
+            world.expunge(name, nth);
+            format!("expunge {name} {nth}")
+        }
+        13..=14 => {
+            let before = keys(world, name);
+            world.shift(name, nth, other);
+            moved.extend(before.iter().filter(|key| !keys(world, name).contains(key)));
+            format!("move {name} {nth} to {other}")
+        }
+        15 => {
+            world.create(name);
+            format!("create {name}")
+        }
+        16 => {
+            moved.extend(keys(world, name));
+            world.rename(name, other);
+            format!("rename {name} to {other}")
+        }
+        17 => {
+            world.delete(name);
+            format!("delete {name}")
+        }
+        18 => {
+            world.renumber(name);
+            format!("renumber {name}")
+        }
+        _ => {
+            let (condstore, qresync) = (dice.roll(2) == 0, dice.roll(2) == 0);
+            world.extensions = Extensions {
+                condstore,
+                qresync: condstore && qresync,
+                list_status: dice.roll(2) == 0,
+                esearch: dice.roll(2) == 0,
+                special_use: dice.roll(2) == 0,
+                ..world.extensions
+            };
+            format!("{:?}", world.extensions)
+        }
+    }
+}
+
+/// A mailbox's history, and what must be true after it.
+async fn live(seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let extensions = Extensions { object_id: dice.roll(2) == 0, ..Extensions::default() };
+    let mut world = World::new(extensions);
+    let mut history = format!("SYNC_SEED={seed}: ");
+    let mut moved = BTreeSet::new();
+    for _ in 0..dice.roll(12) {
+        history += &happen(&mut world, &mut dice, &mut moved);
+        history += "; ";
+    }
+    let rig = Rig::new(world).await;
+    let mut ids = BTreeMap::new();
+    for _ in 0..3 + dice.roll(4) {
+        for _ in 0..dice.roll(6) {
+            history += &happen(&mut rig.server.world(), &mut dice, &mut moved);
+            history += "; ";
+        }
+        rig.server.world().fault = match dice.roll(10) {
+            0 => Some(Fault::No(dice.roll(8))),
+            1 => Some(Fault::Drop(dice.roll(4000))),
+            2 => Some(Fault::Empty),
+            3 => Some(Fault::Garbled),
+            _ => None,
+        };
+        if let Some(fault) = rig.server.world().fault {
+            history += &format!("{fault:?}; ");
+        }
+        rig.ring().await;
+        let time = Duration::from_secs(20);
+        let running = rig.worker.run(&rig.scope, rig.account, time);
+        match dice.roll(7) {
+            0 => {
+                let polls = 1 + dice.roll(60);
+                history += &format!("killed after {polls}; ");
+                let mut running = Box::pin(running);
+                let _ = poll_times(&mut running, polls).await;
+            }
+            1 => {
+                history += "two at once; ";
+                let (first, second) = tokio::join!(running, rig.worker.run(&rig.scope, rig.account, time));
+                (first.unwrap(), second.unwrap());
+            }
+            2 => {
+                // Its lease ends while it works on, and another one has its turn.
+                let polls = 1 + dice.roll(60);
+                history += &format!("overtaken after {polls}; ");
+                let mut slow = Box::pin(running);
+                if poll_times(&mut slow, polls).await.is_none() {
+                    rig.run().await;
+                    slow.await.unwrap();
+                }
+            }
+            3 => {
+                let polls = 1 + dice.roll(60);
+                history += &format!("the database was cut off after {polls}; ");
+                let mut running = Box::pin(running);
+                if poll_times(&mut running, polls).await.is_none() {
+                    rig.postgres.strike(Fate::Reset).await;
+                    // Whether it got through with another connection or not.
+                    let _ = running.await;
+                }
+            }
+            _ => {
+                running.await.unwrap();
+                history += "ran; ";
+            }
+        }
+        for (_, (_, key, id)) in rig.here().await {
+            ids.entry(key).or_insert(id);
+        }
+    }
+    rig.settle().await;
+    rig.check(&history).await;
+    // What nobody moved has its first id. A message that could not be read has no key.
+    for (place, (_, key, id)) in rig.here().await {
+        if key != 0 && !moved.contains(&key) {
+            if let Some(first) = ids.get(&key) {
+                assert_eq!(first, &id, "{history} {place:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_happens_the_database_ends_as_the_server_is() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    if let Some(seed) = number("SYNC_SEED") {
+        return live(seed).await;
+    }
+    let count = number("SYNC_HISTORIES").unwrap_or(HISTORIES);
+    stream::iter(0..count).map(live).buffer_unordered(4).collect::<Vec<_>>().await;
+}

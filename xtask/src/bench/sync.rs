@@ -1,0 +1,409 @@
+//! Synchronising a mailbox of a real Dovecot, beside a bare client that sends the same commands, throws away what comes,
+//! and copies the same rows into a table: for the first time, when nothing has changed, and when a little has; also with
+//! 20 ms between us and the mail host.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::TryStreamExt;
+use local::{environment::Environment, mail_server::Dovecot};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::sleep_until,
+};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::{
+    Bench, DATABASE, Row, Times, micros,
+    requests::{Caller, PASSWORD, account, ensure_good},
+};
+
+const HOST: &str = "127.0.0.1";
+const FOLDERS: usize = 10;
+const MESSAGES: usize = 20_000;
+/// Of the mailbox that shows what memory the worker takes.
+const MANY: usize = 200_000;
+const FIRST_ROUNDS: usize = 3;
+const UNCHANGED_ROUNDS: usize = 60;
+const DELTA_ROUNDS: usize = 20;
+/// One way; a round trip is two of them.
+const DELAY: Duration = Duration::from_millis(10);
+const FIELDS: &str = "UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (DATE FROM TO CC BCC REPLY-TO SUBJECT \
+                      MESSAGE-ID IN-REPLY-TO REFERENCES CONTENT-TYPE CONTENT-TRANSFER-ENCODING)]";
+/// How many of each folder come with the beginning of their texts at first.
+const NEWEST: usize = 200;
+
+pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let messages = if bench.quick { 400 } else { MESSAGES };
+    bench.progress(&format!("synchronising: filling a mailbox with {messages} messages"));
+    let mut rig = Rig::new(bench, "jane@mail.example").await?;
+    rig.fill(0, messages, FOLDERS, true)?;
+    let mut rows = rig.first(messages).await?;
+    for (name, delay) in [("", None), (", 20 ms a round trip", Some(DELAY))] {
+        rows.extend(rig.unchanged(name, delay).await?);
+        rows.extend(rig.delta(name, delay, messages).await?);
+    }
+    if !bench.quick {
+        bench.progress(&format!("synchronising: filling a mailbox with {MANY} messages"));
+        let mut large = Rig::new(bench, "large@mail.example").await?;
+        large.fill(0, MANY, 1, false)?;
+        let mut worker = large.worker()?;
+        while large.sync(&mut worker).await?.1 {}
+        let memory = worker.peak_memory()? as f64 / 1e6;
+        rows.push(Row::alone(format!("sync-account, {MANY} messages: peak memory"), "MB", memory).at_most(64.0));
+    }
+    Ok(rows)
+}
+
+/// A mailbox, the account of it, and the bare client.
+struct Rig<'a> {
+    bench: &'a Bench,
+    server: Dovecot,
+    mailbox: String,
+    caller: Caller,
+    account: Uuid,
+    owner: Client,
+    floor: Environment,
+    directory: PathBuf,
+}
+
+impl<'a> Rig<'a> {
+    async fn new(bench: &'a Bench, mailbox: &str) -> Result<Self> {
+        let server = Dovecot::start()?;
+        server.add_user(mailbox, PASSWORD)?;
+        let caller = Caller::new()?;
+        let mut settings = account(mailbox);
+        settings["hostname"] = HOST.into();
+        settings["port"] = server.ports().imaps.into();
+        settings["username"] = mailbox.into();
+        let answer = bench.start("create-account", DATABASE)?.invoke(&caller.event(
+            "create-account",
+            None,
+            Some(settings),
+        )?)?;
+        ensure_good(&answer)?;
+        let created: Value = serde_json::from_str(answer.json()?["body"].as_str().context("no body")?)?;
+        let env = [
+            ("DATABASE_URL", bench.postgres.owner_url(DATABASE)),
+            ("SSL_CERT_FILE", server.ca_file().display().to_string()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value));
+        Ok(Self {
+            bench,
+            mailbox: mailbox.to_owned(),
+            caller,
+            account: created["id"].as_str().context("no id")?.parse()?,
+            owner: bench.owner(DATABASE).await?,
+            floor: Environment::start(&bench.binary("sync-floor")?, &env)?,
+            directory: std::env::temp_dir().join(format!("email-service-bench-{}", Uuid::now_v7())),
+            server,
+        })
+    }
+
+    fn folder(index: usize) -> String {
+        if index == 0 { "INBOX".to_owned() } else { format!("Folder{index}") }
+    }
+
+    fn login(&self) -> String {
+        format!("a1 LOGIN {} \"{PASSWORD}\"\r\n", self.mailbox)
+    }
+
+    /// Commands, in rounds, as files.
+    fn files(&self, rounds: &[String]) -> Result<Vec<String>> {
+        fs::create_dir_all(&self.directory)?;
+        let write = |(index, round): (usize, &String)| {
+            let file = self.directory.join(format!("round-{index}"));
+            fs::write(&file, format!("{round}end NOOP\r\n"))?;
+            Ok(file.display().to_string())
+        };
+        rounds.iter().enumerate().map(write).collect()
+    }
+
+    /// Says it, and throws away what comes.
+    fn say(&mut self, port: u16, rounds: &[String], copy: Option<(&str, &str)>) -> Result<Duration> {
+        let rounds = self.files(rounds)?;
+        let event = json!({ "host": HOST, "port": port, "rounds": rounds, "copy": copy });
+        let answer = self.floor.invoke(event.to_string().as_bytes())?;
+        ensure!(answer.json()?["bytes"].as_u64().is_some(), "the bare client failed: {}", answer.json()?);
+        Ok(answer.took)
+    }
+
+    fn fill(&mut self, start: usize, count: usize, folders: usize, with_bodies: bool) -> Result<()> {
+        let mut said = self.login();
+        for folder in 1..folders {
+            write!(said, "a2 CREATE {}\r\n", Self::folder(folder))?;
+        }
+        for number in start..start + count {
+            let message = message(number, with_bodies);
+            let folder = Self::folder(number % folders);
+            write!(said, "a3 APPEND {folder} {{{}+}}\r\n{message}\r\n", message.len())?;
+        }
+        self.say(self.server.ports().imaps, &[said], None)?;
+        Ok(())
+    }
+
+    fn worker(&self) -> Result<Environment> {
+        let mut env = self.bench.env(DATABASE);
+        env.extend(self.bench.sealing.mail_env(self.bench.postgres.mail_url(DATABASE)));
+        let words = [
+            ("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8".to_owned()),
+            ("MAIL_PORTS", "*".to_owned()),
+            ("SSL_CERT_FILE", self.server.ca_file().display().to_string()),
+        ];
+        env.extend(words.map(|(name, value)| (name.to_owned(), value)));
+        Environment::start(&self.bench.binary("sync-account")?, &env)
+    }
+
+    /// Rings; how long it took, and whether more is left.
+    async fn sync(&self, worker: &mut Environment) -> Result<(Duration, bool)> {
+        self.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&self.account]).await?;
+        let doorbell = json!({ "tenantId": self.caller.tenant, "userId": self.caller.user, "accountId": self.account })
+            .to_string();
+        let attributes = json!({ "ApproximateReceiveCount": "1", "SentTimestamp": "1" });
+        let event = json!({ "Records": [{ "messageId": "m", "body": doorbell, "attributes": attributes }] });
+        let answer = worker.invoke(event.to_string().as_bytes())?;
+        ensure!(answer.json()?["batchItemFailures"] == json!([]), "the worker failed: {}", answer.json()?);
+        let sql = "select state, last_error_message, rung_at is not null from email_accounts where id = $1";
+        let row = self.owner.query_one(sql, &[&self.account]).await?;
+        let (state, error, more): (String, Option<String>, bool) = (row.get(0), row.get(1), row.get(2));
+        ensure!(state == "connected", "the account is {state}: {error:?}");
+        Ok((answer.took, more))
+    }
+
+    async fn forget(&self) -> Result<()> {
+        for table in ["email_messages", "email_folders"] {
+            self.owner.execute(&format!("delete from {table} where account_id = $1"), &[&self.account]).await?;
+            self.owner.batch_execute(&format!("vacuum {table}")).await?;
+        }
+        Ok(())
+    }
+
+    async fn stored(&self) -> Result<i64> {
+        let sql = "select count(*) from email_messages where account_id = $1";
+        Ok(self.owner.query_one(sql, &[&self.account]).await?.get(0))
+    }
+
+    /// The first synchronisation, beside fetching the same and copying the same rows.
+    async fn first(&mut self, messages: usize) -> Result<Vec<Row>> {
+        self.bench.progress("synchronising: for the first time");
+        let mut worker = self.worker()?;
+        let rows_file = self.directory.join("rows").display().to_string();
+        let each = messages / FOLDERS;
+        let mut fetching = String::new();
+        for folder in 0..FOLDERS {
+            let (name, newest) = (Self::folder(folder), each.saturating_sub(NEWEST));
+            write!(
+                fetching,
+                "f1 EXAMINE {name}\r\nf2 UID FETCH {}:* ({FIELDS} BODY.PEEK[TEXT]<0.4096>)\r\n",
+                newest + 1
+            )?;
+            if newest > 0 {
+                write!(fetching, "f3 UID FETCH 1:{newest} ({FIELDS})\r\n")?;
+            }
+        }
+        let rounds = [self.login(), fetching];
+        let (mut ours, mut floor) = (Times::default(), Times::default());
+        let (mut our_cpu, mut floor_cpu) = (Duration::ZERO, Duration::ZERO);
+        let count = self.bench.rounds(FIRST_ROUNDS);
+        for round in 0..count {
+            self.forget().await?;
+            let before = worker.cpu_time()?;
+            let (took, more) = self.sync(&mut worker).await?;
+            ensure!(!more && self.stored().await? == messages as i64, "not all messages came at once");
+            our_cpu += worker.cpu_time()? - before;
+            ours.0.push(took);
+            if round == 0 {
+                self.copy_out(&rows_file).await?;
+                self.owner.batch_execute("create table floor_messages (like email_messages including all)").await?;
+            }
+            self.owner.batch_execute("truncate floor_messages").await?;
+            let before = self.floor.cpu_time()?;
+            let took = self.say(self.server.ports().imaps, &rounds, Some((&rows_file, "floor_messages")))?;
+            floor_cpu += self.floor.cpu_time()? - before;
+            floor.0.push(took);
+        }
+        let name = format!("first synchronisation, {messages} messages ÷ bare fetch and COPY");
+        let cpu = |time: Duration| micros(time) / 1000.0 / count as f64;
+        let time =
+            Row::beside(format!("{name}: time"), "ms", micros(ours.median()) / 1e3, micros(floor.median()) / 1e3);
+        Ok(vec![
+            time.at_most(1.25),
+            Row::beside(format!("{name}: CPU"), "ms", cpu(our_cpu), cpu(floor_cpu)).at_most(3.0),
+            Row::alone(
+                format!("sync-account, {messages} messages: peak memory"),
+                "MB",
+                worker.peak_memory()? as f64 / 1e6,
+            )
+            .at_most(32.0),
+        ])
+    }
+
+    async fn copy_out(&self, file: &str) -> Result<()> {
+        let sql = format!(
+            "copy (select * from email_messages where account_id = '{}') to stdout (format binary)",
+            self.account
+        );
+        let rows = self.owner.copy_out(&sql).await?;
+        let parts: Vec<_> = rows.try_collect().await?;
+        fs::write(file, parts.concat())?;
+        Ok(())
+    }
+
+    /// What this port is reached at, with a delay.
+    async fn reach(&self, delay: Option<Duration>) -> Result<u16> {
+        let port = match delay {
+            Some(delay) => delayed(self.server.ports().imaps, delay).await?,
+            None => self.server.ports().imaps,
+        };
+        let sql = "update email_accounts set port = $2 where id = $1";
+        self.owner.execute(sql, &[&self.account, &i32::from(port)]).await?;
+        Ok(port)
+    }
+
+    async fn unchanged(&mut self, name: &str, delay: Option<Duration>) -> Result<Vec<Row>> {
+        self.bench.progress(&format!("synchronising: nothing has changed{name}"));
+        let port = self.reach(delay).await?;
+        let mut worker = self.worker()?;
+        let list =
+            "a2 LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ))\r\n";
+        let rounds = [self.login(), list.to_owned(), String::new()];
+        self.sync(&mut worker).await?;
+        self.say(port, &rounds, None)?;
+        let (mut ours, mut floor) = (Times::default(), Times::default());
+        for _ in 0..self.bench.rounds(UNCHANGED_ROUNDS) {
+            ours.0.push(self.sync(&mut worker).await?.0);
+            floor.0.push(self.say(port, &rounds, None)?);
+        }
+        let (ours, floor) = (micros(ours.median()) / 1e3, micros(floor.median()) / 1e3);
+        let row =
+            Row::beside(format!("nothing changed, {FOLDERS} folders{name} ÷ bare client: p50"), "ms", ours, floor);
+        Ok(vec![row.at_most(1.3)])
+    }
+
+    /// 1 % came, of 1 % the flags changed, 0.5 % are gone.
+    async fn delta(&mut self, name: &str, delay: Option<Duration>, messages: usize) -> Result<Vec<Row>> {
+        self.bench.progress(&format!("synchronising: a little has changed{name}"));
+        let port = self.reach(delay).await?;
+        let mut worker = self.worker()?;
+        self.sync(&mut worker).await?;
+        let (mut ours, mut floor) = (Times::default(), Times::default());
+        let (came, gone) = ((messages / 100).max(FOLDERS), (messages / 200 / FOLDERS).max(1));
+        for round in 0..self.bench.rounds(DELTA_ROUNDS) {
+            let sql =
+                "select path, uid_validity, modseq, uid_next from email_folders where account_id = $1 order by path";
+            let before = self.owner.query(sql, &[&self.account]).await?;
+            let (mut changes, mut asked, mut fetched) = (self.login(), String::new(), String::new());
+            for folder in &before {
+                let (path, validity, modseq, next): (String, i64, i64, i64) =
+                    (folder.get(0), folder.get(1), folder.get(2), folder.get(3));
+                let lowest = "select min(uid) from email_messages m join email_folders f on f.id = m.folder_id
+                              where m.account_id = $1 and f.path = $2";
+                let first: Option<i64> = self.owner.query_one(lowest, &[&self.account, &path]).await?.get(0);
+                let first = first.context("an empty folder")?;
+                let (last_gone, last_marked) = (first + gone as i64 - 1, first + (3 * gone) as i64 - 1);
+                let sign = if round % 2 == 0 { '+' } else { '-' };
+                write!(
+                    changes,
+                    "c1 SELECT {path}\r\nc2 UID STORE {first}:{last_gone} +FLAGS.SILENT (\\Deleted)\r\nc3 EXPUNGE\r\n\
+                     c4 UID STORE {}:{last_marked} {sign}FLAGS.SILENT (\\Seen)\r\n",
+                    last_gone + 1
+                )?;
+                write!(asked, "q1 EXAMINE {path} (QRESYNC ({validity} {modseq}))\r\n")?;
+                write!(fetched, "q2 EXAMINE {path}\r\nq3 UID FETCH {next}:* ({FIELDS} BODY.PEEK[TEXT]<0.4096>)\r\n")?;
+            }
+            self.say(self.server.ports().imaps, &[changes], None)?;
+            self.fill((round + 1) * messages * 2, came, FOLDERS, true)?;
+            ours.0.push(self.sync(&mut worker).await?.0);
+            let list = "a2 LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ))\r\n";
+            let enable = format!("a0 ENABLE QRESYNC\r\n{list}");
+            let rounds = [self.login(), enable, asked, fetched, String::new()];
+            floor.0.push(self.say(port, &rounds, None)?);
+        }
+        let (ours, floor) = (micros(ours.median()) / 1e3, micros(floor.median()) / 1e3);
+        let what = format!("1 % new, 1 % flags, 0.5 % gone of {messages}{name} ÷ bare client: p50");
+        Ok(vec![Row::beside(what, "ms", ours, floor).at_most(2.0)])
+    }
+}
+
+impl Drop for Rig<'_> {
+    fn drop(&mut self) {
+        // A file that stays behind is the system's to remove.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A message as there are many: some with a file, some with names and subjects in other letters.
+fn message(number: usize, with_body: bool) -> String {
+    let head = format!(
+        "From: =?utf-8?q?J=C3=BCrgen_{number}?= <j{number}@example.com>\r\nTo: Jane Doe <jane@mail.example>\r\n\
+         Subject: =?utf-8?b?R3LDvMOfZQ==?= number {number} of the year\r\nDate: Mon, 2 Nov 2026 10:{:02}:{:02} +0000\r\n\
+         Message-ID: <{number}.bench@example.com>\r\nReferences: <{}.bench@example.com>\r\nMIME-Version: 1.0\r\n",
+        number / 60 % 60,
+        number % 60,
+        number / 5,
+    );
+    match (with_body, number % 10) {
+        (false, _) => format!("{head}\r\nText\r\n"),
+        (true, 0) => format!(
+            "{head}Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
+             See the file.\r\n--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--b--\r\n",
+            "JVBERi0xLjQK\r\n".repeat(400)
+        ),
+        (true, _) => format!(
+            "{head}Content-Type: text/plain; charset=utf-8\r\n\r\n{}",
+            "A line of text such as people write them to each other.\r\n".repeat(30)
+        ),
+    }
+}
+
+/// A port that leads to this one, later.
+async fn delayed(port: u16, delay: Duration) -> Result<u16> {
+    let listener = TcpListener::bind((HOST, 0)).await?;
+    let own = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect((HOST, port)).await else { continue };
+            for stream in [&client, &server] {
+                // Without it the delay would be another's.
+                let _ = stream.set_nodelay(true);
+            }
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(carry(from_client, to_server, delay));
+            tokio::spawn(carry(from_server, to_client, delay));
+        }
+    });
+    Ok(own)
+}
+
+/// Each piece arrives so much later, however many are on their way.
+async fn carry(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, delay: Duration) {
+    let (sender, mut pieces) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
+    let reading = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let piece = buffer.get(..count).unwrap_or_default().to_vec();
+            if sender.send((Instant::now() + delay, piece)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let writing = async move {
+        while let Some((due, piece)) = pieces.recv().await {
+            sleep_until(due.into()).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(reading, writing);
+}
