@@ -122,10 +122,11 @@ impl World {
     }
 
     pub fn rename(&mut self, name: &str, to: &str) {
-        if name != "INBOX" && !self.folders.contains_key(to) {
-            if let Some(folder) = self.folders.remove(name) {
-                self.folders.insert(to.to_owned(), folder);
-            }
+        if name != "INBOX"
+            && !self.folders.contains_key(to)
+            && let Some(folder) = self.folders.remove(name)
+        {
+            self.folders.insert(to.to_owned(), folder);
         }
     }
 
@@ -162,10 +163,10 @@ impl World {
     }
 
     pub fn shift(&mut self, name: &str, nth: usize, to: &str) {
-        if self.folders.contains_key(to) {
-            if let Some(message) = self.expunge(name, nth) {
-                self.put(to, message.key, message.flags);
-            }
+        if self.folders.contains_key(to)
+            && let Some(message) = self.expunge(name, nth)
+        {
+            self.put(to, message.key, message.flags);
         }
     }
 

@@ -201,16 +201,17 @@ impl Rig {
         let sql = "select path, total, unread, stored, orphans, is_gone from email_folders where account_id = $1";
         let folders = self.owner.query(sql, &[&self.account.0]).await.unwrap();
         let names: BTreeSet<String> = folders.iter().map(|row| row.get(0)).collect();
-        let world = self.server.world();
-        assert_eq!(names, world.folders.keys().cloned().collect(), "{history}");
-        for row in &folders {
-            let folder = &world.folders[row.get::<_, &str>(0)];
-            let unread = folder.messages.values().filter(|message| message.flags & 1 == 0).count();
-            let count = folder.messages.len() as i32;
-            let found: (i32, i32, i32, i32) = (row.get(1), row.get(2), row.get(3), row.get(4));
-            assert_eq!(found, (count, unread as i32, count, 0), "{history} {row:?}");
+        {
+            let world = self.server.world();
+            assert_eq!(names, world.folders.keys().cloned().collect(), "{history}");
+            for row in &folders {
+                let folder = &world.folders[row.get::<_, &str>(0)];
+                let unread = folder.messages.values().filter(|message| message.flags & 1 == 0).count();
+                let count = folder.messages.len() as i32;
+                let found: (i32, i32, i32, i32) = (row.get(1), row.get(2), row.get(3), row.get(4));
+                assert_eq!(found, (count, unread as i32, count, 0), "{history} {row:?}");
+            }
         }
-        drop(world);
         let sql = "select count(*) from email_messages where account_id = $1 and uid is null";
         assert_eq!(self.owner.query_one(sql, &[&self.account.0]).await.unwrap().get::<_, i64>(0), 0, "{history}");
         let sql = "select count(*) filter (where m.created_number > m.changed_number or m.changed_number > n.last),
@@ -322,7 +323,8 @@ async fn live(seed: u64) {
             1 => {
                 history += "two at once; ";
                 let (first, second) = tokio::join!(running, rig.worker.run(&rig.scope, rig.account, time));
-                (first.unwrap(), second.unwrap());
+                first.unwrap();
+                second.unwrap();
             }
             2 => {
                 // Its lease ends while it works on, and another one has its turn.
@@ -357,10 +359,11 @@ async fn live(seed: u64) {
     rig.check(&history).await;
     // What nobody moved has its first id. A message that could not be read has no key.
     for (place, (_, key, id)) in rig.here().await {
-        if key != 0 && !moved.contains(&key) {
-            if let Some(first) = ids.get(&key) {
-                assert_eq!(first, &id, "{history} {place:?}");
-            }
+        if key != 0
+            && !moved.contains(&key)
+            && let Some(first) = ids.get(&key)
+        {
+            assert_eq!(first, &id, "{history} {place:?}");
         }
     }
 }

@@ -559,10 +559,10 @@ impl Reader<'_> {
                             }
                         }
                     }
-                    if seen.read.batch.messages.len() >= BATCH || seen.read.batch.flags.len() >= FLAGS {
-                        if let Some(read) = seen.take(*index) {
-                            return Ok(Some(read));
-                        }
+                    if (seen.read.batch.messages.len() >= BATCH || seen.read.batch.flags.len() >= FLAGS)
+                        && let Some(read) = seen.take(*index)
+                    {
+                        return Ok(Some(read));
                     }
                 }
                 _ => {}
