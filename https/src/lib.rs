@@ -16,8 +16,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
-use crate::SERVICE;
-
 /// Of the answer's head. hyper takes no less than 8 KiB.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -48,7 +46,7 @@ pub async fn get(url: &Url, max: usize, tls: &Arc<ClientConfig>) -> anyhow::Resu
     let exchange = async {
         let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
             .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
-            .header(USER_AGENT, SERVICE)
+            .header(USER_AGENT, "email_service")
             .header(ACCEPT, "application/json")
             .header(CONNECTION, "close")
             .body(Empty::<Bytes>::new())?;

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{AuthConfig, KeySource};
-use crate::https;
 use crate::key_set::{KeySet, MAX_SET_BYTES};
 use crate::secrets::{SecretStore, Secrets};
 use crate::tls;

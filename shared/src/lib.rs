@@ -51,7 +51,6 @@ pub mod validation;
 mod openapi;
 
 pub mod db;
-pub mod https;
 pub mod log;
 pub mod metrics;
 pub mod redis_link;

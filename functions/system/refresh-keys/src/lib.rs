@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use shared::config::KeySetConfig;
 use shared::key_set::{KeySet, MAX_SET_BYTES};
 use shared::secrets::{SecretText, SecretsManager};
+use shared::tls;
 use shared::work::WorkError;
-use shared::{https, tls};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
