@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, User, api, folder_row, message_row, owner, store};
+use crate::support::{Api, User, api, folder_row, merged, message_row, owner, store};
 
 async fn folder(client: &Client, account: &Value, path: &str, changes: Value) -> Uuid {
     store(client, "email_folders", folder_row(account, path, changes)).await
@@ -202,6 +202,36 @@ async fn pages_are_fifty_unless_asked_and_a_full_last_page_is_the_last() {
     let (last, next) = page(api, &user, &format!("limit=2&cursor={}", next.unwrap())).await;
     assert_eq!((last.len(), next), (2, None));
     assert!(first.iter().chain(&last).is_sorted_by(|a, b| a > b), "all came at once: the id decides");
+}
+
+#[tokio::test]
+async fn messages_that_were_written_to_be_large_make_short_pages_and_no_answer_too_large_for_lambda() {
+    let (api, user, client) = (api().await, User::new(), owner().await);
+    let account = api.create(&user, json!({})).await;
+    let inbox = folder(&client, &account, "INBOX", json!({})).await;
+    // What grows most: many short addresses, and what has to be escaped twice.
+    let list = format!("[{}]", vec![r#"[null,"a"]"#; 2200].join(","));
+    let row = json!({
+        "from_list": list, "to_list": list, "cc_list": list, "bcc_list": list, "reply_to_list": list,
+        "subject": "\"".repeat(24_000), "preview": "\\".repeat(200)
+    });
+    for n in 0..25 {
+        message(&client, &account, inbox, merged(row.clone(), json!({"received_at": n}))).await;
+    }
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let answer = api.get(&format!("/api/messages?limit=200{cursor}")).by(&user).send().await;
+        assert_eq!(answer.status, 200);
+        // As the function writes it: a text within JSON.
+        let length = Value::from(answer.body.to_string()).to_string().len();
+        assert!(length < 6_000_000, "{length}");
+        let messages = answer.body["messages"].as_array().unwrap();
+        assert!(!messages.is_empty() && messages.len() < 25);
+        found.extend(messages.iter().map(|message| message["receivedAt"].as_i64().unwrap()));
+        let Some(next) = answer.body["nextCursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(found, (0..25).rev().collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -559,9 +559,9 @@ impl Reader<'_> {
                             }
                         }
                     }
-                    if (seen.read.batch.messages.len() >= BATCH || seen.read.batch.flags.len() >= FLAGS)
-                        && let Some(read) = seen.take(*index)
-                    {
+                    let batch = &seen.read.batch;
+                    let is_full = batch.messages.len() >= BATCH || batch.flags.len() >= FLAGS;
+                    if let Some(read) = is_full.then(|| seen.take(*index)).flatten() {
                         return Ok(Some(read));
                     }
                 }

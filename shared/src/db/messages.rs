@@ -13,6 +13,10 @@ use crate::folder::{FolderId, Listed, Role};
 use crate::identity::Scope;
 use crate::message::{Correspondent, Cursor, Filter, Message, MessageId, ThreadId};
 
+/// A page ends after so many bytes of rows, should its messages have been written to be large. Lambda answers with 6 MB at
+/// most, and what is JSON within JSON there can be four times as long here.
+const MAX_PAGE_BYTES: usize = 1_250_000;
+
 /// A page of messages.
 #[derive(Debug)]
 pub struct MessagePage {
@@ -73,9 +77,15 @@ impl Db {
                 ],
             )
             .await?;
-        let most = usize::try_from(limit).unwrap_or_default();
-        let messages = rows.iter().take(most).map(message).collect::<Result<Vec<_>, _>>()?;
-        let last = messages.last().filter(|_| rows.len() > most);
+        let (mut messages, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+        for row in rows.iter().take(usize::try_from(limit).unwrap_or_default()) {
+            bytes += row.raw_size_bytes();
+            if bytes > MAX_PAGE_BYTES && !messages.is_empty() {
+                break;
+            }
+            messages.push(message(row)?);
+        }
+        let last = messages.last().filter(|_| messages.len() < rows.len());
         let next = last.map(|message| Cursor { received_at: message.received_at, id: message.id });
         Ok(MessagePage { messages, next })
     }

@@ -299,7 +299,7 @@ impl<'a> Rig<'a> {
         let (came, gone) = ((messages / 100).max(FOLDERS), (messages / 200 / FOLDERS).max(1));
         for round in 0..self.bench.rounds(DELTA_ROUNDS) {
             let sql =
-                "select path, uid_validity, modseq, uid_next from email_folders where account_id = $1 order by path";
+                "select path, uid_validity, modseq, uid_next from email_folders where account_id = $1 and stored > 0";
             let before = self.owner.query(sql, &[&self.account]).await?;
             let (mut changes, mut asked, mut fetched) = (self.login(), String::new(), String::new());
             for folder in &before {
