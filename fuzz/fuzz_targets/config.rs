@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use shared::config::Config;
+use shared::config::{Config, KeySource};
 use shared::secrets::{MIN_SIGNING_KEY_BYTES, SecretSource};
 
 fuzz_target!(|data: &[u8]| {
@@ -21,12 +21,16 @@ fuzz_target!(|data: &[u8]| {
             assert!(config.concurrency >= 1);
             assert!(!config.auth.allow_headers || !deployed || sam_local, "anybody may be anybody");
             if let SecretSource::Environment(secrets) = &config.secrets {
-                let key = secrets.jwt_secret_key.reveal();
-                assert!(key.len() >= MIN_SIGNING_KEY_BYTES && key.trim() == key);
                 assert!(!deployed || sam_local || secrets.database.is_tls(), "plain over a network that others share");
-                // Where the same text also stands elsewhere, as a host name say, it may be shown.
+                let has_secret = matches!(config.auth.keys, KeySource::Secret);
+                assert!(secrets.jwt_secret_key.is_some() || !has_secret, "nothing checks tokens");
                 let printed = format!("{config:?}");
-                assert!(text.matches(key).count() > 1 || !printed.contains(key), "{printed}");
+                for key in [&secrets.jwt_secret_key, &secrets.jwt_secret_key_previous].into_iter().flatten() {
+                    let key = key.reveal();
+                    assert!(key.len() >= MIN_SIGNING_KEY_BYTES && key.trim() == key);
+                    // Where the same text also stands elsewhere, as a host name say, it may be shown.
+                    assert!(text.matches(key).count() > 1 || !printed.contains(key), "{printed}");
+                }
             }
             for origin in &config.public.cors_origins {
                 let text = origin.as_bytes();

@@ -14,6 +14,7 @@ pub mod mail_server;
 pub mod provider;
 pub mod queue_server;
 pub mod services;
+pub mod signing;
 pub mod smtp_sink;
 pub mod template;
 pub mod tools;

@@ -85,7 +85,8 @@ pub fn document() -> Result<String> {
             "headers": headers(),
             "securitySchemes": {"token": {
                 "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-                "description": "Claims: `tenant_id` and `user_id` (UUIDs), `exp`, and perhaps `role` (`user` or `admin`).",
+                "description": "Claims: `tenant_id` and `user_id` (UUIDs), `exp`, and perhaps `role` (`user` or `admin`); \
+                    an installation may give them other names, and take other ids.",
             }},
         },
     });
@@ -98,6 +99,7 @@ fn operations() -> Vec<Operation> {
             ("nobody", NOBODY),
             ("too many", Error::TooManyRequests { retry_after: 7 }),
             ("our fault", Error::internal(anyhow::anyhow!("an example"))),
+            ("busy", Error::Unavailable(anyhow::anyhow!("an example"))),
         ]
     };
     let with = |more: Vec<(&'static str, Error)>| more.into_iter().chain(limited()).collect::<Vec<_>>();
@@ -116,7 +118,6 @@ fn operations() -> Vec<Operation> {
         || vec![("not yours", Error::Forbidden(NOT_YOURS)), ("no such account", Error::NotFound(NO_SUCH_ACCOUNT))];
     let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
     let too_many = || ("too many accounts", Error::Conflict(too_many_accounts(1000).into()));
-    let busy = || ("busy", Error::Unavailable(anyhow::anyhow!("an example")));
     let id = || {
         json!({
             "name": "id", "in": "path", "required": true, "description": "The account's id.",
@@ -193,7 +194,7 @@ fn operations() -> Vec<Operation> {
             parameters: vec![],
             body: Some(json_body("NewAccount", example_new_account())),
             answers: vec![(201, created())],
-            refusals: with(unreadable().into_iter().chain([taken(), too_many(), busy()]).collect()),
+            refusals: with(unreadable().into_iter().chain([taken(), too_many()]).collect()),
         },
         Operation {
             method: "get",
@@ -217,7 +218,7 @@ fn operations() -> Vec<Operation> {
             parameters: vec![id()],
             body: Some(json_body("AccountChange", json!({"syncInterval": 600}))),
             answers: vec![(200, json_answer("The account after the change.", "Account", account()))],
-            refusals: with(one().into_iter().chain(unreadable()).chain([taken(), busy()]).collect()),
+            refusals: with(one().into_iter().chain(unreadable()).chain([taken()]).collect()),
         },
         Operation {
             method: "delete",
@@ -232,7 +233,7 @@ fn operations() -> Vec<Operation> {
                 200,
                 json_answer("It is deleted.", "Deleted", json!({"message": "Account deleted successfully", "id": ID})),
             )],
-            refusals: with(one().into_iter().chain([busy()]).collect()),
+            refusals: with(one()),
         },
         Operation {
             method: "post",
@@ -298,7 +299,7 @@ fn operations() -> Vec<Operation> {
                     json!({"accountId": ID, "status": "queued", "requestedAt": 1_767_225_600_000_i64}),
                 ),
             )],
-            refusals: tried(one().into_iter().chain([busy()]).collect()),
+            refusals: tried(one()),
         },
         Operation {
             method: "get",
@@ -322,7 +323,7 @@ fn operations() -> Vec<Operation> {
             parameters: vec![id()],
             body: None,
             answers: vec![(200, json_answer("There is none any more.", "SyncCanceled", json!({"status": "idle"})))],
-            refusals: with(one().into_iter().chain([busy()]).collect()),
+            refusals: with(one()),
         },
         Operation {
             method: "get",
@@ -391,9 +392,7 @@ fn operations() -> Vec<Operation> {
                 json!({"provider": "google", "redirectUri": "https://app.example.com/connected", "emailAddress": "jane@gmail.com"}),
             )),
             answers: vec![(201, json_answer("Where to go.", "Authorization", example_authorization()))],
-            refusals: with(
-                unreadable().into_iter().chain([("no such provider", no_such_provider()), busy()]).collect(),
-            ),
+            refusals: with(unreadable().into_iter().chain([("no such provider", no_such_provider())]).collect()),
         },
         Operation {
             method: "post",
@@ -429,7 +428,6 @@ fn operations() -> Vec<Operation> {
                             "provider away",
                             Error::MailServer { code: Code::Unavailable.as_str(), message: PROVIDER_AWAY.into() },
                         ),
-                        busy(),
                     ])
                     .collect(),
             ),

@@ -1,16 +1,20 @@
 //! Who is calling: the token, or in development the headers.
 
 use std::fmt::Display;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{DecodingKey, Validation};
-use serde::Deserialize;
-use uuid::Uuid;
+use anyhow::anyhow;
+use jsonwebtoken::errors::{Error as TokenError, ErrorKind};
+use jsonwebtoken::{AlgorithmFamily, TokenData, Validation};
+use serde_json::value::RawValue;
 
+use crate::claims::{ClaimNames, Claims, Ids};
 use crate::config::AuthConfig;
 use crate::error::Error;
 use crate::event::Request;
-use crate::identity::{Identity, Role, Scope, TenantId, UserId, deserialize_hyphenated};
+use crate::identity::{Identity, Role, Scope, TenantId, UserId};
+use crate::issuer::Keys;
+use crate::key_set::KeySet;
 use crate::log::clip;
 
 /// Longer tokens are refused unread. Most have some 300 bytes, but identity providers put groups in; API Gateway lets
@@ -22,42 +26,28 @@ pub const NOBODY: Error = Error::Unauthorized("Send a valid token as Authorizati
 
 /// Tells who is calling.
 pub struct Authenticator {
-    key: DecodingKey,
+    keys: Keys,
     validation: Validation,
+    /// Whether a token's header may say which key it is.
+    keys_have_names: bool,
+    claims: ClaimNames,
+    ids: Ids,
     allow_headers: bool,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    #[serde(deserialize_with = "deserialize_hyphenated")]
-    tenant_id: Uuid,
-    #[serde(deserialize_with = "deserialize_hyphenated")]
-    user_id: Uuid,
-    #[serde(default)]
-    role: Role,
-    exp: NumericDate,
-    #[serde(default)]
-    nbf: NumericDate,
-}
-
-/// Seconds since the Unix epoch, perhaps with a fraction (RFC 7519, 2).
-#[derive(Default, Deserialize)]
-#[serde(transparent)]
-struct NumericDate(f64);
-
-impl Claims {
-    /// From `nbf` on, and until `exp`: at that very moment no longer (RFC 7519, 4.1.4 and 4.1.5).
-    fn are_good_at(&self, now: Duration) -> bool {
-        let now = now.as_secs_f64();
-        self.nbf.0 <= now && now < self.exp.0
-    }
+/// Why a token is refused.
+enum Refusal {
+    /// No key signed it, but one that we do not know may have.
+    UnknownKey,
+    /// Whatever the keys are.
+    Bad(TokenError),
 }
 
 impl Authenticator {
-    /// With the key that signs tokens.
-    pub fn new(config: &AuthConfig, key: &str) -> Self {
+    /// With the keys that check tokens.
+    pub fn new(config: &AuthConfig, keys: Keys) -> Self {
         let mut validation = Validation::new(config.algorithm);
-        // The library rounds times to whole seconds, and takes a token during its last one: see `are_good_at`.
+        // The library rounds times to whole seconds, and takes a token during its last one: see `Claims::are_good_at`.
         validation.validate_exp = false;
         validation.validate_aud = config.audience.is_some();
         validation.required_spec_claims.clear();
@@ -70,23 +60,30 @@ impl Authenticator {
             validation.set_audience(&[audience]);
             validation.required_spec_claims.insert("aud".into());
         }
-        Self { key: DecodingKey::from_secret(key.as_bytes()), validation, allow_headers: config.allow_headers }
+        Self {
+            keys,
+            validation,
+            keys_have_names: config.algorithm.family() != AlgorithmFamily::Hmac,
+            claims: config.claims.clone(),
+            ids: config.ids,
+            allow_headers: config.allow_headers,
+        }
     }
 
     /// The caller: by the token where there is one, else by the headers where they are allowed.
     ///
     /// # Errors
     /// [`Error::Unauthorized`], with nothing said about what was wrong with the token: that would help only who
-    /// forges one.
-    pub fn identify(&self, request: &Request) -> Result<Identity, Error> {
+    /// forges one. [`Error::Unavailable`] where it cannot be checked, because there never were any keys.
+    pub async fn identify(&self, request: &Request) -> Result<Identity, Error> {
         match request.header("authorization") {
-            Some(authorization) => self.by_token(authorization),
+            Some(authorization) => self.by_token(authorization).await,
             None if self.allow_headers => by_headers(request),
             None => Err(NOBODY),
         }
     }
 
-    fn by_token(&self, authorization: &str) -> Result<Identity, Error> {
+    async fn by_token(&self, authorization: &str) -> Result<Identity, Error> {
         let (scheme, token) = authorization.split_once(' ').ok_or(NOBODY)?;
         let token = token.trim();
         if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN_BYTES {
@@ -96,19 +93,52 @@ impl Authenticator {
             tracing::debug!(%reason, "token refused");
             Error::Unauthorized("The token is not valid or has expired. Sign in again for a new one.")
         };
-        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).map_err(|e| refused(&e))?;
+        let kid = if self.keys_have_names { self.key_name(token).map_err(|e| refused(&e))? } else { None };
+        let no_keys = || Error::Unavailable(anyhow!("there are no keys yet to check tokens with"));
+        let keys = self.keys.current().await.ok_or_else(no_keys)?;
+        let mut checked = self.check(&keys, kid.as_deref(), token);
+        if let Err(Refusal::UnknownKey) = checked
+            && let Some(others) = self.keys.other_than(&keys).await
+        {
+            checked = self.check(&others, kid.as_deref(), token);
+        }
+        let token = checked.map_err(|refusal| match refusal {
+            Refusal::UnknownKey => refused(&"no key signed it"),
+            Refusal::Bad(error) => refused(&error),
+        })?;
         // We understand no extension, so none that a token calls critical (RFC 7515, 4.1.11).
         if token.header.crit.is_some() {
             return Err(refused(&"its header has crit"));
         }
-        let claims = token.claims;
+        let claims = Claims::read(token.claims.get(), &self.claims, self.ids).map_err(|e| refused(&e))?;
         if !claims.are_good_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) {
             return Err(refused(&"it is not good now"));
         }
-        Ok(Identity {
-            scope: Scope { tenant_id: TenantId(claims.tenant_id), user_id: UserId(claims.user_id) },
-            role: claims.role,
-        })
+        Ok(claims.identity)
+    }
+
+    /// The name of the key that a token's header gives: nothing else there says what to check it with, and nobody is asked
+    /// for a key on account of a token that cannot be one of ours.
+    fn key_name(&self, token: &str) -> Result<Option<String>, TokenError> {
+        let header = jsonwebtoken::decode_header(token)?;
+        if !self.validation.algorithms.contains(&header.alg) {
+            return Err(ErrorKind::InvalidAlgorithm.into());
+        }
+        Ok(header.kid)
+    }
+
+    fn check(&self, keys: &KeySet, kid: Option<&str>, token: &str) -> Result<TokenData<Box<RawValue>>, Refusal> {
+        for key in keys.candidates(kid) {
+            match jsonwebtoken::decode(token, key, &self.validation) {
+                Ok(data) => return Ok(data),
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
+                Err(error) => return Err(Refusal::Bad(error)),
+            }
+        }
+        match kid {
+            Some(kid) if keys.knows(kid) => Err(Refusal::Bad(ErrorKind::InvalidSignature.into())),
+            _ => Err(Refusal::UnknownKey),
+        }
     }
 }
 
@@ -154,10 +184,16 @@ pub fn refuse_override(identity: &Identity, request: &Request) -> Result<(), Err
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
     use serde_json::{Value, json};
+    use uuid::Uuid;
 
     use super::*;
+    use crate::claims::ClaimName;
+    use crate::config::KeySource;
     use crate::event::Pairs;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -165,7 +201,21 @@ mod tests {
     const USER: &str = "22222222-2222-4222-8222-222222222222";
 
     fn config() -> AuthConfig {
-        AuthConfig { algorithm: Algorithm::HS256, issuer: None, audience: None, allow_headers: false }
+        AuthConfig {
+            algorithm: Algorithm::HS256,
+            keys: KeySource::Secret,
+            issuer: None,
+            audience: None,
+            claims: ClaimNames::default(),
+            ids: Ids::Uuids,
+            allow_headers: false,
+        }
+    }
+
+    fn ask(config: &AuthConfig, headers: &[(&str, &str)]) -> Result<Identity, Error> {
+        let authenticator = Authenticator::new(config, Keys::fixed(KeySet::of_secrets([KEY])));
+        // Keys that stay are not waited for.
+        authenticator.identify(&request(headers)).now_or_never().unwrap()
     }
 
     fn now() -> u64 {
@@ -190,11 +240,15 @@ mod tests {
     }
 
     fn identify(config: &AuthConfig, authorization: &str) -> Result<Identity, Error> {
-        Authenticator::new(config, KEY).identify(&request(&[("authorization", authorization)]))
+        ask(config, &[("authorization", authorization)])
     }
 
     fn accepts(config: &AuthConfig, overrides: Value) -> bool {
-        identify(config, &format!("Bearer {}", token(Algorithm::HS256, KEY, &claims(overrides)))).is_ok()
+        identity(config, overrides).is_ok()
+    }
+
+    fn identity(config: &AuthConfig, overrides: Value) -> Result<Identity, Error> {
+        identify(config, &format!("Bearer {}", token(Algorithm::HS256, KEY, &claims(overrides))))
     }
 
     #[test]
@@ -236,7 +290,7 @@ mod tests {
     #[test]
     fn a_token_is_good_until_its_exp_and_not_during_it_fractions_included() {
         let good = |times: Value, at: f64| {
-            let claims: Claims = serde_json::from_value(claims(times)).unwrap();
+            let claims = Claims::read(&claims(times).to_string(), &ClaimNames::default(), Ids::Uuids).unwrap();
             claims.are_good_at(Duration::from_secs_f64(at))
         };
         for (exp, last, first) in [(json!(1000), 999.999, 1000.0), (json!(1000.75), 1000.74, 1000.75)] {
@@ -278,6 +332,112 @@ mod tests {
         ] {
             assert!(!accepts(&config(), bad.clone()), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_claim_that_stands_there_twice_is_refused() {
+        let signed = |claims: &str| {
+            let claims: Box<RawValue> = serde_json::from_str(claims).unwrap();
+            let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(KEY.as_bytes())).unwrap();
+            identify(&config(), &format!("Bearer {token}"))
+        };
+        let good = claims(json!({"other": 1})).to_string();
+        assert!(signed(&good.replace(r#""other":1"#, r#""other":1,"other":2"#)).is_ok());
+        for again in [format!(r#""user_id":"{TENANT}""#), r#""\u0075ser_id":"x""#.to_owned(), r#""exp":9e9"#.to_owned()]
+        {
+            assert!(signed(&good.replace(r#""other":1"#, &again)).is_err(), "{again}");
+        }
+    }
+
+    fn names(tenant: &str, user: &str, role: &str) -> AuthConfig {
+        let [tenant, user, role] = [tenant, user, role].map(|name| ClaimName::parse(name).unwrap());
+        AuthConfig { claims: ClaimNames { tenant, user, role }, ..config() }
+    }
+
+    #[test]
+    fn claims_are_where_the_configuration_says() {
+        let other = Uuid::new_v5(&Uuid::NAMESPACE_URL, b"other").to_string();
+        let [url, urn, custom] = ["https://example.com/tenant", "urn:example:tenant", "custom:tenant"];
+        for (config, claims) in [
+            (names(url, "sub", "role"), json!({url: other, "sub": USER})),
+            (names(urn, "sub", "role"), json!({urn: other, "sub": USER})),
+            (names(custom, "sub", "role"), json!({custom: other, "sub": USER})),
+            (names("tid", "oid", "roles"), json!({"tid": other, "oid": USER, "roles": ["reader"]})),
+            (names("app.tenant", "sub", "app.role"), json!({"app": {"tenant": other, "role": "user"}, "sub": USER})),
+            (names("a.b.c", "a.b.d", "x.y"), json!({"a": {"b": {"c": other, "d": USER}}})),
+        ] {
+            let identity = identity(&config, claims.clone()).unwrap();
+            let found = (identity.scope.tenant_id.to_string(), identity.scope.user_id.to_string(), identity.role);
+            assert_eq!(found, (other.clone(), USER.to_owned(), Role::User), "{claims}");
+        }
+        // The usual names mean nothing then.
+        for (config, claims) in [
+            (names("tid", "user_id", "role"), json!({})),
+            (names("app.tenant", "user_id", "role"), json!({"app.tenant": TENANT})),
+            (names("app.tenant", "user_id", "role"), json!({"app": TENANT})),
+            (names("app.tenant", "user_id", "role"), json!({"app": [TENANT]})),
+            (names("app.tenant", "user_id", "role"), json!({"app": null})),
+            (names("app.tenant", "user_id", "role"), json!({"app": {"tenant": {"tenant": TENANT}}})),
+        ] {
+            assert!(!accepts(&config, claims.clone()), "{claims}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b"] {
+            assert_eq!(ClaimName::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_roles_under_another_name_has_admin_in_it_or_not() {
+        let listed = names("tenant_id", "user_id", "realm_access.roles");
+        let role = |roles: Value| identity(&listed, json!({"realm_access": {"roles": roles}})).map(|i| i.role);
+        assert_eq!(role(json!(["offline_access", "admin"])).unwrap(), Role::Admin);
+        assert_eq!(role(json!(["Admin", "administrator", "tenant-admin"])).unwrap(), Role::User);
+        assert_eq!(role(json!([])).unwrap(), Role::User);
+        assert_eq!(role(json!("admin")).unwrap(), Role::Admin);
+        for bad in
+            [json!("root"), json!(null), json!(1), json!({"admin": true}), json!(["admin", 1]), json!([["admin"]])]
+        {
+            assert!(role(bad.clone()).is_err(), "{bad}");
+        }
+        assert!(!accepts(&config(), json!({"role": ["admin"]})));
+    }
+
+    #[test]
+    fn ids_that_are_no_uuids_become_some_under_the_issuer() {
+        let of = |issuer: &str| AuthConfig { issuer: Some(issuer.into()), ids: Ids::of_issuer(issuer), ..config() };
+        let scope = |issuer: &str, tenant: &str, user: &str| {
+            identity(&of(issuer), json!({"iss": issuer, "tenant_id": tenant, "user_id": user})).map(|i| i.scope)
+        };
+        let id = |issuer: &str, id: &str| {
+            Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_URL, issuer.as_bytes()), id.as_bytes())
+        };
+        let found = scope("https://a.example/", "org_1", "auth0|5f7c8ec7").unwrap();
+        assert_eq!(found.tenant_id.0, id("https://a.example/", "org_1"));
+        assert_eq!(found.user_id.0, id("https://a.example/", "auth0|5f7c8ec7"));
+        assert_ne!(found, scope("https://b.example/", "org_1", "auth0|5f7c8ec7").unwrap());
+        assert_ne!(found, scope("https://a.example/", "org_1", "Auth0|5f7c8ec7").unwrap());
+        // UUIDs stay what they are, but for those that another id may have become.
+        assert_eq!(scope("https://a.example/", TENANT, USER).unwrap().user_id.to_string(), USER);
+        assert!(scope("https://a.example/", TENANT, &found.user_id.to_string()).is_err());
+        for bad in ["", "  "] {
+            assert!(scope("https://a.example/", TENANT, bad).is_err(), "{bad:?}");
+        }
+        let numbered = json!({"iss": "https://a.example/", "user_id": 7});
+        assert!(!accepts(&of("https://a.example/"), numbered));
+        // The issuer is part of every id, so a token must have it.
+        assert!(!accepts(&of("https://a.example/"), json!({"tenant_id": "org_1"})));
+    }
+
+    #[test]
+    fn the_key_of_before_is_accepted_beside_the_current_one() {
+        let previous = "the key of before, of 32 bytes ...";
+        let authenticator = Authenticator::new(&config(), Keys::fixed(KeySet::of_secrets([KEY, previous])));
+        let identify = |key: &str| {
+            let authorization = format!("Bearer {}", token(Algorithm::HS256, key, &claims(json!({}))));
+            authenticator.identify(&request(&[("authorization", &authorization)])).now_or_never().unwrap()
+        };
+        assert!(identify(KEY).is_ok() && identify(previous).is_ok());
+        assert!(identify("a key that is neither of the two ...").is_err());
     }
 
     #[test]
@@ -333,8 +493,6 @@ mod tests {
     fn headers_count_only_where_they_are_allowed_and_never_beside_a_bad_token() {
         let headers = [("x-tenant-id", TENANT), ("x-user-id", USER)];
         let open = AuthConfig { allow_headers: true, ..config() };
-        let ask =
-            |config: &AuthConfig, headers: &[(&str, &str)]| Authenticator::new(config, KEY).identify(&request(headers));
         assert!(ask(&config(), &headers).is_err());
         assert_eq!(ask(&open, &headers).unwrap().role, Role::User);
         assert_eq!(ask(&open, &[headers[0], headers[1], ("x-user-role", "admin")]).unwrap().role, Role::Admin);

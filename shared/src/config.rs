@@ -6,12 +6,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::bail;
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use lambda_http::http::HeaderValue;
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
+use crate::claims::{ClaimName, ClaimNames, Ids};
 use crate::db::url::DatabaseUrl;
+use crate::key_set::{KeySet, PUBLIC_KEY};
 use crate::sealing::{PrivateKeys, PublicKey};
 use crate::secrets::{
     CLIENT_SECRETS, ClientSecrets, LoginPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText,
@@ -90,12 +92,40 @@ pub struct SignInConfig {
 pub struct AuthConfig {
     /// `JWT_ALGORITHM`: the one algorithm that is accepted.
     pub algorithm: Algorithm,
+    /// Where the keys are that check tokens.
+    pub keys: KeySource,
     /// `JWT_ISSUER`: the `iss` that a token must have, where set.
     pub issuer: Option<String>,
     /// `JWT_AUDIENCE`: the `aud` that a token must have, where set.
     pub audience: Option<String>,
+    /// `JWT_TENANT_CLAIM`, `JWT_USER_CLAIM`, `JWT_ROLE_CLAIM`: what the claims are called that say who calls.
+    pub claims: ClaimNames,
+    /// `JWT_IDS`: what the ids in them may be.
+    pub ids: Ids,
     /// `ALLOW_HEADER_AUTH`: believe `X-Tenant-ID` and `X-User-ID`. Development only.
     pub allow_headers: bool,
+}
+
+/// Where the keys are that check tokens.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// `JWT_SECRET_KEY` and `JWT_SECRET_KEY_PREVIOUS`, among the secrets: who checks could sign as well.
+    Secret,
+    /// `JWT_PUBLIC_KEY` or `JWT_JWKS`: what stands there.
+    Fixed(Arc<KeySet>),
+    /// `JWT_JWKS_URL`: what the issuer publishes.
+    Url(Url),
+    /// `JWT_JWKS_SECRET_ARN`: what was published, kept where functions without a way out can read it.
+    SecretArn(String),
+}
+
+/// What the function needs that keeps the issuer's keys where the others can read them.
+#[derive(Debug, Clone)]
+pub struct KeySetConfig {
+    /// `JWT_ALGORITHM`: a set without a key for it is not kept.
+    pub algorithm: Algorithm,
+    /// `JWT_JWKS_URL` and `JWT_JWKS_SECRET_ARN`: from where and to where; none where there is nothing to keep.
+    pub way: Option<(Url, String)>,
 }
 
 /// What a function needs that rings for a worker, or that is one: nobody calls those.
@@ -159,6 +189,20 @@ impl QueueConfig {
 
     fn read(mut vars: Variables) -> anyhow::Result<Self> {
         let config = Self { public: public(&mut vars), sync_queue_url: sync_queue_url(&mut vars) };
+        vars.finish()?;
+        Ok(config)
+    }
+}
+
+impl KeySetConfig {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Names every bad variable and what it must be.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let mut vars = Variables::of_process();
+        let config =
+            Self { algorithm: algorithm(&mut vars), way: key_set_url(&mut vars).zip(vars.get("JWT_JWKS_SECRET_ARN")) };
         vars.finish()?;
         Ok(config)
     }
@@ -279,7 +323,7 @@ impl MigrationConfig {
             retention_days: vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
                 v.parse().ok().map(NonZeroU32::new)
             }),
-            secrets: match secrets(&mut vars) {
+            secrets: match secrets(&mut vars, true) {
                 // The endpoints' own login, and not that of the mail functions.
                 SecretSource::SecretsManager(place) => {
                     SecretSource::SecretsManager(SecretPlace { mail_arn: None, providers_arn: None, ..place })
@@ -312,9 +356,10 @@ impl Config {
     }
 
     fn read(mut vars: Variables) -> anyhow::Result<Self> {
+        let auth = auth(&mut vars);
         let config = Self {
             public: public(&mut vars),
-            secrets: secrets(&mut vars),
+            secrets: secrets(&mut vars, matches!(auth.keys, KeySource::Secret)),
             concurrency: vars.parsed("AWS_LAMBDA_MAX_CONCURRENCY", "a whole number of 1 or more", 1, |v| {
                 v.parse().ok().filter(|n| *n >= 1)
             }),
@@ -327,17 +372,7 @@ impl Config {
             accounts_per_user: vars.parsed("ACCOUNTS_PER_USER", "a whole number of 1 or more", 1000, |v| {
                 v.parse().ok().filter(|n| *n >= 1)
             }),
-            auth: AuthConfig {
-                algorithm: vars.parsed("JWT_ALGORITHM", "HS256, HS384 or HS512", Algorithm::HS256, |v| match v {
-                    "HS256" => Some(Algorithm::HS256),
-                    "HS384" => Some(Algorithm::HS384),
-                    "HS512" => Some(Algorithm::HS512),
-                    _ => None,
-                }),
-                issuer: vars.get("JWT_ISSUER"),
-                audience: vars.get("JWT_AUDIENCE"),
-                allow_headers: allow_headers(&mut vars),
-            },
+            auth,
         };
         vars.finish()?;
         Ok(config)
@@ -377,6 +412,91 @@ fn origin(text: &str) -> Option<HeaderValue> {
     matches!(url.scheme(), "http" | "https").then(|| HeaderValue::try_from(origin).ok()).flatten()
 }
 
+fn auth(vars: &mut Variables) -> AuthConfig {
+    let algorithm = algorithm(vars);
+    let issuer = vars.get("JWT_ISSUER");
+    let ids = vars.parsed("JWT_IDS", "uuid or any", Ids::Uuids, |v| match v {
+        "uuid" => Some(Ids::Uuids),
+        // Without an issuer that is checked, whoever has a key for this service could choose the namespace.
+        "any" => Some(Ids::of_issuer(issuer.as_deref().unwrap_or_default())),
+        _ => None,
+    });
+    if ids != Ids::Uuids && issuer.is_none() {
+        vars.fault("JWT_ISSUER", "set where JWT_IDS is any: ids are told apart by it");
+    }
+    let names = ClaimNames::default();
+    let meaning = "a claim's name, a dot leading into an object, as in app_metadata.tenant";
+    let mut name = |variable, default| vars.parsed(variable, meaning, default, ClaimName::parse);
+    let claims = ClaimNames {
+        tenant: name("JWT_TENANT_CLAIM", names.tenant),
+        user: name("JWT_USER_CLAIM", names.user),
+        role: name("JWT_ROLE_CLAIM", names.role),
+    };
+    AuthConfig {
+        algorithm,
+        keys: keys(vars, algorithm),
+        issuer,
+        audience: vars.get("JWT_AUDIENCE"),
+        claims,
+        ids,
+        allow_headers: allow_headers(vars),
+    }
+}
+
+fn algorithm(vars: &mut Variables) -> Algorithm {
+    let meaning = "HS256, HS384, HS512, RS256, PS256, ES256 or EdDSA";
+    vars.parsed("JWT_ALGORITHM", meaning, Algorithm::HS256, |v| match v {
+        "HS256" => Some(Algorithm::HS256),
+        "HS384" => Some(Algorithm::HS384),
+        "HS512" => Some(Algorithm::HS512),
+        "RS256" => Some(Algorithm::RS256),
+        "PS256" => Some(Algorithm::PS256),
+        "ES256" => Some(Algorithm::ES256),
+        "EdDSA" => Some(Algorithm::EdDSA),
+        _ => None,
+    })
+}
+
+/// One source of keys, of the algorithm's kind: two would be a riddle for who removes a key from one of them.
+fn keys(vars: &mut Variables, algorithm: Algorithm) -> KeySource {
+    let set = |set: Option<KeySet>| set.map(|set| Some(KeySource::Fixed(Arc::new(set))));
+    let pem = vars.parsed("JWT_PUBLIC_KEY", PUBLIC_KEY, None, |v| set(KeySet::from_pem(algorithm, v)));
+    let meaning =
+        "a JSON object with a list `keys`, in which there is one for JWT_ALGORITHM that may verify signatures";
+    let inline = vars.parsed("JWT_JWKS", meaning, None, |v| set(KeySet::from_jwks(algorithm, v.as_bytes()).ok()));
+    let url = key_set_url(vars).map(KeySource::Url);
+    // The address stands beside it for the function that keeps the set there.
+    let kept = vars.get("JWT_JWKS_SECRET_ARN").map(KeySource::SecretArn);
+    let mut sources = [pem, inline, kept.or(url)].into_iter().flatten();
+    let (first, second) = (sources.next(), sources.next());
+    let is_secret = algorithm.family() == AlgorithmFamily::Hmac;
+    match first {
+        None if is_secret => KeySource::Secret,
+        Some(source) if !is_secret && second.is_none() => source,
+        Some(_) if is_secret => {
+            vars.fault("JWT_ALGORITHM", "RS256, PS256, ES256 or EdDSA where there is a public key");
+            KeySource::Secret
+        }
+        _ => {
+            let one = "set, or JWT_JWKS, or JWT_JWKS_URL, and no two of them, for this JWT_ALGORITHM";
+            vars.fault("JWT_PUBLIC_KEY", one);
+            KeySource::Fixed(Arc::new(KeySet::of_secrets([])))
+        }
+    }
+}
+
+fn key_set_url(vars: &mut Variables) -> Option<Url> {
+    let is_deployed = vars.is_deployed();
+    let meaning = "an address with https:// (or in development with http:// on this machine), without a login";
+    vars.parsed("JWT_JWKS_URL", meaning, None, |v| {
+        let url = Url::parse(v).ok()?;
+        let is_loopback = matches!(url.host_str()?, "localhost" | "127.0.0.1" | "[::1]");
+        let is_plain = url.scheme() == "http" && is_loopback && !is_deployed;
+        let has_login = !url.username().is_empty() || url.password().is_some();
+        ((url.scheme() == "https" || is_plain) && !has_login).then_some(Some(url))
+    })
+}
+
 /// What a queue's URL must be.
 const QUEUE_URL: &str = "the URL of a queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/name";
 
@@ -394,7 +514,7 @@ fn queue_url(text: &str) -> Option<String> {
 /// What a database's URL must be.
 const DATABASE_URL: &str = "postgres://user:password@host:port/database (or set SECRET_ARN)";
 
-fn secrets(vars: &mut Variables) -> SecretSource {
+fn secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource {
     let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
     if let Some(arn) = vars.get("SECRET_ARN") {
         return SecretSource::SecretsManager(SecretPlace {
@@ -407,9 +527,11 @@ fn secrets(vars: &mut Variables) -> SecretSource {
     }
     let database_url = vars.required("DATABASE_URL", DATABASE_URL);
     let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
-    let jwt_secret_key =
-        vars.required_whole("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
-    match Secrets::new(&database_url, redis_url, jwt_secret_key, transport) {
+    let signing_keys = ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"].map(|name| vars.whole(name));
+    if signing_keys[0].is_none() && signing_key_is_required {
+        vars.fault("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
+    }
+    match Secrets::new(&database_url, redis_url, signing_keys, transport) {
         Ok(mut secrets) => {
             secrets.sealing_private_keys = vars
                 .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
@@ -479,16 +601,16 @@ impl Variables {
     }
 
     fn required(&mut self, name: &'static str, meaning: &str) -> SecretText {
-        SecretText::new(self.required_whole(name, meaning).reveal().trim().to_owned())
-    }
-
-    /// With the white space around it.
-    fn required_whole(&mut self, name: &'static str, meaning: &str) -> SecretText {
-        let value = (self.lookup)(name).filter(|value| !value.trim().is_empty());
+        let value = self.whole(name);
         if value.is_none() {
             self.fault(name, meaning);
         }
-        SecretText::new(value.unwrap_or_default())
+        SecretText::new(value.unwrap_or_default().reveal().trim().to_owned())
+    }
+
+    /// With the white space around it.
+    fn whole(&self, name: &str) -> Option<SecretText> {
+        (self.lookup)(name).filter(|value| !value.trim().is_empty()).map(SecretText::new)
     }
 
     fn parsed<T>(&mut self, name: &'static str, meaning: &str, default: T, parse: impl Fn(&str) -> Option<T>) -> T {
@@ -541,6 +663,8 @@ mod tests {
         assert_eq!(config.public.log_level, LevelFilter::INFO);
         assert_eq!(config.rate_limit, NonZeroU32::new(50));
         assert_eq!(config.auth.algorithm, Algorithm::HS256);
+        assert!(matches!(config.auth.keys, KeySource::Secret));
+        assert_eq!((config.auth.claims, config.auth.ids), (ClaimNames::default(), Ids::Uuids));
         assert_eq!(config.concurrency, 1);
         assert_eq!(config.accounts_per_user, 1000);
         assert!(!config.auth.allow_headers);
@@ -674,6 +798,77 @@ mod tests {
         for key in ["0123456789abcdef0123456789abcdef\n", " 0123456789abcdef0123456789abcdef"] {
             let error = read(&[("JWT_SECRET_KEY", key)]).unwrap_err();
             assert!(error.contains("JWT_SECRET_KEY must be without white space"), "{error}");
+        }
+    }
+
+    const ED25519: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----";
+    const ED25519_SET: &str =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    const SET_URL: &str = "https://issuer.example.com/.well-known/jwks.json";
+
+    #[test]
+    fn a_public_key_needs_no_secret_and_comes_from_one_place() {
+        let eddsa = ("JWT_ALGORITHM", "EdDSA");
+        for source in [("JWT_PUBLIC_KEY", ED25519), ("JWT_JWKS", ED25519_SET)] {
+            let config = read(&[eddsa, source, ("JWT_SECRET_KEY", "")]).unwrap();
+            assert!(matches!(config.auth.keys, KeySource::Fixed(_)), "{source:?}");
+        }
+        let kept = ("JWT_JWKS_SECRET_ARN", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:keys");
+        let keys = |set: &[(&str, &str)]| read(&[&[eddsa], set].concat()).unwrap().auth.keys;
+        assert!(matches!(keys(&[("JWT_JWKS_URL", SET_URL)]), KeySource::Url(url) if url.as_str() == SET_URL));
+        assert!(matches!(keys(&[kept]), KeySource::SecretArn(_)));
+        assert!(matches!(keys(&[kept, ("JWT_JWKS_URL", SET_URL)]), KeySource::SecretArn(_)));
+        for (bad, variable) in [
+            (vec![eddsa], "JWT_PUBLIC_KEY"),
+            (vec![eddsa, ("JWT_PUBLIC_KEY", ED25519), ("JWT_JWKS_URL", SET_URL)], "JWT_PUBLIC_KEY"),
+            (vec![eddsa, ("JWT_JWKS", ED25519_SET), kept], "JWT_PUBLIC_KEY"),
+            (vec![("JWT_ALGORITHM", "RS256"), ("JWT_PUBLIC_KEY", ED25519)], "JWT_PUBLIC_KEY"),
+            (vec![("JWT_ALGORITHM", "ES256"), ("JWT_JWKS", ED25519_SET)], "JWT_JWKS"),
+            (vec![("JWT_PUBLIC_KEY", ED25519)], "JWT_PUBLIC_KEY"),
+            (vec![("JWT_JWKS_URL", SET_URL)], "JWT_ALGORITHM"),
+            (vec![("JWT_ALGORITHM", "ES384"), ("JWT_JWKS_URL", SET_URL)], "JWT_ALGORITHM"),
+            (vec![("JWT_SECRET_KEY", "")], "JWT_SECRET_KEY"),
+            (vec![("JWT_SECRET_KEY_PREVIOUS", "short")], "JWT_SECRET_KEY_PREVIOUS"),
+        ] {
+            let error = read(&bad).unwrap_err();
+            assert!(error.contains(&format!("{variable} must be ")), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_set_of_keys_is_fetched_over_tls_but_from_this_machine() {
+        let keys = |url: &str| read(&[("JWT_ALGORITHM", "EdDSA"), ("JWT_JWKS_URL", url)]);
+        for good in [SET_URL, "https://10.0.0.1:8443/keys?tenant=1", "http://localhost:8080/keys", "http://[::1]/keys"]
+        {
+            assert!(keys(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://issuer.example.com/keys",
+            "https://user:pw@issuer.example.com/",
+            "file:///keys",
+            "keys",
+            "https://",
+        ] {
+            assert!(keys(bad).unwrap_err().contains("JWT_JWKS_URL"), "{bad}");
+        }
+        let deployed =
+            [("AWS_LAMBDA_LOG_GROUP_NAME", "x"), ("JWT_ALGORITHM", "EdDSA"), ("JWT_JWKS_URL", "http://localhost/keys")];
+        assert!(read(&deployed).unwrap_err().contains("JWT_JWKS_URL"));
+    }
+
+    #[test]
+    fn other_claims_and_ids_are_configured() {
+        let issuer = ("JWT_ISSUER", "https://issuer.example.com/");
+        let auth = read(&[issuer, ("JWT_IDS", "any"), ("JWT_TENANT_CLAIM", "app_metadata.tenant")]).unwrap().auth;
+        assert_eq!(auth.ids, Ids::of_issuer("https://issuer.example.com/"));
+        assert_eq!(Some(auth.claims.tenant), ClaimName::parse("app_metadata.tenant"));
+        assert_eq!(auth.claims.user, ClaimNames::default().user);
+        for (bad, variable) in [
+            (vec![("JWT_IDS", "any")], "JWT_ISSUER"),
+            (vec![issuer, ("JWT_IDS", "some")], "JWT_IDS"),
+            (vec![("JWT_USER_CLAIM", "a..b")], "JWT_USER_CLAIM"),
+        ] {
+            assert!(read(&bad).unwrap_err().contains(&format!("{variable} must be ")), "{bad:?}");
         }
     }
 

@@ -30,8 +30,11 @@ pub mod queue;
 pub mod work;
 
 pub mod auth;
+pub mod claims;
 pub mod cors;
 pub mod identity;
+pub mod issuer;
+pub mod key_set;
 pub mod keyring;
 pub mod rate_limit;
 

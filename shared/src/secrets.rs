@@ -102,15 +102,17 @@ pub enum Transport {
     Tls,
 }
 
-/// The database URL, the Redis URL and the key that signs tokens, each checked for its form.
+/// The database URL, the Redis URL and the keys that sign tokens, each checked for its form.
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
     /// `DATABASE_URL`, parsed.
     pub database: DatabaseUrl,
     /// `REDIS_URL`.
     pub redis_url: SecretText,
-    /// `JWT_SECRET_KEY`.
-    pub jwt_secret_key: SecretText,
+    /// `JWT_SECRET_KEY`; none where tokens are signed with a key that we do not have.
+    pub jwt_secret_key: Option<SecretText>,
+    /// `JWT_SECRET_KEY_PREVIOUS`: accepted beside the other during a rotation.
+    pub jwt_secret_key_previous: Option<SecretText>,
     /// `SEALING_PRIVATE_KEYS`, of mail functions alone.
     pub sealing_private_keys: Option<Arc<PrivateKeys>>,
     /// `OAUTH2_CLIENT_SECRETS`, of functions that ask providers for tokens alone.
@@ -161,23 +163,25 @@ impl Secrets {
         }
     }
 
-    /// Checks the three values.
+    /// Checks the values.
     ///
     /// # Errors
     /// The names of the bad ones, each with what it must be.
     pub fn new(
         database_url: &SecretText,
         redis_url: SecretText,
-        jwt_secret_key: SecretText,
+        [jwt_secret_key, jwt_secret_key_previous]: [Option<SecretText>; 2],
         transport: Transport,
     ) -> Result<Self, Vec<(&'static str, &'static str)>> {
         let mut faults = Vec::new();
+        let keys = [("JWT_SECRET_KEY", &jwt_secret_key), ("JWT_SECRET_KEY_PREVIOUS", &jwt_secret_key_previous)];
+        let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key.as_ref()?)));
         let database = Self::of_database(database_url, transport);
         if let Err(meaning) = database {
             faults.push(("DATABASE_URL", meaning));
         }
-        let named = [("REDIS_URL", &redis_url), ("JWT_SECRET_KEY", &jwt_secret_key)];
-        faults.extend(named.iter().filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (*name, RESOLVED)));
+        let named = [("REDIS_URL", &redis_url)].into_iter().chain(keys.clone());
+        faults.extend(named.filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (name, RESOLVED)));
         match redis::Client::open(redis_url.reveal()) {
             Err(_) => faults.push(("REDIS_URL", "redis://host:port or rediss://host:port")),
             Ok(redis) if transport == Transport::Tls && !is_tls(redis.get_connection_info().addr()) => {
@@ -185,16 +189,20 @@ impl Secrets {
             }
             Ok(_) => {}
         }
-        let key = jwt_secret_key.reveal();
-        if key.len() < MIN_SIGNING_KEY_BYTES {
-            faults.push(("JWT_SECRET_KEY", "at least 32 bytes long (try: openssl rand -base64 48)"));
-        }
-        // Who signs and who checks would not agree on whether it belongs to the key, and every token would be refused.
-        if key.trim() != key {
-            faults.push(("JWT_SECRET_KEY", "without white space at its beginning and end"));
+        for (name, key) in keys {
+            let key = key.reveal();
+            if key.len() < MIN_SIGNING_KEY_BYTES {
+                faults.push((name, "at least 32 bytes long (try: openssl rand -base64 48)"));
+            }
+            // Who signs and who checks would not agree on whether it belongs to the key, and every token would be refused.
+            if key.trim() != key {
+                faults.push((name, "without white space at its beginning and end"));
+            }
         }
         match database {
-            Ok(secrets) if faults.is_empty() => Ok(Self { redis_url, jwt_secret_key, ..secrets }),
+            Ok(secrets) if faults.is_empty() => {
+                Ok(Self { redis_url, jwt_secret_key, jwt_secret_key_previous, ..secrets })
+            }
             _ => Err(faults),
         }
     }
@@ -227,7 +235,7 @@ impl SecretStore {
                 if let Some(secrets) = &*self.cached.read().await {
                     return Ok(secrets.clone());
                 }
-                self.fetch().await
+                self.read_again().await
             }
         }
     }
@@ -238,7 +246,7 @@ impl SecretStore {
     /// # Errors
     /// As [`SecretStore::get`].
     pub async fn refresh(&self, tried_at: Instant) -> anyhow::Result<bool> {
-        if matches!(self.source, SecretSource::Environment(_)) {
+        if !self.can_change() {
             return Ok(false);
         }
         let mut refreshed_at = self.refreshed_at.lock().await;
@@ -248,12 +256,26 @@ impl SecretStore {
             return Ok(tried_at < last);
         }
         tracing::warn!("a login was refused or a key is unknown: reading the secret again");
-        let fetched = self.fetch().await;
+        let fetched = self.read_again().await;
         *refreshed_at = Some(Instant::now());
         fetched.map(|_| true)
     }
 
-    async fn fetch(&self) -> anyhow::Result<Secrets> {
+    /// The way to other secrets, over the same connection.
+    pub fn manager(&self) -> &SecretsManager {
+        &self.manager
+    }
+
+    /// Whether the secrets may be others later: environment variables stay.
+    pub fn can_change(&self) -> bool {
+        !matches!(self.source, SecretSource::Environment(_))
+    }
+
+    /// The secrets as they are now. How often that may be is the caller's matter.
+    ///
+    /// # Errors
+    /// As [`SecretStore::get`].
+    pub async fn read_again(&self) -> anyhow::Result<Secrets> {
         // The SDK's futures are large, and would make each request's as large, which may have to come here: boxed.
         let secrets = match &self.source {
             SecretSource::Environment(secrets) => return Ok(Secrets::clone(secrets)),
@@ -390,13 +412,18 @@ fn parse(
         #[serde(rename = "REDIS_URL")]
         redis_url: SecretText,
         #[serde(rename = "JWT_SECRET_KEY")]
-        jwt_secret_key: SecretText,
+        jwt_secret_key: Option<SecretText>,
+        #[serde(rename = "JWT_SECRET_KEY_PREVIOUS")]
+        jwt_secret_key_previous: Option<SecretText>,
         #[serde(flatten)]
         login: Login,
     }
     // The parser's own message could quote the secret.
     let stored: Stored = serde_json::from_str(json)
         .map_err(|_| anyhow!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY"))?;
+    // An empty one counts as none, as it does in the environment.
+    let signing_keys = [stored.jwt_secret_key, stored.jwt_secret_key_previous];
+    let signing_keys = signing_keys.map(|key| key.filter(|key| !key.reveal().is_empty()));
     let mail: Option<MailSecret> = mail_json.map(serde_json::from_str).transpose().map_err(|_| {
         anyhow!("that of the mail functions must be a JSON object with the strings username, password and SEALING_PRIVATE_KEYS")
     })?;
@@ -413,7 +440,7 @@ fn parse(
         keys.map(Arc::new).with_context(|| format!("SEALING_PRIVATE_KEYS must be {SEALING_PRIVATE_KEYS}"))
     });
     let keys = keys.transpose()?;
-    let secrets = Secrets::new(database_url, stored.redis_url, stored.jwt_secret_key, transport);
+    let secrets = Secrets::new(database_url, stored.redis_url, signing_keys, transport);
     let mut secrets = secrets.map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
         anyhow!(faults.join("; "))
@@ -476,11 +503,22 @@ mod tests {
     #[test]
     fn a_signing_key_is_taken_whole_or_refused() {
         let read = |key: &str| parse(&stored(serde_json::json!({"JWT_SECRET_KEY": key})), None, None, Transport::Any);
-        assert_eq!(read(&format!("{KEY} {KEY}")).unwrap().jwt_secret_key.reveal(), format!("{KEY} {KEY}"));
+        let key = read(&format!("{KEY} {KEY}")).unwrap().jwt_secret_key.unwrap();
+        assert_eq!(key.reveal(), format!("{KEY} {KEY}"));
         for bad in [format!("{KEY}\n"), format!(" {KEY}"), format!("{KEY}\u{a0}")] {
             let error = format!("{:#}", read(&bad).unwrap_err());
             assert!(error.contains("JWT_SECRET_KEY must be without white space"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_of_before_is_checked_like_the_current_one_and_an_empty_one_is_none() {
+        let read =
+            |key: &str| parse(&stored(serde_json::json!({"JWT_SECRET_KEY_PREVIOUS": key})), None, None, Transport::Any);
+        assert_eq!(read(KEY).unwrap().jwt_secret_key_previous.unwrap().reveal(), KEY);
+        assert!(read("").unwrap().jwt_secret_key_previous.is_none());
+        let error = format!("{:#}", read("short").unwrap_err());
+        assert!(error.contains("JWT_SECRET_KEY_PREVIOUS must be at least 32 bytes"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::db::Db;
 use crate::error::Error;
 use crate::event::{Event, Request, Response};
 use crate::identity::Identity;
+use crate::issuer::Keys;
 use crate::log::{self, RequestLine};
 use crate::metrics::{Measured, Metrics, milliseconds};
 use crate::queue::Queue;
@@ -40,15 +41,18 @@ where
     H: Fn(Call) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, app) = start().await?;
-    let app = Arc::new(app);
+    let (config, store, secrets) = begin().await?;
+    let keys = Keys::new(&config.auth, &secrets, &store)?;
+    let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
+    let (db, redis) = connected?;
+    let gate = Arc::new(Gate::new(&config, keys, &redis, false));
+    let accounts_per_user = config.accounts_per_user;
     run(config.public, move |front, event| {
-        let (app, handler) = (app.clone(), handler.clone());
+        let (gate, db, handler) = (gate.clone(), db.for_request(), handler.clone());
         async move {
-            let (db, accounts_per_user) = (app.db.for_request(), app.accounts_per_user);
             let call = |identity, request| Call { identity, request, db: db.clone(), accounts_per_user };
             let handling = |identity, request| handler(call(identity, request));
-            respond(&front, &app.gate, Some(db.clone()), handling, event).await
+            respond(&front, &gate, Some(db.clone()), handling, event).await
         }
     })
     .await
@@ -100,10 +104,11 @@ where
     H: Fn(ReadinessCall) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, app) = start().await?;
+    let (config, store, secrets) = begin().await?;
+    let (db, redis) = connect(&config, store, &secrets).await?;
     run(config.public, move |front, event| {
         let request_id = event.context.request_id.clone();
-        let call = ReadinessCall { request_id, db: app.db.clone(), redis: app.redis.clone() };
+        let call = ReadinessCall { request_id, db: db.clone(), redis: redis.clone() };
         let handler = handler.clone();
         async move { respond_public(&front, |_| handler(call), event).await }
     })
@@ -119,22 +124,13 @@ struct Gate {
 }
 
 impl Gate {
-    fn new(config: &Config, secrets: &Secrets, redis: &RedisLink, counts_tries: bool) -> Self {
+    fn new(config: &Config, keys: Keys, redis: &RedisLink, counts_tries: bool) -> Self {
         Self {
-            authenticator: Authenticator::new(&config.auth, secrets.jwt_secret_key.reveal()),
+            authenticator: Authenticator::new(&config.auth, keys),
             limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, redis.clone())),
             counts_tries,
         }
     }
-}
-
-/// What an endpoint of identified callers works with.
-struct App {
-    gate: Gate,
-    secrets: Arc<SecretStore>,
-    db: Db,
-    redis: RedisLink,
-    accounts_per_user: i32,
 }
 
 /// Reads the configuration and the secrets.
@@ -146,21 +142,13 @@ async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
     Ok((config, store, secrets))
 }
 
-/// Reads the configuration and opens PostgreSQL and Redis, both at once.
-async fn start() -> anyhow::Result<(Config, App)> {
-    let (config, store, secrets) = begin().await?;
-    let db = Db::new(store.clone(), config.concurrency, MAX_IDLE).await?;
+/// Opens PostgreSQL and Redis, both at once.
+async fn connect(config: &Config, store: Arc<SecretStore>, secrets: &Secrets) -> anyhow::Result<(Db, RedisLink)> {
+    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;
-    let app = App {
-        secrets: store,
-        gate: Gate::new(&config, &secrets, &redis, false),
-        db,
-        redis,
-        accounts_per_user: config.accounts_per_user,
-    };
-    Ok((config, app))
+    Ok((db, redis))
 }
 
 /// What every function has at its front, whoever may call it.
@@ -201,7 +189,7 @@ where
     F: Future<Output = Result<Reply, Error>>,
 {
     let (mut exchange, request) = Exchange::begin(front, event);
-    let identified = gate.authenticator.identify(&request);
+    let identified = gate.authenticator.identify(&request).await;
     if let Some(limiter) = &gate.limiter {
         let started = Instant::now();
         exchange.decision = Some(match &identified {

@@ -4,12 +4,17 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 #[cfg(target_os = "linux")]
 use local::gateway::PayloadVersion;
+use local::signing::SigningKey;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::issuer::PUBLIC;
 use crate::support::{Api, JWT_KEY, User, account, api, lasting, merged, servers};
 #[cfg(target_os = "linux")]
 use crate::support::{Servers, connect};
@@ -75,6 +80,220 @@ async fn a_token_cannot_bring_its_own_key() {
     }
     let called = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
     assert!(called.is_err(), "the service went to fetch a key");
+}
+
+/// An algorithm, what checks its tokens, and who signs them.
+async fn of_each_algorithm() -> Vec<(Algorithm, Api, SigningKey)> {
+    let mut all = Vec::new();
+    for algorithm in PUBLIC {
+        let key = SigningKey::new(algorithm, "k").unwrap();
+        let mut env = servers().await.env();
+        env.insert("JWT_ALGORITHM", format!("{algorithm:?}"));
+        env.insert("JWT_JWKS", json!({"keys": [key.jwk()]}).to_string());
+        all.push((algorithm, Api::start(env).await, key));
+    }
+    all
+}
+
+/// The algorithm is the configuration's, whatever a token says; what is public signs nothing.
+#[tokio::test]
+async fn algorithms_and_keys_cannot_be_confused() {
+    for (algorithm, api, key) in of_each_algorithm().await {
+        let user = User::new();
+        let name = format!("{algorithm:?}");
+        let good = key.sign(&user.claims()).unwrap();
+        assert_eq!(api.get("/api/accounts").bearer(&good).send().await.status, 200, "{name}");
+        let mut forged = Vec::new();
+        // The public key in every form that somebody may have at hand, as a secret.
+        let jwk = key.jwk().to_string();
+        let part = |part: &str| key.jwk()[part].as_str().unwrap_or_default().to_owned();
+        let der: String = key.pem().lines().filter(|line| !line.starts_with('-')).collect();
+        let der = BASE64_STANDARD.decode(der).unwrap();
+        let raw = BASE64_URL_SAFE_NO_PAD.decode(part("x") + &part("n")).unwrap();
+        let texts = [key.pem(), key.pem().trim(), &jwk, &part("n"), &part("x"), "", JWT_KEY];
+        for secret in texts.map(str::as_bytes).into_iter().chain([&*der, &*raw]) {
+            for hmac in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+                let header = Header { kid: Some("k".to_owned()), ..Header::new(hmac) };
+                forged.push(jsonwebtoken::encode(&header, &user.claims(), &EncodingKey::from_secret(secret)).unwrap());
+            }
+            // And with a header that says the right thing.
+            let message = [format!(r#"{{"alg":"{name}","kid":"k"}}"#), user.claims().to_string()]
+                .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part))
+                .join(".");
+            let key = EncodingKey::from_secret(secret);
+            let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+            forged.push(format!("{message}.{signature}"));
+        }
+        // Good keys of other algorithms, and of this one.
+        for other in PUBLIC {
+            let attacker = SigningKey::new(other, "k").unwrap();
+            forged.push(attacker.sign(&user.claims()).unwrap());
+            let claims_to_be = format!(r#"{{"alg":"{name}","kid":"k"}}"#);
+            forged.push(attacker.sign_as(other, &claims_to_be, &user.claims()).unwrap());
+        }
+        // The right key by the other padding of its kind, under either name.
+        if let Some(other) = match algorithm {
+            Algorithm::RS256 => Some(Algorithm::PS256),
+            Algorithm::PS256 => Some(Algorithm::RS256),
+            _ => None,
+        } {
+            for named in [algorithm, other] {
+                let header = format!(r#"{{"alg":"{named:?}","kid":"k"}}"#);
+                forged.push(key.sign_as(other, &header, &user.claims()).unwrap());
+            }
+        }
+        // The right key, and a header that says something else, twice, or nothing.
+        for header in [
+            r#"{"alg":"none","kid":"k"}"#.to_owned(),
+            r#"{"alg":"HS256","kid":"k"}"#.to_owned(),
+            r#"{"kid":"k"}"#.to_owned(),
+            format!(r#"{{"alg":"{name}","alg":"none","kid":"k"}}"#),
+            format!(r#"{{"alg":"none","alg":"{name}","kid":"k"}}"#),
+            format!(r#"{{"alg":["{name}"],"kid":"k"}}"#),
+            format!(r#"{{"alg":"{}","kid":"k"}}"#, name.to_lowercase()),
+            format!(r#"{{"alg":"{name}","kid":"k","crit":["exp"],"exp":1}}"#),
+            format!(r#"{{"alg":"{name}","kid":"k","crit":["b64"],"b64":false}}"#),
+            format!(r#"{{"alg":"{name}","kid":7}}"#),
+            String::new(),
+        ] {
+            forged.push(key.sign_as(algorithm, &header, &user.claims()).unwrap());
+        }
+        // No signature, half of one, one of something else.
+        let (message, signature) = good.rsplit_once('.').unwrap();
+        let (head, payload) = message.split_once('.').unwrap();
+        let others = key.sign(&User::new().claims()).unwrap();
+        let (_, other_signature) = others.rsplit_once('.').unwrap();
+        for header in [r#"{"alg":"none"}"#, r#"{"alg":"None"}"#, r#"{"alg":"NONE","typ":"JWT"}"#] {
+            let head = BASE64_URL_SAFE_NO_PAD.encode(header);
+            forged.extend([format!("{head}.{payload}."), format!("{head}.{payload}.{signature}")]);
+        }
+        forged.extend([
+            message.to_owned(),
+            format!("{message}."),
+            format!("{message}.{}", &signature[..signature.len() / 2]),
+            format!("{message}.{signature}{signature}"),
+            format!("{message}.{other_signature}"),
+            format!("{message}.{signature}."),
+            format!("{head}.{}.{signature}", others.split('.').nth(1).unwrap()),
+        ]);
+        // Expired, or for nobody.
+        for change in [json!({"exp": 1}), json!({"exp": null}), json!({"nbf": 9e9}), json!({"user_id": null})] {
+            forged.push(key.sign(&merged(user.claims(), change)).unwrap());
+        }
+        for token in forged {
+            let answer = api.get("/api/accounts").bearer(&token).send().await;
+            assert_eq!(answer.status, 401, "{name} {token}");
+        }
+    }
+}
+
+/// What a header says of where the key is counts for nothing, for any algorithm, and nothing is fetched; a name is a name
+/// and no path.
+#[tokio::test]
+async fn a_token_of_any_algorithm_cannot_bring_its_own_key() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    for (algorithm, api, _) in of_each_algorithm().await {
+        let user = User::new();
+        let attacker = SigningKey::new(algorithm, "k").unwrap();
+        let name = format!("{algorithm:?}");
+        let own = attacker.jwk();
+        for change in [
+            json!({"jwk": own}),
+            json!({"jwk": own, "kid": "k"}),
+            json!({"jku": url}),
+            json!({"jku": url, "kid": "k"}),
+            json!({"x5u": url}),
+            json!({"x5c": [BASE64_STANDARD.encode(attacker.pem())]}),
+            json!({"kid": "../../../../dev/null"}),
+            json!({"kid": "/proc/self/environ"}),
+            json!({"kid": "k' or '1'='1"}),
+            json!({"kid": "k\u{0}"}),
+            json!({"kid": "k".repeat(4000)}),
+            json!({"kid": url}),
+        ] {
+            let header = merged(json!({"alg": name, "typ": "JWT"}), change).to_string();
+            let token = attacker.sign_as(algorithm, &header, &user.claims()).unwrap();
+            let answer = api.get("/api/accounts").bearer(&token).send().await;
+            assert_eq!(answer.status, 401, "{header}");
+        }
+    }
+    let called = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+    assert!(called.is_err(), "the service went to fetch a key");
+}
+
+/// ECDSA has signatures that careless code takes for good whatever was signed; and each good one has a twin, which is as
+/// good, for the same token.
+#[tokio::test]
+async fn signatures_of_es256_are_numbers_of_the_right_size_and_not_zero() {
+    // The order of P-256's group.
+    let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let order: Vec<u8> = (0..32).map(|n| u8::from_str_radix(&order[2 * n..2 * n + 2], 16).unwrap()).collect();
+    let (_, api, key) = of_each_algorithm().await.swap_remove(2);
+    let user = User::new();
+    let good = key.sign(&user.claims()).unwrap();
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let (r, s) = signature.split_at(32);
+    let zero = [0; 32];
+    let send = async |signature: Vec<u8>| {
+        let token = format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
+        api.get("/api/accounts").bearer(&token).send().await
+    };
+    let der = |n: &[u8]| [&[2, 33, 0], n].concat();
+    let sequence = [&[0x30, 70], &*der(r), &*der(s)].concat();
+    for bad in [
+        [zero, zero].concat(),
+        [r, &zero].concat(),
+        [&zero, s].concat(),
+        [&*order, &*order].concat(),
+        [r, &*order].concat(),
+        [&*order, s].concat(),
+        [s, r].concat(),
+        [&[0], &*signature].concat(),
+        [&*signature, &[0]].concat(),
+        signature[..63].to_vec(),
+        sequence,
+    ] {
+        send(bad).await.is_refused(401);
+    }
+    // order - s, with what is borrowed from digit to digit.
+    let mut borrowed = 0;
+    let mut twin: Vec<u8> = order
+        .iter()
+        .zip(s)
+        .rev()
+        .map(|(o, s)| {
+            let digit = i16::from(*o) - i16::from(*s) - borrowed;
+            borrowed = i16::from(digit < 0);
+            digit.rem_euclid(256) as u8
+        })
+        .collect();
+    twin.reverse();
+    let answer = send([r, &twin].concat()).await;
+    assert_eq!((answer.status, &api.log_of(&answer).await["userId"]), (200, &json!(user.user)));
+}
+
+/// With the exponent 1 a text is its own signature, so anybody can sign for such a key; beside it is a good one.
+#[tokio::test]
+async fn an_rsa_key_that_anybody_can_sign_for_checks_nothing() {
+    let good = SigningKey::new(Algorithm::RS256, "good").unwrap();
+    let weak = merged(good.jwk().clone(), json!({"kid": "weak", "e": "AQ"}));
+    let mut env = servers().await.env();
+    env.insert("JWT_ALGORITHM", "RS256".to_owned());
+    env.insert("JWT_JWKS", json!({"keys": [weak, good.jwk()]}).to_string());
+    let (api, user) = (Api::start(env).await, User::new());
+    let message = [r#"{"alg":"RS256","kid":"weak"}"#.to_owned(), user.claims().to_string()]
+        .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part))
+        .join(".");
+    // RFC 8017, 9.2.
+    let prefix = [0x30, 0x31, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 0x20];
+    let hash = Sha256::digest(message.as_bytes());
+    let signature = [&[0, 1], &*vec![0xff; 256 - 3 - prefix.len() - 32], &[0], &prefix, &*hash].concat();
+    let forged = format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
+    api.get("/api/accounts").bearer(&forged).send().await.is_refused(401);
+    let token = good.sign(&user.claims()).unwrap();
+    assert_eq!(api.get("/api/accounts").bearer(&token).send().await.status, 200);
 }
 
 #[tokio::test]

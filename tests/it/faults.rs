@@ -316,7 +316,8 @@ async fn a_connection_that_was_closed_while_the_function_was_frozen_fails_no_wri
 fn store(env: &BTreeMap<&str, String>) -> Arc<SecretStore> {
     let text = |name| SecretText::new(env[name].clone());
     let secrets =
-        Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), text("JWT_SECRET_KEY"), Transport::Any).unwrap();
+        Secrets::new(&text("DATABASE_URL"), text("REDIS_URL"), [Some(text("JWT_SECRET_KEY")), None], Transport::Any)
+            .unwrap();
     Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))))
 }
 

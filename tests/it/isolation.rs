@@ -578,7 +578,8 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         assert!(mail.contains(&format!("select email_credentials.{column}")), "{mail:?}");
     }
     let scheduler = column_privileges(&owner().await, "email_service_scheduler").await;
-    assert_eq!(scheduler, ["execute claim_due(integer,bigint)"], "who is due, and nothing else");
+    let wanted = ["execute claim_due(integer,bigint)", "execute purge_mail(integer)"];
+    assert_eq!(scheduler, wanted, "who is due, what is left behind, and nothing else");
 }
 
 #[tokio::test]

@@ -85,7 +85,8 @@ impl Worker {
         let servers = servers().await;
         let text = |text: String| SecretText::new(text);
         let (url, redis) = (text(url), text(servers.redis.url()));
-        let mut secrets = Secrets::new(&url, redis.clone(), text(JWT_KEY.into()), Transport::Any).unwrap();
+        let mut secrets =
+            Secrets::new(&url, redis.clone(), [Some(text(JWT_KEY.into())), None], Transport::Any).unwrap();
         secrets.sealing_private_keys = Some(Arc::new(PrivateKeys::parse(&SEALING_KEYS.1).unwrap()));
         let store = Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))));
         let nobody = Scope { tenant_id: TenantId(Uuid::nil()), user_id: UserId(Uuid::nil()) };

@@ -233,8 +233,8 @@ fn no_alarm_lists_the_functions() {
 
 #[test]
 fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
-    let sources = ["shared/src/db/secrets.rs", "shared/src/account/state.rs", "shared/src/log.rs"];
-    let source: String = sources.into_iter().map(read).collect();
+    let files = ["shared/src/db/secrets.rs", "shared/src/account/state.rs", "shared/src/log.rs", "shared/src/work.rs"];
+    let source = files.map(read).concat();
     let filters = resources(FUNCTIONS).filter(|(_, resource)| resource["Type"] == "AWS::Logs::MetricFilter");
     let patterns: Vec<_> = filters.filter_map(|(_, it)| it["Properties"]["FilterPattern"].as_str()).collect();
     assert!(patterns.len() >= 3, "{patterns:?}");
@@ -391,8 +391,9 @@ fn no_function_gets_what_its_class_does_not_use() {
         let Function { name, environment, queue, network, policies, source } = function;
         let has = |name: &str| environment.contains(name);
         let may = |name: &str| policies.contains(name);
-        // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces.
-        let alone = source.contains("serve_public");
+        // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces; nor
+        // has who reaches the issuer, but for one secret of its own.
+        let alone = source.contains("serve_public") || name == "refresh-keys";
         assert_eq!(network.is_none(), alone, "{name}");
         if alone {
             assert_eq!(policies, BTreeSet::from(["TracingPolicy".to_owned()]), "{name}");
@@ -424,6 +425,35 @@ fn no_function_gets_what_its_class_does_not_use() {
         let seals = name == "reseal-secrets" || asks_providers;
         assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || seals, "{name}");
     }
+}
+
+/// Who can write the set of keys can sign in as anybody, so only one function can; who knows callers can read it.
+#[test]
+fn the_issuers_keys_are_written_by_one_function_and_read_by_those_that_know_callers() {
+    let resources = &stack(FUNCTIONS)["Resources"];
+    let known = [
+        "shared::serve(",
+        "shared::serve_ringing(",
+        "shared::serve_sealing(",
+        "shared::serve_network(",
+        "shared::serve_mail(",
+    ];
+    let readers: BTreeSet<_> = classes()
+        .into_iter()
+        .filter(|function| known.iter().any(|way| function.source.contains(way)))
+        .map(|function| pascal_case(&function.name, '-') + "Role")
+        .collect();
+    assert!(readers.len() >= 8, "{readers:?}");
+    let policy = &resources["KeySetPolicy"]["Properties"];
+    assert_eq!(references(&policy["Roles"]), readers);
+    assert_eq!(allowed(policy), BTreeSet::from(["kms:Decrypt", "secretsmanager:GetSecretValue"].map(str::to_owned)));
+    let of_secret = |value: &Value| references(value).contains("KeySetSecret");
+    let writers = resources.as_object().unwrap().iter().filter(|(_, resource)| {
+        statements(resource)
+            .into_iter()
+            .any(|s| of_secret(&s["Resource"]) && texts(&s["Action"]).contains(&"secretsmanager:PutSecretValue"))
+    });
+    assert_eq!(writers.map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["RefreshKeysRole"]);
 }
 
 /// What the mail functions may reach: the ports that mail/ allows unless it is told others, and 443 for settings from an

@@ -309,8 +309,19 @@ fn the_map_has_every_room_and_no_other() {
 #[test]
 fn every_crate_forbids_unsafe_code() {
     assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
-    let others =
-        ["benches", "benches/floor", "fuzz", "local", "mail", "mailbox", "openapi", "shared", "tests", "xtask"];
+    let others = [
+        "benches",
+        "benches/floor",
+        "fuzz",
+        "https",
+        "local",
+        "mail",
+        "mailbox",
+        "openapi",
+        "shared",
+        "tests",
+        "xtask",
+    ];
     let others = others.map(|name| local::workspace_root().join(name));
     for folder in folders().into_values().chain(others) {
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();

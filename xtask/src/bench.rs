@@ -113,7 +113,7 @@ struct Bench {
 }
 
 /// What is measured beside the functions.
-const FLOORS: [&str; 5] = ["floor", "hello-world", "mail-floor", "sync-floor", "sealing"];
+const FLOORS: [&str; 5] = ["crypto", "floor", "hello-world", "mail-floor", "sync-floor"];
 
 const DATABASE: &str = "app";
 

@@ -5,11 +5,9 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local::{
     build::build_functions,
     event_sources::EventSources,
@@ -18,8 +16,7 @@ use local::{
     mail_server::{Dovecot, Ports},
     queue_server::QueueServer,
     services::{Postgres, Redis, secret},
-    template::{self, Function},
-    workspace_root,
+    template, workspace_root,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,17 +27,26 @@ use crate::{
     functions::SealingKeys,
     settings::Settings,
     summary,
+    tokens::{Signer, TOKEN_LIFE},
 };
 
 pub(crate) const DATABASE: &str = "email_service";
-const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 16] = [
+const PASSED_ON: [&str; 25] = [
     "ACCOUNTS_PER_USER",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
     "JWT_AUDIENCE",
+    "JWT_IDS",
     "JWT_ISSUER",
+    "JWT_JWKS",
+    "JWT_JWKS_SECRET_ARN",
+    "JWT_JWKS_URL",
+    "JWT_PUBLIC_KEY",
+    "JWT_ROLE_CLAIM",
+    "JWT_SECRET_KEY_PREVIOUS",
+    "JWT_TENANT_CLAIM",
+    "JWT_USER_CLAIM",
     "LOG_LEVEL",
     "MAIL_ALLOW_PLAINTEXT",
     "MAIL_HOST_CONNECTIONS",
@@ -100,7 +106,8 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
 
     let template = workspace_root().join("template.yaml");
     let mut functions = template::routes(&template)?;
-    functions.retain(Function::has_events);
+    // Here nothing is without a way to the issuer, so nobody has to fetch its keys for others.
+    functions.retain(|function| function.has_events() && function.binary != "refresh-keys");
     let queues = template::queues(&template)?;
     eprintln!("Starting the queues, and building {} functions ...", functions.len());
     // Beside the build, which takes longer.
@@ -114,6 +121,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     let serve = async {
         database.migrate().await?;
         let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
+        let signer = Signer::new(settings, &key)?;
         let queues = queue_server.make(&queues).await?;
         let mut gateway_options = gateway::Options::new(functions.clone(), binaries);
         gateway_options.listen = address;
@@ -121,6 +129,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         // A reader of our output may stop reading, as `head` does; that is no reason to stop serving.
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
+        gateway_options.env.extend(signer.env());
         gateway_options.env.extend(queues.env().iter().cloned());
         let [mail_url, scheduler_url] = [database.mail_url.clone(), database.scheduler_url.clone()];
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, mail_url, scheduler_url);
@@ -160,7 +169,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         .chain(mail_env)
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
-        eprintln!("{}", welcome(&url, token(settings, &key).as_deref(), &file));
+        eprintln!("{}", welcome(&url, signer.token(settings)?.as_deref(), &file));
         eprintln!("Jobs run: each minute those accounts are synchronised that are due, by queues in an emulator.\n");
         if let Some(mail) = &mail {
             eprintln!("{}", welcome_to_mail(mail, options.demo));
@@ -259,26 +268,6 @@ pub(crate) fn environment(settings: &Settings, database: &str, redis: &str, key:
     own.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(passed_on).collect()
 }
 
-/// A token for the development user; nothing when the algorithm needs more than the shared key.
-pub(crate) fn token(settings: &Settings, key: &str) -> Option<String> {
-    let algorithm: Algorithm =
-        settings.get("JWT_ALGORITHM").map_or(Some(Algorithm::HS256), |name| name.parse().ok())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    let mut claims = json!({
-        "tenant_id": TENANT,
-        "user_id": USER,
-        "role": "user",
-        "iat": now.as_secs(),
-        "exp": (now + TOKEN_LIFE).as_secs(),
-    });
-    for (claim, variable) in [("iss", "JWT_ISSUER"), ("aud", "JWT_AUDIENCE")] {
-        if let Some(value) = settings.get(variable) {
-            claims[claim] = value.into();
-        }
-    }
-    jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(key.as_bytes())).ok()
-}
-
 fn welcome_to_mail(mail: &Dovecot, demo: bool) -> String {
     let Ports { imap, imaps, pop3, pop3s, submission, submissions } = mail.ports();
     let mailbox = match demo {
@@ -307,7 +296,7 @@ fn welcome(url: &str, token: Option<&str>, file: &EnvFile) -> String {
         "password": "secret",
     });
     let token = token.map_or_else(
-        || "  (no development token: JWT_ALGORITHM is not one of HS256, HS384, HS512)".to_owned(),
+        || "  (no development token: the issuer whose keys you named makes them)".to_owned(),
         |token| format!("  TOKEN={token}\n  curl -H \"Authorization: Bearer $TOKEN\" {url}/api/accounts"),
     );
     format!(

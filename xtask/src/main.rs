@@ -12,6 +12,7 @@ mod sam;
 mod sam_local;
 mod settings;
 mod soak;
+mod tokens;
 mod verify;
 
 use std::process::ExitCode;

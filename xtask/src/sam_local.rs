@@ -21,11 +21,12 @@ use uuid::Uuid;
 
 use crate::{
     demo::{TENANT, USER, send},
-    dev::{DATABASE, environment, free_address, token},
+    dev::{DATABASE, environment, free_address},
     functions::SealingKeys,
     sam,
     settings::Settings,
     skip,
+    tokens::Signer,
 };
 
 /// For both images, the official one and the stand-in. `/tmp` is in memory.
@@ -90,7 +91,9 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     migrate::apply(&owner, &[app.clone(), mail.clone(), scheduler.clone()]).await.context("migrations failed")?;
 
     let key = secret();
+    let signer = Signer::new(settings, &key)?;
     let mut variables: BTreeMap<_, _> = environment(settings, &app, "redis://redis:6379", &key).into_iter().collect();
+    variables.extend(signer.env());
     // The template names a secret that no AWS has. Only what it declares can be replaced.
     for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN", "PROVIDERS_SECRET_ARN"] {
         variables.insert(name.to_owned(), String::new());
@@ -135,7 +138,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         eprintln!("Who you are: -H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'\n");
         return follow(&sam).await;
     }
-    let token = token(settings, &key).context("cannot sign a token")?;
+    let token = signer.token(settings)?.context("cannot sign a token")?;
     let checked = Api { address }.check(&token).await;
     if checked.is_err() {
         let log = fs::read_to_string(sam.log()).unwrap_or_default();

@@ -8,12 +8,13 @@ use anyhow::anyhow;
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
 
-use super::{Gate, begin, respond, run, serve, start};
+use super::{Gate, begin, connect, respond, run, serve};
 use crate::MAX_IDLE;
 use crate::call::{Call, MailCall, NetworkCall, Reply, SignInCall};
 use crate::config::{Config, Outbound, SignInConfig, sealing_public_key};
 use crate::db::Db;
 use crate::error::Error;
+use crate::issuer::Keys;
 use crate::keyring::{Clients, Keyring};
 use crate::log;
 use crate::redis_link::RedisLink;
@@ -66,20 +67,24 @@ where
     let seal_with = Arc::new(sealing_public_key()?);
     seal_with.warm_up()?;
     let network = prepare(&Outbound::from_env()?)?;
-    let (config, app) = start().await?;
-    let app = Arc::new(app);
+    let (config, store, secrets) = begin().await?;
+    let (keys, clients) = (Keys::new(&config.auth, &secrets, &store)?, Clients::new(store.clone()));
+    let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
+    let (db, redis) = connected?;
+    let gate = Arc::new(Gate::new(&config, keys, &redis, false));
+    let accounts_per_user = config.accounts_per_user;
     run(config.public, move |front, event| {
-        let (app, handler, network, seal_with) = (app.clone(), handler.clone(), network.clone(), seal_with.clone());
+        let (gate, db, handler) = (gate.clone(), db.for_request(), handler.clone());
+        let (network, seal_with, clients) = (network.clone(), seal_with.clone(), clients.clone());
         async move {
-            let db = app.db.for_request();
             let call = |identity, request| SignInCall {
-                call: Call { identity, request, db: db.clone(), accounts_per_user: app.accounts_per_user },
+                call: Call { identity, request, db: db.clone(), accounts_per_user },
                 seal_with: seal_with.clone(),
-                clients: Clients::new(app.secrets.clone()),
+                clients: clients.clone(),
                 network: network.clone(),
             };
             let handling = |identity, request| handler(call(identity, request));
-            respond(&front, &app.gate, Some(db.clone()), handling, event).await
+            respond(&front, &gate, Some(db.clone()), handling, event).await
         }
     })
     .await
@@ -95,11 +100,12 @@ where
     H: Fn(NetworkCall<N>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, _, secrets) = begin().await?;
+    let (config, store, secrets) = begin().await?;
     let network = prepare(&Outbound::from_env()?)?;
+    let keys = Keys::new(&config.auth, &secrets, &store)?;
     let redis = RedisLink::new(&secrets.redis_url)?;
-    redis.warm_up().await;
-    let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
+    tokio::join!(redis.warm_up(), keys.warm_up());
+    let gate = Arc::new(Gate::new(&config, keys, &redis, true));
     run(config.public, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         async move {
@@ -124,11 +130,10 @@ where
     let network = prepare(&Outbound::from_env()?)?;
     let seal_with = Arc::new(sealing_public_key()?);
     let (keyring, clients) = (Keyring::new(store.clone()).await?, Clients::new(store.clone()));
-    let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
-    let redis = RedisLink::new(&secrets.redis_url)?;
-    let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
-    connected?;
-    let gate = Arc::new(Gate::new(&config, &secrets, &redis, true));
+    let keys = Keys::new(&config.auth, &secrets, &store)?;
+    let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
+    let (db, redis) = connected?;
+    let gate = Arc::new(Gate::new(&config, keys, &redis, true));
     run(config.public, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         let (db, keyring, seal_with, clients) = (db.for_request(), keyring.clone(), seal_with.clone(), clients.clone());

@@ -1,5 +1,5 @@
-//! What passwords cost that can be used again: sealing them, and signing in with them to a real mail server, beside a
-//! bare client that says the same.
+//! What cryptography costs by itself, and what passwords cost that can be used again: signing in with them to a real mail
+//! server, beside a bare client that says the same.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ use super::{
     requests::{Caller, PASSWORD, account, ensure_good},
 };
 
-const SEALINGS: usize = 5000;
+const OPERATIONS: usize = 5000;
 const UNCOUNTED: usize = 40;
 const ROUNDS: usize = 400;
 /// A user may have hosts tried so often in a minute.
@@ -27,8 +27,8 @@ const HOST: &str = "127.0.0.1";
 const MAILBOX: &str = "jane@mail.example";
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    bench.progress("sealing");
-    let mut rows = sealing(bench)?;
+    bench.progress("cryptography");
+    let mut rows = cryptography(bench)?;
     let server = Dovecot::start()?;
     server.add_user(MAILBOX, PASSWORD)?;
     let settings = settings(&server);
@@ -50,15 +50,20 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 /// In a process of its own, which is built for release.
-fn sealing(bench: &Bench) -> Result<Vec<Row>> {
-    let output = Command::new(bench.binary("sealing")?).arg(bench.rounds(SEALINGS).to_string()).output()?;
-    ensure!(output.status.success(), "sealing: {}", String::from_utf8_lossy(&output.stderr));
+fn cryptography(bench: &Bench) -> Result<Vec<Row>> {
+    let output = Command::new(bench.binary("crypto")?).arg(bench.rounds(OPERATIONS).to_string()).output()?;
+    ensure!(output.status.success(), "crypto: {}", String::from_utf8_lossy(&output.stderr));
     let figures: Value = serde_json::from_slice(&output.stdout)?;
     let mut rows = Vec::new();
     for (name, what) in [("seal", "a password is sealed"), ("open", "a password is opened")] {
         let figure = |kind: &str| figures[name][kind].as_f64().with_context(|| format!("{name} has no {kind}"));
         rows.push(Row::alone(format!("{what}: p50"), "µs", figure("median")?).at_most(200.0));
         rows.push(Row::alone(format!("{what}: CPU"), "µs", figure("cpu")?).at_most(200.0));
+    }
+    for name in ["HS256", "RS256", "PS256", "ES256", "EdDSA"] {
+        let figure = |kind: &str| figures[name][kind].as_f64().with_context(|| format!("{name} has no {kind}"));
+        rows.push(Row::alone(format!("a token of {name} is verified: p50"), "µs", figure("median")?));
+        rows.push(Row::alone(format!("a token of {name} is verified: CPU"), "µs", figure("cpu")?));
     }
     Ok(rows)
 }
