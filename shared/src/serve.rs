@@ -41,18 +41,15 @@ where
     H: Fn(Call) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, store, secrets) = begin().await?;
-    let keys = Keys::new(&config.auth, &secrets, &store)?;
-    let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
-    let (db, redis) = connected?;
-    let gate = Arc::new(Gate::new(&config, keys, &redis, false));
-    let accounts_per_user = config.accounts_per_user;
+    let (config, app) = start().await?;
+    let app = Arc::new(app);
     run(config.public, move |front, event| {
-        let (gate, db, handler) = (gate.clone(), db.for_request(), handler.clone());
+        let (app, handler) = (app.clone(), handler.clone());
         async move {
+            let (db, accounts_per_user) = (app.db.for_request(), app.accounts_per_user);
             let call = |identity, request| Call { identity, request, db: db.clone(), accounts_per_user };
             let handling = |identity, request| handler(call(identity, request));
-            respond(&front, &gate, Some(db.clone()), handling, event).await
+            respond(&front, &app.gate, Some(db.clone()), handling, event).await
         }
     })
     .await
@@ -133,6 +130,14 @@ impl Gate {
     }
 }
 
+/// What an endpoint of identified callers works with.
+struct App {
+    gate: Gate,
+    secrets: Arc<SecretStore>,
+    db: Db,
+    accounts_per_user: i32,
+}
+
 /// Reads the configuration and the secrets.
 async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
     let config = Config::from_env()?;
@@ -149,6 +154,17 @@ async fn connect(config: &Config, store: Arc<SecretStore>, secrets: &Secrets) ->
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;
     Ok((db, redis))
+}
+
+/// Reads the configuration, opens PostgreSQL and Redis, and asks for the keys that check tokens, all at once.
+async fn start() -> anyhow::Result<(Config, App)> {
+    let (config, store, secrets) = begin().await?;
+    let keys = Keys::new(&config.auth, &secrets, &store)?;
+    let (connected, ()) = tokio::join!(connect(&config, store.clone(), &secrets), keys.warm_up());
+    let (db, redis) = connected?;
+    let gate = Gate::new(&config, keys, &redis, false);
+    let accounts_per_user = config.accounts_per_user;
+    Ok((config, App { gate, secrets: store, db, accounts_per_user }))
 }
 
 /// What every function has at its front, whoever may call it.

@@ -437,6 +437,8 @@ fn the_issuers_keys_are_written_by_one_function_and_read_by_those_that_know_call
         "shared::serve_sealing(",
         "shared::serve_network(",
         "shared::serve_mail(",
+        "shared::serve_providers(",
+        "shared::serve_sign_in(",
     ];
     let readers: BTreeSet<_> = classes()
         .into_iter()

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
 
-use super::{Gate, begin, connect, respond, run, serve};
+use super::{Gate, begin, connect, respond, run, serve, start};
 use crate::MAX_IDLE;
 use crate::call::{Call, MailCall, NetworkCall, Reply, SignInCall};
 use crate::config::{Config, Outbound, SignInConfig, sealing_public_key};
@@ -67,24 +67,20 @@ where
     let seal_with = Arc::new(sealing_public_key()?);
     seal_with.warm_up()?;
     let network = prepare(&Outbound::from_env()?)?;
-    let (config, store, secrets) = begin().await?;
-    let (keys, clients) = (Keys::new(&config.auth, &secrets, &store)?, Clients::new(store.clone()));
-    let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
-    let (db, redis) = connected?;
-    let gate = Arc::new(Gate::new(&config, keys, &redis, false));
-    let accounts_per_user = config.accounts_per_user;
+    let (config, app) = start().await?;
+    let app = Arc::new(app);
     run(config.public, move |front, event| {
-        let (gate, db, handler) = (gate.clone(), db.for_request(), handler.clone());
-        let (network, seal_with, clients) = (network.clone(), seal_with.clone(), clients.clone());
+        let (app, handler, network, seal_with) = (app.clone(), handler.clone(), network.clone(), seal_with.clone());
         async move {
+            let db = app.db.for_request();
             let call = |identity, request| SignInCall {
-                call: Call { identity, request, db: db.clone(), accounts_per_user },
+                call: Call { identity, request, db: db.clone(), accounts_per_user: app.accounts_per_user },
                 seal_with: seal_with.clone(),
-                clients: clients.clone(),
+                clients: Clients::new(app.secrets.clone()),
                 network: network.clone(),
             };
             let handling = |identity, request| handler(call(identity, request));
-            respond(&front, &gate, Some(db.clone()), handling, event).await
+            respond(&front, &app.gate, Some(db.clone()), handling, event).await
         }
     })
     .await
