@@ -82,6 +82,9 @@ create table email_folders (
     delimiter      text,
     role           text    constraint email_folders_role_check check (role in ('inbox', 'sent', 'drafts', 'trash', 'junk', 'archive', 'all')),
     is_selectable  boolean not null,
+    -- A label of Gmail's: its messages lie in the folder of all mail, and email_labels says which they are. Its
+    -- uid_validity is null as long as not all of them are told.
+    is_label       boolean not null default false,
     -- The server's list has it no more.
     is_gone        boolean not null default false,
     -- As the server counts.
@@ -106,6 +109,9 @@ create table email_folders (
     constraint email_folders_name_key unique (account_id, wire_name)
 );
 comment on table email_folders is 'The folders of mailboxes, and how far each is synchronised. Times are milliseconds since the Unix epoch.';
+
+-- Whether a user has labels at all.
+create index email_folders_labels_idx on email_folders (user_id) where is_label;
 
 -- No foreign keys: each message would lock its folder's row again. The functions below write messages under a lease of
 -- the account only, and delete them before their folder. Wide columns first, so that no byte is lost to alignment.
@@ -151,11 +157,30 @@ create index email_messages_flagged_idx on email_messages (folder_id, received_a
 create index email_messages_changes_idx on email_messages (user_id, changed_number);
 create index email_messages_orphans_idx on email_messages (account_id, identity) where uid is null;
 
+-- Which folders a message is in beside the one where it lies, at Gmail. No foreign keys here either: it is written with
+-- messages.
+create table email_labels (
+    tenant_id   uuid    not null,
+    user_id     uuid    not null,
+    folder_id   uuid    not null,
+    message_id  uuid    not null,
+    -- The message's: lists are read from indexes. Whoever changes them there does so here.
+    received_at bigint  not null,
+    is_read     boolean not null,
+    is_flagged  boolean not null,
+    primary key (message_id, folder_id)
+);
+create index email_labels_folder_idx on email_labels (folder_id, received_at, message_id);
+create index email_labels_unread_idx on email_labels (folder_id, received_at, message_id) where not is_read;
+create index email_labels_flagged_idx on email_labels (folder_id, received_at, message_id) where is_flagged;
+
 do $$
 declare
     name text;
 begin
-    foreach name in array array['email_change_numbers', 'email_destroyed', 'email_folders', 'email_messages'] loop
+    foreach name in array array[
+        'email_change_numbers', 'email_destroyed', 'email_folders', 'email_labels', 'email_messages'
+    ] loop
         execute format('alter table %I enable row level security', name);
         execute format('alter table %I force row level security', name);
         execute format(
@@ -299,7 +324,8 @@ $$;
 -- Takes over the server's list of folders, and returns all that are known then; no row where the lease is lost.
 create function store_folders(
     p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
-    p_ids uuid[], p_wire_names bytea[], p_paths text[], p_delimiters text[], p_roles text[], p_selectable boolean[]
+    p_ids uuid[], p_wire_names bytea[], p_paths text[], p_delimiters text[], p_roles text[], p_selectable boolean[],
+    p_labels boolean[]
 )
 returns setof email_folders
 language plpgsql
@@ -313,17 +339,22 @@ begin
     v_last := next_numbers(p_tenant_id, p_user_id, cardinality(p_ids));
     -- A name whose folder is just gone may be another's next time: roles and paths follow the list.
     insert into email_folders as f (
-        id, tenant_id, user_id, account_id, wire_name, path, delimiter, role, is_selectable, created_number, changed_number
+        id, tenant_id, user_id, account_id, wire_name, path, delimiter, role, is_selectable, is_label, created_number,
+        changed_number
     )
     select l.id, p_tenant_id, p_user_id, p_account_id, l.wire_name, l.path, l.delimiter, l.role, l.is_selectable,
-        v_last - l.nth + 1, v_last - l.nth + 1
-    from unnest(p_ids, p_wire_names, p_paths, p_delimiters, p_roles, p_selectable)
-        with ordinality as l (id, wire_name, path, delimiter, role, is_selectable, nth)
+        l.is_label, v_last - l.nth + 1, v_last - l.nth + 1
+    from unnest(p_ids, p_wire_names, p_paths, p_delimiters, p_roles, p_selectable, p_labels)
+        with ordinality as l (id, wire_name, path, delimiter, role, is_selectable, is_label, nth)
     on conflict (account_id, wire_name) do update
     set path = excluded.path, delimiter = excluded.delimiter, role = excluded.role,
-        is_selectable = excluded.is_selectable, is_gone = false, changed_number = excluded.changed_number
-    where (f.path, f.delimiter, f.role, f.is_selectable, f.is_gone)
-        is distinct from (excluded.path, excluded.delimiter, excluded.role, excluded.is_selectable, false);
+        is_selectable = excluded.is_selectable, is_label = excluded.is_label, is_gone = false,
+        -- What was known of it was known of the other kind.
+        uid_validity = case when f.is_label = excluded.is_label then f.uid_validity end,
+        changed_number = excluded.changed_number
+    where (f.path, f.delimiter, f.role, f.is_selectable, f.is_label, f.is_gone)
+        is distinct from
+        (excluded.path, excluded.delimiter, excluded.role, excluded.is_selectable, excluded.is_label, false);
     update email_folders f set is_gone = true, uid_validity = null
     where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id and not f.is_gone
         and f.wire_name <> all (p_wire_names);
@@ -386,6 +417,35 @@ begin
 end
 $$;
 
+-- What the server says of folders that are labels. Null of `p_validities`: their messages are not all told yet. False where
+-- the lease is lost.
+create function store_labels(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
+    p_folder_ids uuid[], p_validities bigint[], p_totals integer[], p_unread integer[]
+)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_last bigint;
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return false;
+    end if;
+    v_last := next_numbers(p_tenant_id, p_user_id, cardinality(p_folder_ids));
+    update email_folders f
+    set uid_validity = l.validity, total = l.total, unread = l.unread,
+        changed_number = case
+            when (f.total, f.unread) is distinct from (l.total, l.unread) then v_last - l.nth + 1
+            else f.changed_number
+        end
+    from unnest(p_folder_ids, p_validities, p_totals, p_unread) with ordinality as l (id, validity, total, unread, nth)
+    where f.id = l.id and f.account_id = p_account_id and f.is_label
+        and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    return true;
+end
+$$;
+
 -- Compares the UIDs below `p_below` that a folder has there, a multirange, with those that it has here; no row where the
 -- lease is lost.
 create function compare_uids(
@@ -436,8 +496,24 @@ begin
 end
 $$;
 
--- What came of a folder in one batch: flags of messages that are here, messages, and how far that goes; null where a
--- cursor stays. A message that was here without a UID gets its own back, wherever in the account it was. Bits of flags:
+-- Gives messages that have changed their numbers.
+create function renumber_messages(p_tenant_id uuid, p_user_id uuid, p_ids uuid[]) returns void
+language plpgsql
+as $$
+declare
+    v_last bigint;
+begin
+    if cardinality(p_ids) > 0 then
+        v_last := next_numbers(p_tenant_id, p_user_id, cardinality(p_ids));
+        update email_messages m set changed_number = v_last - c.nth + 1
+        from unnest(p_ids) with ordinality as c (id, nth)
+        where m.id = c.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+    end if;
+end
+$$;
+
+-- What came of a folder in one batch: flags of messages that are here, messages, all labels of those in `p_labelled`, in
+-- pairs of a UID and a folder, and how far that goes; null where a cursor stays. A message that was here without a UID gets its own back, wherever in the account it was. Bits of flags:
 -- 1 read, 2 flagged, 4 answered, 8 draft, 16 with attachments, 32 unreadable. No row where the lease is lost or the
 -- folder's UIDs are others by now.
 create function store_batch(
@@ -446,6 +522,7 @@ create function store_batch(
     p_ids uuid[], p_uids bigint[], p_identities uuid[], p_thread_ids uuid[], p_received bigint[], p_sent bigint[],
     p_sizes bigint[], p_bits smallint[], p_subjects text[], p_from text[], p_to text[], p_cc text[], p_bcc text[],
     p_reply_to text[], p_message_ids text[], p_in_reply_to text[], p_previews text[],
+    p_labelled bigint[], p_label_uids bigint[], p_labels uuid[],
     p_uid_next bigint, p_modseq bigint, p_is_complete boolean, p_checked_at bigint,
     p_total integer, p_unread integer
 )
@@ -455,7 +532,9 @@ as $$
 declare
     v_changed uuid[];
     v_changed_bits smallint[];
+    v_labelled uuid[];
     v_last bigint;
+    v_first bigint;
 begin
     if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
         return;
@@ -480,6 +559,7 @@ begin
     adopted := 0;
     if changed + cardinality(p_ids) > 0 then
         v_last := next_numbers(p_tenant_id, p_user_id, changed + cardinality(p_ids));
+        v_first := v_last - changed - cardinality(p_ids) + 1;
     end if;
     if changed > 0 then
         update email_messages m
@@ -487,6 +567,9 @@ begin
             is_draft = f.bits & 8 <> 0, changed_number = v_last - cardinality(p_ids) - f.nth + 1
         from unnest(v_changed, v_changed_bits) with ordinality as f (id, bits, nth)
         where m.id = f.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        update email_labels l set is_read = f.bits & 1 <> 0, is_flagged = f.bits & 2 <> 0
+        from unnest(v_changed, v_changed_bits) as f (id, bits)
+        where l.message_id = f.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
     end if;
 
     if cardinality(p_ids) > 0 then
@@ -558,6 +641,43 @@ begin
         changed := coalesce(cardinality(v_changed), 0);
     end if;
 
+    if cardinality(p_labelled) > 0 then
+        v_labelled := array(
+            select m.id from unnest(p_labelled) as l (uid)
+            join email_messages m on m.folder_id = p_folder_id and m.uid = l.uid
+            where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        );
+        with wanted as (
+            select distinct m.id as message_id, l.folder_id, m.received_at, m.is_read, m.is_flagged
+            from unnest(p_label_uids, p_labels) as l (uid, folder_id)
+            join email_messages m on m.folder_id = p_folder_id and m.uid = l.uid
+            where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        ),
+        lost as (
+            delete from email_labels l
+            where l.message_id = any (v_labelled) and l.tenant_id = p_tenant_id and l.user_id = p_user_id
+                and (l.message_id, l.folder_id) not in (select w.message_id, w.folder_id from wanted w)
+            returning l.message_id
+        ),
+        got as (
+            insert into email_labels as l (tenant_id, user_id, folder_id, message_id, received_at, is_read, is_flagged)
+            select p_tenant_id, p_user_id, w.folder_id, w.message_id, w.received_at, w.is_read, w.is_flagged from wanted w
+            on conflict (message_id, folder_id) do update
+            set received_at = excluded.received_at, is_read = excluded.is_read, is_flagged = excluded.is_flagged
+            where (l.received_at, l.is_read, l.is_flagged)
+                is distinct from (excluded.received_at, excluded.is_read, excluded.is_flagged)
+            returning l.message_id
+        )
+        select array_agg(message_id) into v_labelled from (select * from lost union select * from got) o;
+        -- Those that have one of this batch's numbers need no other.
+        v_labelled := array(
+            select m.id from email_messages m
+            where m.id = any (v_labelled) and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+                and (v_first is null or m.changed_number < v_first)
+        );
+        perform renumber_messages(p_tenant_id, p_user_id, v_labelled);
+    end if;
+
     update email_folders f
     set uid_next = coalesce(p_uid_next, f.uid_next), modseq = coalesce(p_modseq, f.modseq),
         is_complete = coalesce(p_is_complete, f.is_complete), checked_at = coalesce(p_checked_at, f.checked_at),
@@ -572,7 +692,8 @@ begin
 end
 $$;
 
--- Destroys at most 5,000 messages of a folder that were found nowhere, and a folder that is gone with the last of them.
+-- Destroys at most 5,000 messages of a folder that were found nowhere, and a folder that is gone with the last of them and
+-- of those that it was a label of.
 -- Where they are more than half of the folder, that is only noted; it holds when it is still so `p_patience` milliseconds
 -- later. `outcome`: `done`, `more` or `doubt`; no row where the lease is lost.
 create function destroy_orphans(
@@ -616,6 +737,8 @@ begin
         destroyed := coalesce(cardinality(v_ids), 0);
         delete from email_messages m
         where m.id = any (v_ids) and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        delete from email_labels l
+        where l.message_id = any (v_ids) and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
         outcome := case when destroyed < 5000 then 'done' else 'more' end;
     end if;
     if destroyed > 0 then
@@ -623,6 +746,17 @@ begin
         insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
         select p_tenant_id, p_user_id, v_last - o.nth + 1, 'message', o.id, p_account_id, v_now
         from unnest(v_ids) with ordinality as o (id, nth);
+    end if;
+    if v_folder.is_gone and v_folder.is_label and outcome = 'done' then
+        with lost as (
+            delete from email_labels l
+            where l.tenant_id = p_tenant_id and l.user_id = p_user_id and l.folder_id = p_folder_id
+                and l.message_id in (select o.message_id from email_labels o where o.folder_id = p_folder_id limit 5000)
+            returning l.message_id
+        )
+        select array_agg(message_id) into v_ids from lost;
+        perform renumber_messages(p_tenant_id, p_user_id, v_ids);
+        outcome := case when cardinality(v_ids) = 5000 then 'more' else 'done' end;
     end if;
     if v_folder.is_gone and outcome = 'done' then
         delete from email_folders f where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
@@ -686,12 +820,12 @@ $$;
 
 grant select, insert, update on email_change_numbers to email_service_app, email_service_mail;
 grant insert on email_destroyed to email_service_app;
-grant select on email_destroyed, email_folders, email_messages to email_service_app;
+grant select on email_destroyed, email_folders, email_labels, email_messages to email_service_app;
 grant update (
     rung_at, sync_requested_at, sync_started_at, leased_until, lease_token, next_sync_at
 ) on email_accounts to email_service_app;
 grant select, insert on email_destroyed to email_service_mail;
-grant select, insert, update, delete on email_folders, email_messages to email_service_mail;
+grant select, insert, update, delete on email_folders, email_labels, email_messages to email_service_mail;
 grant update (
     rung_at, sync_requested_at, sync_started_at, leased_until, lease_token, synced_with, last_sync_at
 ) on email_accounts to email_service_mail;

@@ -29,17 +29,19 @@ create index email_destroyed_age_idx on email_destroyed (destroyed_at);
 
 grant select (tenant_id, user_id, mail_purged_at), update (mail_purged_at) on email_accounts to email_service_janitor;
 grant select (id, account_id), delete on email_folders to email_service_janitor;
+grant select (folder_id, message_id), delete on email_labels to email_service_janitor;
 grant select (id, folder_id), delete on email_messages to email_service_janitor;
 grant select (tenant_id, user_id, number, type, account_id, destroyed_at), delete on email_destroyed
     to email_service_janitor;
 grant select (tenant_id, user_id, forgotten), update (forgotten) on email_change_numbers to email_service_janitor;
 create policy email_folders_janitor on email_folders to email_service_janitor using (true);
+create policy email_labels_janitor on email_labels to email_service_janitor using (true);
 create policy email_messages_janitor on email_messages to email_service_janitor using (true);
 create policy email_destroyed_janitor on email_destroyed to email_service_janitor using (true);
 create policy email_change_numbers_janitor on email_change_numbers to email_service_janitor using (true) with check (true);
 
 -- Deletes at most `p_limit` rows of deleted accounts' mail and of what was destroyed 30 days ago, of all tenants, and returns
--- how many: the rows of the two tables of mail, those of destroyed things, and the accounts that it has done with. As long
+-- how many: the rows of messages with their labels, of folders, those of destroyed things, and the accounts that it has done with. As long
 -- as they are `p_limit` in all there may be more. Nobody writes mail of a deleted account: whoever does holds its row until
 -- he commits, and it is looked at anew each time.
 create function purge_mail(p_limit integer)
@@ -69,6 +71,14 @@ begin
         loop
             select f.id into v_folder from public.email_folders f where f.account_id = v_account.id limit 1;
             exit when not found;
+            delete from public.email_labels l
+            where l.folder_id = v_folder and l.message_id in (
+                select o.message_id from public.email_labels o where o.folder_id = v_folder limit v_left
+            );
+            get diagnostics v_count = row_count;
+            messages := messages + v_count;
+            v_left := v_left - v_count;
+            exit when v_left = 0;
             delete from public.email_messages m
             where m.id in (select o.id from public.email_messages o where o.folder_id = v_folder limit v_left);
             get diagnostics v_count = row_count;

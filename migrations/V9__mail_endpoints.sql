@@ -41,7 +41,7 @@ begin
 end
 $$;
 
--- How a synchronisation stands. Counts are of the folders that the server has and that can hold messages.
+-- How a synchronisation stands. Counts are of the folders that the server has and where messages can lie.
 create function find_sync(p_tenant_id uuid, p_user_id uuid, p_id uuid)
 returns table (
     account email_accounts, status text,
@@ -62,7 +62,7 @@ begin
                 coalesce(sum(least(f.stored, f.total)), 0), coalesce(sum(f.total), 0)
             from email_folders f
             where f.account_id = a.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
-                and f.is_selectable and not f.is_gone
+                and f.is_selectable and not f.is_label and not f.is_gone
         ) counted
         where a.id = p_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled;
 end
@@ -124,7 +124,8 @@ $$;
 -- A page of a user's messages, newest first, after the place `p_cursor_at`, `p_cursor_id`. Null asks for no filter. The
 -- statement is made of the conditions that are asked for: one that may be off is none for an index, and a partial index
 -- serves its own condition alone. Nothing is sorted that an index has in order, whatever the planner believes of how many
--- messages a user or a folder has: a few, it thinks, and would read them all.
+-- messages a user or a folder has: a few, it thinks, and would read them all. At Gmail the folder of a message is the first
+-- of its labels.
 create function list_messages(
     p_tenant_id uuid, p_user_id uuid, p_limit bigint, p_account_id uuid, p_folder_id uuid, p_role text,
     p_is_read boolean, p_is_flagged boolean, p_after bigint, p_before bigint, p_cursor_at bigint, p_cursor_id uuid
@@ -139,14 +140,29 @@ as $$
 declare
     v_is_after_cursor constant boolean := p_cursor_id is not null and (p_before is null or p_cursor_at < p_before);
     v_flags constant text := concat_ws(' and ',
-        'm.tenant_id = $1 and m.user_id = $2',
-        case p_is_read when true then 'm.is_read' when false then 'not m.is_read' end,
-        case p_is_flagged when true then 'm.is_flagged' when false then 'not m.is_flagged' end
+        '%1$s.tenant_id = $1 and %1$s.user_id = $2',
+        case p_is_read when true then '%1$s.is_read' when false then 'not %1$s.is_read' end,
+        case p_is_flagged when true then '%1$s.is_flagged' when false then 'not %1$s.is_flagged' end
     );
+    v_bounds constant text := concat_ws(' and ',
+        -- A range of folders that is one: so only an index that begins with the folder has this order, and not that of all
+        -- the user's messages.
+        case when v_is_after_cursor then '(%1$s.folder_id, %1$s.received_at, %2$s) < (f.id, $7, $8)'
+            when p_before is not null then '(%1$s.folder_id, %1$s.received_at) < (f.id, $6)'
+            else '%1$s.folder_id <= f.id' end,
+        case when p_after is not null then '(%1$s.folder_id, %1$s.received_at) >= (f.id, $5)'
+            else '%1$s.folder_id >= f.id' end
+    ) || ' order by %1$s.folder_id desc, %1$s.received_at desc, %2$s desc limit $3';
+    v_has_labels boolean;
     v_ids uuid[];
+    v_labels uuid[];
     v_statement text;
+    v_message email_messages;
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    v_has_labels := exists (
+        select from email_folders f where f.tenant_id = p_tenant_id and f.user_id = p_user_id and f.is_label
+    );
     if p_account_id is null and p_folder_id is null and p_role is null
         and p_is_read is distinct from false and p_is_flagged is distinct from true
     then
@@ -156,7 +172,7 @@ begin
             where a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled
         );
         v_statement := concat_ws(' and ',
-            'select m.* from email_messages m where ' || v_flags || ' and m.account_id = any ($4)',
+            'select m.* from email_messages m where ' || format(v_flags, 'm') || ' and m.account_id = any ($4)',
             case when v_is_after_cursor then '(m.received_at, m.id) < ($7, $8)'
                 when p_before is not null then 'm.received_at < $6' end,
             case when p_after is not null then 'm.received_at >= $5' end
@@ -170,18 +186,40 @@ begin
                 and (p_folder_id is null or f.id = p_folder_id)
                 and (p_role is null or f.role = p_role)
         );
-        -- From each folder no more than the page needs. A range of folders that is one: so only an index that begins with
-        -- the folder has this order, and not that of all the user's messages.
-        v_statement := concat_ws(' and ',
-            'select m.* from unnest($4) as f (id) cross join lateral (select * from email_messages m where ' || v_flags,
-            case when v_is_after_cursor then '(m.folder_id, m.received_at, m.id) < (f.id, $7, $8)'
-                when p_before is not null then '(m.folder_id, m.received_at) < (f.id, $6)'
-                else 'm.folder_id <= f.id' end,
-            case when p_after is not null then '(m.folder_id, m.received_at) >= (f.id, $5)' else 'm.folder_id >= f.id' end
-        ) || ' order by m.folder_id desc, m.received_at desc, m.id desc limit $3) m';
+        -- From each folder no more than the page needs.
+        v_statement := 'select m.* from unnest($4) as f (id) cross join lateral (select * from email_messages m where '
+            || format(v_flags || ' and ' || v_bounds, 'm', 'm.id') || ') m';
+        if v_has_labels and (p_folder_id is not null or p_role is not null) then
+            -- Who asks for all folders finds labelled messages where they lie.
+            v_labels := array(
+                select f.id from email_folders f
+                where f.id = any (v_ids) and f.tenant_id = p_tenant_id and f.user_id = p_user_id and f.is_label
+            );
+            v_statement := 'select m.* from (' || v_statement || ' union all
+                select m.* from unnest($9) as f (id) cross join lateral (
+                    select m.* from email_labels l join email_messages m on m.id = l.message_id
+                    where m.tenant_id = $1 and m.user_id = $2 and '
+                || format(v_flags || ' and ' || v_bounds, 'l', 'l.message_id') || ') m) m';
+        end if;
     end if;
-    return query execute v_statement || ' order by m.received_at desc, m.id desc limit $3'
-        using p_tenant_id, p_user_id, p_limit, v_ids, p_after, p_before, p_cursor_at, p_cursor_id;
+    v_statement := v_statement || ' order by m.received_at desc, m.id desc limit $3';
+    if not v_has_labels then
+        return query execute v_statement
+            using p_tenant_id, p_user_id, p_limit, v_ids, p_after, p_before, p_cursor_at, p_cursor_id;
+        return;
+    end if;
+    for v_message in execute v_statement
+        using p_tenant_id, p_user_id, p_limit, v_ids, p_after, p_before, p_cursor_at, p_cursor_id, v_labels
+    loop
+        v_message.folder_id := coalesce((
+            select l.folder_id from email_labels l join email_folders f on f.id = l.folder_id
+            where l.message_id = v_message.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
+                and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+            order by coalesce(array_position('{inbox,sent,drafts}'::text[], f.role), 4), l.folder_id
+            limit 1
+        ), v_message.folder_id);
+        return next v_message;
+    end loop;
 end
 $$;
 

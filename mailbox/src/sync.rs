@@ -8,6 +8,7 @@ mod message;
 mod plan;
 mod pop3;
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::mail::connect::Session;
@@ -199,7 +200,7 @@ async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> 
         Protocol::Imap => {
             let mut imap = Imap::sign_in(stream, server.security, &login).await?;
             let features = imap.features().await?;
-            let pass = imap::Driver { db, mailbox, features, stop_at }.run(&mut imap).await?;
+            let pass = imap::Driver { db, mailbox, features, stop_at, labels: HashMap::new() }.run(&mut imap).await?;
             imap.sign_out().await;
             Ok(pass)
         }

@@ -303,6 +303,37 @@ async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_as
             }
         }
     }
+
+    // All messages of the one who has half of them get a label.
+    client
+        .batch_execute(
+            "insert into email_folders (id, tenant_id, user_id, account_id, wire_name, path, is_selectable, is_label, created_number, changed_number)
+             values (id_of(9, 5), id_of(0, 2), id_of(0, 3), id_of(0, 1), 'L', 'L', true, true, 0, 0);
+             insert into email_labels (tenant_id, user_id, folder_id, message_id, received_at, is_read, is_flagged)
+             select tenant_id, user_id, id_of(9, 5), id, received_at, is_read, is_flagged from email_messages where user_id = id_of(0, 3);
+             analyze email_folders, email_labels;",
+        )
+        .await
+        .unwrap();
+    for (arguments, index) in [
+        ("null, null, null, null, null, null".to_owned(), "folder_idx"),
+        (format!("null, null, 10, 150000, {place}"), "folder_idx"),
+        (format!("false, null, null, null, {place}"), "unread_idx"),
+        (format!("null, true, null, 150000, {place}"), "flagged_idx"),
+    ] {
+        let call = format!(
+            "select count(*) from list_messages(id_of(0, 2), id_of(0, 3), 51, null, id_of(9, 5), null, {arguments})"
+        );
+        notices.lock().unwrap().clear();
+        assert_eq!(explained.query_one(&call, &[]).await.unwrap().get::<_, i64>(0), 51);
+        let whole = notices.lock().unwrap().join("\n");
+        let index = format!("Index Scan Backward using email_labels_{index}");
+        let scanned = whole.lines().find(|line| line.contains(&index));
+        let scanned = scanned.unwrap_or_else(|| panic!("{call}: {whole}"));
+        let rows: f64 = scanned.split("(actual rows=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(rows <= 51.0, "{call}: {whole}");
+        assert!(!whole.contains("Seq Scan") && !whole.contains("JIT"), "{call}: {whole}");
+    }
 }
 
 /// A connection whose notices are kept: that is where auto_explain writes to.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{
     Api, MAIL_DATABASE_URL, Servers, User, api, connect, folder_row, message_row, new_database, owner, servers, store,
+    store_label,
 };
 
 const TABLES: [&str; 7] = [
@@ -14,6 +15,7 @@ const TABLES: [&str; 7] = [
     "email_credentials",
     "email_destroyed",
     "email_folders",
+    "email_labels",
     "email_messages",
     "oauth2_authorizations",
 ];
@@ -136,7 +138,10 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "update email_messages set is_read = true",
         "insert into email_folders (id) values (gen_random_uuid())",
         "insert into email_messages (id) values (gen_random_uuid())",
+        "insert into email_labels (folder_id) values (gen_random_uuid())",
+        "update email_labels set received_at = 0",
         "delete from email_folders",
+        "delete from email_labels",
         "delete from email_messages",
         "delete from email_destroyed",
         "update email_destroyed set number = 0",
@@ -236,6 +241,7 @@ async fn leaks(database: &str) -> Vec<String> {
     let folder = store(&client, "email_folders", folder_row(&created, "INBOX", json!({}))).await;
     let message = store(&client, "email_messages", message_row(&created, folder, json!({}))).await;
     let (tenant_id, user_id, new) = (user.tenant, user.user, Uuid::now_v7());
+    store_label(&client, &created, folder, message).await;
     let destroyed = json!({
         "tenant_id": tenant_id, "user_id": user_id, "number": 1, "type": "message", "id": new,
         "account_id": created["id"], "destroyed_at": 0
@@ -273,6 +279,13 @@ async fn leaks(database: &str) -> Vec<String> {
             "total = total + 1",
             "id, account_id, wire_name, path, is_selectable, created_number, changed_number",
             format!("'{new}', '{account}', 'x', 'x', true, 0, 0"),
+        ),
+        target(
+            "email_labels",
+            format!("message_id = '{message}'"),
+            "received_at = 1",
+            "folder_id, message_id, received_at, is_read, is_flagged",
+            format!("'{new}', '{new}', 0, true, true"),
         ),
         target(
             "email_messages",
@@ -341,7 +354,7 @@ async fn database_with_more_granted() -> (String, Client) {
     client
         .batch_execute(
             "grant delete on email_accounts, email_credentials, oauth2_authorizations to email_service_app;
-             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_messages
+             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_labels, email_messages
                  to email_service_app",
         )
         .await
@@ -393,7 +406,10 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
     let created = api.create(&user, json!({})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
     let folder = store(&client, "email_folders", folder_row(&created, "INBOX", json!({"role": "inbox"}))).await;
-    store(&client, "email_messages", message_row(&created, folder, json!({}))).await;
+    let message = store(&client, "email_messages", message_row(&created, folder, json!({}))).await;
+    let label = folder_row(&created, "Work", json!({"is_label": true}));
+    let label = store(&client, "email_folders", label).await;
+    store_label(&client, &created, label, message).await;
     let hash = "select password_hash from email_credentials";
     let before: String = client.query_one(hash, &[]).await.unwrap().get(0);
     for stranger in strangers(&user) {
@@ -404,12 +420,14 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
         for (method, end) in [("POST", "sync"), ("GET", "sync"), ("DELETE", "sync"), ("GET", "folders")] {
             api.request(method, &format!("{path}/{end}")).by(&stranger).send().await.is_refused(403);
         }
-        for query in ["", "?role=inbox", "?isRead=false", &format!("?folderId={folder}")] {
+        for query in ["", "?role=inbox", "?isRead=false", &format!("?folderId={folder}"), &format!("?folderId={label}")]
+        {
             let found = api.get(&format!("/api/messages{query}")).by(&stranger).send().await;
             assert_eq!((found.status, found.body), (200, json!({"messages": [], "nextCursor": null})), "{query}");
         }
     }
     let found = api.get("/api/messages").by(&user).send().await;
+    assert_eq!(found.body["messages"][0]["folderId"], json!(label));
     assert_eq!(found.body["messages"].as_array().unwrap().len(), 1);
     assert_eq!(api.get(&path).by(&user).send().await.body, created);
     assert_eq!(client.query_one(hash, &[]).await.unwrap().get::<_, String>(0), before);
@@ -527,8 +545,8 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 }
                 // Whoever changes something takes a number, and notes what is no more.
                 ("select" | "insert" | "update", "email_change_numbers") | ("insert", "email_destroyed") => true,
-                ("select", "email_destroyed" | "email_folders" | "email_messages") => true,
-                ("insert" | "update" | "delete", "email_folders" | "email_messages") => is_mail,
+                ("select", "email_destroyed" | "email_folders" | "email_labels" | "email_messages") => true,
+                ("insert" | "update" | "delete", "email_folders" | "email_labels" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,
                 // Sign-ins are begun and ended by the endpoints.
                 (_, "oauth2_authorizations") if is_mail => false,

@@ -108,11 +108,12 @@ impl OtherClient {
 }
 
 /// An account, and a worker for it.
-struct Rig {
+pub struct Rig {
     worker: Worker,
-    owner: Client,
+    pub owner: Client,
+    pub user: User,
     scope: Scope,
-    account: AccountId,
+    pub account: AccountId,
 }
 
 impl Rig {
@@ -123,6 +124,7 @@ impl Rig {
             worker,
             owner: owner().await,
             scope: Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) },
+            user,
             account: AccountId(created["id"].as_str().unwrap().parse().unwrap()),
         }
     }
@@ -139,7 +141,7 @@ impl Rig {
     }
 
     /// Of a mailbox at a model server.
-    async fn model(server: &ModelServer) -> Self {
+    pub async fn model(server: &ModelServer) -> Self {
         let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
         Self::new(Worker::new().await, settings).await
     }
@@ -150,7 +152,7 @@ impl Rig {
         self.worker.run(&self.scope, self.account, time).await.unwrap()
     }
 
-    async fn run(&self) {
+    pub async fn run(&self) {
         assert_eq!(self.run_for(TIME).await, Done::Complete);
     }
 
@@ -175,7 +177,7 @@ impl Rig {
         rows.iter().map(|row| ((row.get(0), row.get::<_, i64>(1) as u32), row.get::<_, i32>(2) as u8)).collect()
     }
 
-    async fn count(&self, sql: &str) -> i64 {
+    pub async fn count(&self, sql: &str) -> i64 {
         self.owner.query_one(sql, &[&self.account.0]).await.unwrap().get(0)
     }
 }
@@ -304,8 +306,8 @@ async fn round_trips_and_statements_are_few() {
         qresync: true,
         list_status: true,
         esearch: true,
-        object_id: false,
         special_use: true,
+        ..Extensions::default()
     };
     let mut world = World::new(all);
     for name in ["Sent", "Drafts", "Trash", "A", "B", "C", "D", "E", "F"] {

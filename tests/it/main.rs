@@ -12,6 +12,7 @@ mod docs;
 mod errors;
 mod faults;
 mod front_doors;
+mod gmail;
 mod health;
 mod host_slots;
 mod isolation;

@@ -20,6 +20,8 @@ pub struct Extensions {
     pub esearch: bool,
     pub object_id: bool,
     pub special_use: bool,
+    /// Gmail's. With a folder [`ALL_MAIL`], folders but that, [`SPAM`] and [`BIN`] are labels of its messages.
+    pub gmail: bool,
 }
 
 impl Extensions {
@@ -32,6 +34,7 @@ impl Extensions {
             (self.esearch, " ESEARCH"),
             (self.object_id, " OBJECTID"),
             (self.special_use, " SPECIAL-USE"),
+            (self.gmail, " X-GM-EXT-1"),
         ] {
             if is_on {
                 all += name;
@@ -54,6 +57,12 @@ pub enum Fault {
     Garbled,
 }
 
+pub const ALL_MAIL: &str = "[Gmail]/All Mail";
+pub const SPAM: &str = "[Gmail]/Spam";
+pub const BIN: &str = "[Gmail]/Bin";
+/// Where messages lie at Gmail.
+pub const STORES: [&str; 3] = [ALL_MAIL, SPAM, BIN];
+
 pub const FLAGS: [&str; 4] = ["\\Seen", "\\Flagged", "\\Answered", "\\Draft"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +71,8 @@ pub struct Message {
     pub key: u64,
     /// Bits, in the order of [`FLAGS`].
     pub flags: u8,
+    /// Names of folders.
+    pub labels: BTreeSet<String>,
     modseq: u64,
 }
 
@@ -109,6 +120,51 @@ impl World {
         world
     }
 
+    /// Gmail's folders as a new user has them, without QRESYNC.
+    pub fn gmail() -> Self {
+        let mut world = Self::new(Extensions {
+            gmail: true,
+            condstore: true,
+            list_status: true,
+            esearch: true,
+            special_use: true,
+            ..Extensions::default()
+        });
+        STORES.iter().chain(&["[Gmail]/Sent Mail", "[Gmail]/Starred"]).for_each(|name| world.create(name));
+        world
+    }
+
+    /// Whether a folder has no messages of its own.
+    pub fn is_label(&self, name: &str) -> bool {
+        self.extensions.gmail && self.folders.contains_key(ALL_MAIL) && !STORES.contains(&name)
+    }
+
+    /// The messages that a folder shows.
+    pub fn shown(&self, name: &str) -> Vec<&Message> {
+        match self.is_label(name) {
+            true => self.folders[ALL_MAIL].messages.values().filter(|message| message.labels.contains(name)).collect(),
+            false => self.folders[name].messages.values().collect(),
+        }
+    }
+
+    /// A message arrives at Gmail.
+    pub fn deliver(&mut self, labels: &[&str], flags: u8) {
+        self.append(ALL_MAIL, flags);
+        let last = self.folders[ALL_MAIL].messages.len() - 1;
+        self.label(last, labels);
+    }
+
+    /// Gives a message of all mail other labels.
+    pub fn label(&mut self, nth: usize, labels: &[&str]) {
+        let Some(folder) = self.folders.get_mut(ALL_MAIL) else { return };
+        folder.modseq += 1;
+        let modseq = folder.modseq;
+        if let Some(message) = folder.nth(nth).and_then(|uid| folder.messages.get_mut(&uid)) {
+            message.labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            message.modseq = modseq;
+        }
+    }
+
     pub fn create(&mut self, name: &str) {
         self.next_validity += 1;
         let folder = Folder { validity: self.next_validity, next: 1, modseq: 1, ..Folder::default() };
@@ -116,8 +172,10 @@ impl World {
     }
 
     pub fn delete(&mut self, name: &str) {
-        if name != "INBOX" {
-            self.folders.remove(name);
+        if name != "INBOX" && self.folders.remove(name).is_some() {
+            self.each_label(|labels| {
+                labels.remove(name);
+            });
         }
     }
 
@@ -127,19 +185,30 @@ impl World {
         }
         if let Some(folder) = self.folders.remove(name) {
             self.folders.insert(to.to_owned(), folder);
+            self.each_label(|labels| {
+                if labels.remove(name) {
+                    labels.insert(to.to_owned());
+                }
+            });
         }
+    }
+
+    /// Changes labels, and tells nobody that messages have changed.
+    fn each_label(&mut self, change: impl Fn(&mut BTreeSet<String>)) {
+        let messages = self.folders.values_mut().flat_map(|folder| folder.messages.values_mut());
+        messages.for_each(|message| change(&mut message.labels));
     }
 
     pub fn append(&mut self, name: &str, flags: u8) {
         let key = self.next_key;
         self.next_key += 1;
-        self.put(name, key, flags);
+        self.put(name, Message { key, flags, labels: BTreeSet::new(), modseq: 0 });
     }
 
-    fn put(&mut self, name: &str, key: u64, flags: u8) {
+    fn put(&mut self, name: &str, message: Message) {
         if let Some(folder) = self.folders.get_mut(name) {
             folder.modseq += 1;
-            folder.messages.insert(folder.next, Message { key, flags, modseq: folder.modseq });
+            folder.messages.insert(folder.next, Message { modseq: folder.modseq, ..message });
             folder.next += 1;
         }
     }
@@ -167,7 +236,7 @@ impl World {
             return;
         }
         if let Some(message) = self.expunge(name, nth) {
-            self.put(to, message.key, message.flags);
+            self.put(to, message);
         }
     }
 
@@ -192,7 +261,10 @@ impl World {
         let folder = &self.folders[name];
         let (messages, unseen) = match is_empty {
             true => (0, 0),
-            false => (folder.messages.len(), folder.messages.values().filter(|message| message.flags & 1 == 0).count()),
+            false => {
+                let shown = self.shown(name);
+                (shown.len(), shown.iter().filter(|message| message.flags & 1 == 0).count())
+            }
         };
         let modseq =
             if self.extensions.condstore { format!(" HIGHESTMODSEQ {}", folder.modseq) } else { String::new() };
@@ -206,6 +278,16 @@ impl World {
 impl Folder {
     fn nth(&self, nth: usize) -> Option<u32> {
         self.messages.keys().nth(nth % self.messages.len().max(1)).copied()
+    }
+}
+
+/// As Gmail writes it among those of a message.
+fn label(folder: &str) -> String {
+    match folder {
+        "INBOX" => "\"\\\\Inbox\"".to_owned(),
+        "[Gmail]/Sent Mail" => "\"\\\\Sent\"".to_owned(),
+        "[Gmail]/Starred" => "\"\\\\Starred\"".to_owned(),
+        _ => format!("\"{folder}\""),
     }
 }
 
@@ -333,7 +415,11 @@ impl Session {
                 for name in world.folders.keys() {
                     let role = match (world.extensions.special_use, name.as_str()) {
                         (true, "Sent") => "\\Sent",
-                        (true, "Trash") => "\\Trash",
+                        (true, "Trash" | BIN) => "\\Trash",
+                        (true, ALL_MAIL) => "\\All",
+                        (true, SPAM) => "\\Junk",
+                        (true, "[Gmail]/Sent Mail") => "\\Sent",
+                        (true, "[Gmail]/Starred") => "\\Flagged",
                         _ => "\\HasNoChildren",
                     };
                     responses.push(format!("* LIST ({role}) \"/\" \"{name}\"\r\n"));
@@ -353,6 +439,7 @@ impl Session {
             "EXAMINE" => {
                 let name = quoted(command);
                 self.selected = None;
+                assert!(!world.is_label(&name), "a label was opened");
                 let Some(folder) = world.folders.get(&name) else { return end(vec![], "NO no such folder") };
                 let count = if self.is_empty { 0 } else { folder.messages.len() };
                 let mut responses = vec![format!(
@@ -427,6 +514,13 @@ impl Session {
             }
             if items.contains("EMAILID") {
                 write!(line, " EMAILID (M{})", message.key).unwrap();
+            }
+            if items.contains("X-GM-LABELS") {
+                let labels: Vec<_> = message.labels.iter().map(|name| label(name)).collect();
+                write!(line, " X-GM-LABELS ({})", labels.join(" ")).unwrap();
+            }
+            if items.contains("X-GM-MSGID") {
+                write!(line, " X-GM-MSGID {} X-GM-THRID {}", message.key, message.key).unwrap();
             }
             if items.contains("THREADID") {
                 write!(line, " THREADID NIL").unwrap();

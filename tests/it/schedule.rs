@@ -18,10 +18,11 @@ async fn count(owner: &Client, table: &str, account: Uuid) -> i64 {
     owner.query_one(&sql, &[&account]).await.unwrap().get(0)
 }
 
-/// Gives an account two folders, with so many messages in the first, and a destroyed message.
+/// Gives an account two folders, with so many messages in the first, of which a tenth have the second as a label, and a
+/// destroyed message.
 async fn fill(owner: &Client, user: &User, account: Uuid, messages: i32) {
-    let folder = Uuid::new_v4();
-    for (id, name) in [(folder, "INBOX"), (Uuid::new_v4(), "Sent")] {
+    let (folder, label) = (Uuid::new_v4(), Uuid::new_v4());
+    for (id, name) in [(folder, "INBOX"), (label, "Sent")] {
         let sql = "insert into email_folders (id, tenant_id, user_id, account_id, wire_name, path, is_selectable,
                        created_number, changed_number) values ($1, $2, $3, $4, $5::text::bytea, $5, true, 0, 0)";
         owner.execute(sql, &[&id, &user.tenant, &user.user, &account, &name]).await.unwrap();
@@ -33,6 +34,10 @@ async fn fill(owner: &Client, user: &User, account: Uuid, messages: i32) {
                    case when n % 10 > 0 then n end, n, 1, n, n, false, false, false, false, false, true, 'private'
                from generate_series(1, $5) n";
     owner.execute(sql, &[&user.tenant, &user.user, &account, &folder, &messages]).await.unwrap();
+    let sql = "insert into email_labels (tenant_id, user_id, folder_id, message_id, received_at, is_read, is_flagged)
+               select tenant_id, user_id, $2, id, received_at, false, false from email_messages
+               where folder_id = $1 and uid is null";
+    owner.execute(sql, &[&folder, &label]).await.unwrap();
     let sql = "insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
                select $1, $2, next_numbers($1, $2, 1), 'message', gen_random_uuid(), $3, epoch_ms()";
     owner.execute(sql, &[&user.tenant, &user.user, &account]).await.unwrap();
@@ -65,8 +70,12 @@ async fn what_a_deleted_account_had_is_purged_and_nothing_else() {
         delete(&service, user, gone[index]).await;
     }
     let turn = service.tick().await;
-    // With each account its two folders, its messages, and what it had destroyed.
-    assert_eq!((&turn["purgedAccounts"], &turn["purgedRows"]), (&json!(2), &json!(2 * 6004)), "{turn}");
+    // With each account its two folders, its messages and their labels, and what it had destroyed.
+    assert_eq!((&turn["purgedAccounts"], &turn["purgedRows"]), (&json!(2), &json!(2 * 6604)), "{turn}");
+    for user in &users {
+        let sql = "select count(*) from email_labels where user_id = $1";
+        assert_eq!(service.owner.query_one(sql, &[&user.user]).await.unwrap().get::<_, i64>(0), 3);
+    }
     for account in gone {
         for table in LEFT_BEHIND {
             assert_eq!(count(&service.owner, table, account).await, 0, "{table}");
@@ -110,7 +119,7 @@ async fn a_purge_goes_on_where_the_last_one_ended() {
         }
         batches += 1;
     }
-    assert_eq!((sums, batches), ([25, 2, 1, 1], 2));
+    assert_eq!((sums, batches), ([27, 2, 1, 1], 3));
 }
 
 /// The schedule's login at the database of this connection.
@@ -142,7 +151,7 @@ async fn what_was_destroyed_30_days_ago_is_forgotten_and_who_asks_for_it_can_kno
 /// Rows of a worker's statement that writes folders.
 async fn write_folder(worker: &Client, user: &User, account: Uuid, token: i64, name: &str) -> Vec<Row> {
     let sql = "select * from store_folders($1, $2, $3, $4, array[gen_random_uuid()], array[$5::text::bytea], array[$5],
-                   array['/'], array[null::text], array[true])";
+                   array['/'], array[null::text], array[true], array[false])";
     worker.query(sql, &[&user.tenant, &user.user, &account, &token, &name]).await.unwrap()
 }
 

@@ -165,13 +165,21 @@ pub async fn store(client: &Client, table: &str, row: Value) -> Uuid {
     client.query_one(&sql, &[&row.to_string()]).await.unwrap_or_else(|error| panic!("{row}: {error:?}")).get(0)
 }
 
+/// Makes a folder a label of a message.
+pub async fn store_label(client: &Client, account: &Value, folder: Uuid, message: Uuid) {
+    let [tenant, user]: [Uuid; 2] = ["tenantId", "userId"].map(|name| account[name].as_str().unwrap().parse().unwrap());
+    let sql = "insert into email_labels (tenant_id, user_id, folder_id, message_id, received_at, is_read, is_flagged)
+               select $1, $2, $3, id, received_at, is_read, is_flagged from email_messages where id = $4";
+    assert_eq!(client.execute(sql, &[&tenant, &user, &folder, &message]).await.unwrap(), 1);
+}
+
 /// A folder of an account, with some columns changed.
 pub fn folder_row(account: &Value, path: &str, changes: Value) -> Value {
     let wire_name: String = path.bytes().map(|byte| format!("{byte:02x}")).collect();
     let row = json!({
         "id": Uuid::now_v7(), "tenant_id": account["tenantId"], "user_id": account["userId"], "account_id": account["id"],
         "wire_name": format!("\\x{wire_name}"), "path": path, "delimiter": "/", "role": null, "is_selectable": true,
-        "is_gone": false, "total": 0, "unread": 0, "uid_validity": 1, "uid_next": 1, "is_complete": false, "stored": 0,
+        "is_label": false, "is_gone": false, "total": 0, "unread": 0, "uid_validity": 1, "uid_next": 1, "is_complete": false, "stored": 0,
         "orphans": 0, "created_number": 0, "changed_number": 0
     });
     merged(row, changes)

@@ -29,7 +29,7 @@ use shared::work::{Done, Job, WorkError};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::model_imap::{Extensions, Fault, ModelServer, World};
+use crate::model_imap::{ALL_MAIL, Extensions, Fault, ModelServer, STORES, World};
 use crate::proxy::{Fate, Proxy};
 use crate::support::{JWT_KEY, SEALING_KEYS, User, api, owner, servers};
 
@@ -206,15 +206,33 @@ impl Rig {
         let sql = "select path, total, unread, stored, orphans, is_gone from email_folders where account_id = $1";
         let folders = self.owner.query(sql, &[&self.account.0]).await.unwrap();
         let names: BTreeSet<String> = folders.iter().map(|row| row.get(0)).collect();
-        let there = self.server.world().folders.clone();
-        assert_eq!(names, there.keys().cloned().collect(), "{history}");
-        for row in &folders {
-            let folder = &there[row.get::<_, &str>(0)];
-            let unread = folder.messages.values().filter(|message| message.flags & 1 == 0).count();
-            let count = folder.messages.len() as i32;
-            let found: (i32, i32, i32, i32) = (row.get(1), row.get(2), row.get(3), row.get(4));
-            assert_eq!(found, (count, unread as i32, count, 0), "{history} {row:?}");
-        }
+        let labels: BTreeSet<(String, i64)> = {
+            let world = self.server.world();
+            assert_eq!(names, world.folders.keys().cloned().collect(), "{history}");
+            for row in &folders {
+                let name: &str = row.get(0);
+                let shown = world.shown(name);
+                let unread = shown.iter().filter(|message| message.flags & 1 == 0).count();
+                let found: (i32, i32, i32, i32) = (row.get(1), row.get(2), row.get(3), row.get(4));
+                let (total, stored) = (shown.len() as i32, world.folders[name].messages.len() as i32);
+                assert_eq!(found, (total, unread as i32, stored, 0), "{history} {row:?}");
+            }
+            let all_mail = world.folders.get(ALL_MAIL).into_iter().flat_map(|folder| &folder.messages);
+            let told =
+                all_mail.flat_map(|(uid, message)| message.labels.iter().map(|label| (label.clone(), i64::from(*uid))));
+            told.collect()
+        };
+        let sql = "select f.path, m.uid,
+                       (m.received_at, m.is_read, m.is_flagged) = (l.received_at, l.is_read, l.is_flagged)
+                   from email_labels l
+                   join email_messages m on m.id = l.message_id left join email_folders f on f.id = l.folder_id
+                   where l.user_id = $1";
+        let rows = self.owner.query(sql, &[&self.scope.user_id.0]).await.unwrap();
+        assert!(rows.iter().all(|row| row.get(2)), "{history}");
+        assert_eq!(rows.iter().map(|row| (row.get(0), row.get(1))).collect::<BTreeSet<_>>(), labels, "{history}");
+        let sql = "select count(*) from email_labels where user_id = $1";
+        let count: i64 = self.owner.query_one(sql, &[&self.scope.user_id.0]).await.unwrap().get(0);
+        assert_eq!(count, labels.len() as i64, "{history}: labels of nothing");
         let sql = "select count(*) from email_messages where account_id = $1 and uid is null";
         assert_eq!(self.owner.query_one(sql, &[&self.account.0]).await.unwrap().get::<_, i64>(0), 0, "{history}");
         let sql = "select count(*) filter (where m.created_number > m.changed_number or m.changed_number > n.last),
@@ -285,11 +303,74 @@ fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> Stri
     }
 }
 
+/// The same at Gmail.
+fn happen_at_gmail(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> String {
+    const LABELS: [&str; 5] = ["Work", "Other", "INBOX", "[Gmail]/Sent Mail", "[Gmail]/Starred"];
+    let (name, other, nth) = (STORES[dice.roll(3)], STORES[dice.roll(3)], dice.roll(50));
+    let (label, new) = (LABELS[dice.roll(2)], LABELS[dice.roll(2)]);
+    let chosen = dice.roll(32);
+    let labels: Vec<&str> = (0..5)
+        .filter(|bit| chosen & 1 << bit != 0 && world.folders.contains_key(LABELS[*bit]))
+        .map(|bit| LABELS[bit])
+        .collect();
+    match dice.roll(20) {
+        0..=4 => {
+            world.deliver(&labels, dice.roll(16) as u8);
+            format!("deliver {labels:?}")
+        }
+        5 => {
+            world.append(name, dice.roll(16) as u8);
+            format!("append to {name}")
+        }
+        6..=7 => {
+            world.flag(name, nth, dice.roll(16) as u8);
+            format!("flag {name} {nth}")
+        }
+        8..=9 => {
+            world.expunge(name, nth);
+            format!("expunge {name} {nth}")
+        }
+        10..=11 => {
+            moved.extend(world.folders[name].messages.values().map(|message| message.key));
+            world.shift(name, nth, other);
+            format!("move {name} {nth} to {other}")
+        }
+        12..=14 => {
+            world.label(nth, &labels);
+            format!("label {nth} {labels:?}")
+        }
+        15 => {
+            world.create(label);
+            format!("create {label}")
+        }
+        16 => {
+            world.rename(label, new);
+            format!("rename {label} to {new}")
+        }
+        17 => {
+            world.delete(label);
+            format!("delete {label}")
+        }
+        18 => {
+            world.renumber(name);
+            format!("renumber {name}")
+        }
+        _ => {
+            let (condstore, list_status) = (dice.roll(2) == 0, dice.roll(2) == 0);
+            world.extensions = Extensions { condstore, list_status, ..world.extensions };
+            format!("{:?}", world.extensions)
+        }
+    }
+}
+
 /// A mailbox's history, and what must be true after it.
 async fn live(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let extensions = Extensions { object_id: dice.roll(2) == 0, ..Extensions::default() };
-    let mut world = World::new(extensions);
+    let (mut world, happen): (_, fn(&mut World, &mut Dice, &mut BTreeSet<u64>) -> String) = match seed % 4 {
+        0 => (World::gmail(), happen_at_gmail),
+        _ => (World::new(extensions), happen),
+    };
     let mut history = format!("SYNC_SEED={seed}: ");
     let mut moved = BTreeSet::new();
     for _ in 0..dice.roll(12) {

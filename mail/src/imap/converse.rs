@@ -62,7 +62,7 @@ pub struct Resync {
 /// What is fetched of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Items {
-    /// Flags, and where it can be when they changed.
+    /// Flags, where it can be when they changed, and Gmail's labels.
     Flags,
     /// The same, date, size, the header fields of a list of messages, and ids where there are such.
     Headers,
@@ -254,6 +254,9 @@ fn item_names(items: Items, features: &Features) -> String {
     if features.condstore {
         names.push_str(" MODSEQ");
     }
+    if features.gmail {
+        names.push_str(" X-GM-LABELS");
+    }
     if items == Items::Flags {
         return names;
     }
@@ -267,7 +270,7 @@ fn item_names(items: Items, features: &Features) -> String {
         names.push_str(" EMAILID THREADID");
     }
     if features.gmail {
-        names.push_str(" X-GM-MSGID X-GM-THRID X-GM-LABELS");
+        names.push_str(" X-GM-MSGID X-GM-THRID");
     }
     names
 }

@@ -32,6 +32,8 @@ pub struct Folder {
     pub delimiter: Option<char>,
     /// What it is for.
     pub role: Option<Role>,
+    /// What Gmail calls it among a message's labels, where that is not its path.
+    pub label: Option<&'static str>,
     /// Whether it can have messages.
     pub is_selectable: bool,
     /// Its counts; `None` where it cannot have messages, or the server does not tell.
@@ -193,13 +195,14 @@ fn key(name: &[u8]) -> Vec<u8> {
 /// What follows `LIST`.
 fn read_folder(mut cursor: Cursor<'_>) -> Option<Folder> {
     cursor.space();
-    let (mut is_selectable, mut role) = (true, None);
+    let (mut is_selectable, mut role, mut label) = (true, None, None);
     cursor.list(|cursor| {
         let attribute = cursor.string()?.unwrap_or_default();
         if attribute.eq_ignore_ascii_case(b"\\Noselect") || attribute.eq_ignore_ascii_case(b"\\NonExistent") {
             is_selectable = false;
         }
         role = role.or(Role::of_attribute(&attribute));
+        label = label.or(role::label(&attribute));
         Some(())
     })?;
     cursor.space();
@@ -212,7 +215,10 @@ fn read_folder(mut cursor: Cursor<'_>) -> Option<Folder> {
         let start = path.len() - if top.len() == path.len() { 0 } else { rest.len() + delimiter?.len_utf8() };
         path.replace_range(..start, "INBOX");
     }
-    Some(Folder { wire, path, delimiter, role: role.filter(|_| is_selectable), is_selectable, status: None })
+    if path == "INBOX" {
+        label = Some("\\Inbox");
+    }
+    Some(Folder { wire, path, delimiter, role: role.filter(|_| is_selectable), label, is_selectable, status: None })
 }
 
 /// A string, or what stands there unquoted: some servers leave a name with spaces so. Extended data may follow.

@@ -36,6 +36,17 @@ impl Role {
     }
 }
 
+/// What Gmail calls a folder with this attribute among a message's labels.
+pub(super) fn label(attribute: &[u8]) -> Option<&'static str> {
+    Some(match attribute.to_ascii_lowercase().as_slice() {
+        b"\\sent" => "\\Sent",
+        b"\\drafts" => "\\Draft",
+        b"\\flagged" => "\\Starred",
+        b"\\important" => "\\Important",
+        _ => return None,
+    })
+}
+
 /// Names in small letters, the likeliest of a role first: those of servers, and of mail programs in many languages.
 const NAMES: [(Role, &[&str]); 6] = [
     (

@@ -381,13 +381,14 @@ async fn arrivals_come_with_what_gmail_knows() {
         .hear("a3 ENABLE CONDSTORE UTF8=ACCEPT")
         .hear("a4 EXAMINE \"INBOX\" (CONDSTORE)")
         .hear(format!(
-            "a5 UID FETCH 1 (UID FLAGS MODSEQ INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS ({fields})] \
-             BODY.PEEK[TEXT]<0.4096> X-GM-MSGID X-GM-THRID X-GM-LABELS)"
+            "a5 UID FETCH 1 (UID FLAGS MODSEQ X-GM-LABELS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS ({fields})] \
+             BODY.PEEK[TEXT]<0.4096> X-GM-MSGID X-GM-THRID)"
         ))
-        .say("a3 OK\r\na4 OK\r\na5 OK\r\n");
+        .hear("a6 UID FETCH 2 (UID FLAGS MODSEQ X-GM-LABELS)")
+        .say("a3 OK\r\na4 OK\r\na5 OK\r\na6 OK\r\n");
     let (mut imap, _server) = signed_in("ENABLE CONDSTORE UTF8=ACCEPT X-GM-EXT-1", script).await;
-    let commands = vec![examine("INBOX"), fetch("1", Items::Arrivals)];
-    assert_eq!(events(&mut imap, commands).await, (vec![done(0), done(1)], Ok(())));
+    let commands = vec![examine("INBOX"), fetch("1", Items::Arrivals), fetch("2", Items::Flags)];
+    assert_eq!(events(&mut imap, commands).await, (vec![done(0), done(1), done(2)], Ok(())));
 }
 
 #[tokio::test]
@@ -571,14 +572,20 @@ async fn folders_come_with_their_counts_in_one_flight() {
         path: path.into(),
         delimiter: Some('/'),
         role: None,
+        label: None,
         is_selectable: true,
         status: None,
     };
     let counts =
         Status { messages: u32::MAX, uid_next: 1, uid_validity: 1, unseen: 0, highest_modseq: None, mailbox_id: None };
     let expected = [
-        Folder { role: Some(Role::Inbox), status: Some(inbox_status()), ..folder("Inbox", "INBOX") },
-        Folder { role: Some(Role::Sent), ..folder("Inbox/Entw&APw-rfe", "INBOX/Entwürfe") },
+        Folder {
+            role: Some(Role::Inbox),
+            label: Some("\\Inbox"),
+            status: Some(inbox_status()),
+            ..folder("Inbox", "INBOX")
+        },
+        Folder { role: Some(Role::Sent), label: Some("\\Sent"), ..folder("Inbox/Entw&APw-rfe", "INBOX/Entwürfe") },
         Folder { status: Some(counts), ..folder("a \"b\"", "a \"b\"") },
         Folder { is_selectable: false, ..folder("Bin", "Bin") },
         Folder { is_selectable: false, ..folder("x", "x") },
@@ -685,6 +692,7 @@ fn each_role_is_had_once() {
                 path: (*path).to_owned(),
                 delimiter: Some(delimiter),
                 role: *role,
+                label: None,
                 is_selectable: !path.ends_with('!'),
                 status: None,
             })

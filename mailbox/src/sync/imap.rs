@@ -2,6 +2,7 @@
 //!
 //! Commands are pipelined. While PostgreSQL stores a batch, the next is read.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use mail::imap::{
@@ -9,7 +10,7 @@ use mail::imap::{
 };
 use shared::account::AccountId;
 use shared::db::Db;
-use shared::db::mailboxes::{self, Batch, Cursor, Destroyed, Folder, Mailbox};
+use shared::db::mailboxes::{self, Batch, Cursor, Destroyed, Folder, Label, Mailbox};
 use uuid::Uuid;
 
 use super::message::{self, bits};
@@ -20,6 +21,8 @@ use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, multirange, now_ms, uid_set};
 const BATCH: usize = 500;
 /// Flags that are compared at once.
 const FLAGS: usize = 5_000;
+/// Labels that are compared at once. One message may have half as many more.
+const LABELS: usize = 20_000;
 /// What a folder is asked for first, and with the beginning of its texts.
 const NEWEST: u64 = 200;
 /// Messages that one command asks for: what is lost when a session breaks.
@@ -84,15 +87,23 @@ pub(super) struct Driver<'a> {
     pub mailbox: &'a Mailbox,
     pub features: Features,
     pub stop_at: Instant,
+    /// Folders that are labels, by what messages call them (Gmail).
+    pub labels: HashMap<String, Uuid>,
 }
 
 impl Driver<'_> {
     /// Synchronises all folders, as far as the time goes.
-    pub(super) async fn run(&self, imap: &mut Imap) -> Result<Pass, Stop> {
+    pub(super) async fn run(mut self, imap: &mut Imap) -> Result<Pass, Stop> {
         let listed = imap.list(&self.features).await?;
         let folders = self.take_over(&listed).await?;
+        for here in folders.iter().filter(|folder| folder.is_label) {
+            if let Some(there) = listed.iter().find(|folder| folder.wire == here.wire_name) {
+                self.labels.extend(plan::label_names(there).into_iter().map(|name| (name, here.id)));
+            }
+        }
         let mut works = self.look(imap, folders, &listed).await?;
-        works.sort_by_key(|work| plan::rank(&work.here));
+        works.sort_by_key(|work| plan::rank(&work.here, self.has_labels()));
+        self.keep_labels(&mut works, false).await?;
         for work in &mut works {
             if work.look == Look::Anew {
                 self.begin_anew(work).await?;
@@ -100,7 +111,35 @@ impl Driver<'_> {
         }
         self.compare(imap, &mut works).await?;
         self.fetch(imap, &mut works).await?;
-        self.sweep(&works).await
+        let pass = self.sweep(&works).await?;
+        // Labels are all told when all messages have told theirs.
+        let is_whole = |work: &Work| !work.failed && i64::from(work.here.stored) == i64::from(work.there.messages);
+        if !pass.doubt && works.iter().any(|work| is_all(&work.here) && is_whole(work)) {
+            self.keep_labels(&mut works, true).await?;
+        }
+        Ok(pass)
+    }
+
+    fn has_labels(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
+    /// Stores what the server says of labels; `told`: all their messages are here as well.
+    async fn keep_labels(&self, works: &mut [Work], told: bool) -> Result<(), Stop> {
+        let mut labels = Vec::new();
+        for Work { here, there, .. } in works.iter_mut().filter(|work| is_counted_label(work)) {
+            let validity = Some(there.uid_validity).filter(|validity| told || here.uid_validity == Some(*validity));
+            let total = i32::try_from(there.messages).unwrap_or(i32::MAX);
+            let unread = i32::try_from(there.unseen).unwrap_or(i32::MAX);
+            if (here.uid_validity, here.total, here.unread) != (validity, total, unread) {
+                labels.push(Label { id: here.id, uid_validity: validity, total, unread });
+                (here.total, here.unread) = (total, unread);
+            }
+        }
+        if labels.is_empty() {
+            return Ok(());
+        }
+        self.db.store_labels(&self.mailbox.lease, &labels).await?.ok_or(Stop::Lost)
     }
 
     /// Makes the server's list of folders ours.
@@ -109,6 +148,7 @@ impl Driver<'_> {
             // Each mailbox has one (RFC 3501 section 5.1): a list without it is not the whole.
             return Err(mail::Error::new(mail::Code::Protocol, "a list of folders without INBOX").into());
         }
+        let has_labels = plan::has_labels(listed, &self.features);
         let listed: Vec<_> = listed
             .iter()
             .map(|folder| mailboxes::Listed {
@@ -117,6 +157,7 @@ impl Driver<'_> {
                 delimiter: folder.delimiter.map(String::from),
                 role: folder.role.map(role_name),
                 is_selectable: folder.is_selectable,
+                is_label: has_labels && plan::is_label(folder),
             })
             .collect();
         if plan::same_list(&self.mailbox.folders, &listed) {
@@ -143,8 +184,9 @@ impl Driver<'_> {
                 unanswered: UidSet::new(),
             };
             match status {
-                _ if here.is_gone || !here.is_selectable => {
-                    let mut work = work(here, NO_STATUS, false);
+                // Labels are never opened: what is in them lies elsewhere.
+                status if here.is_gone || !here.is_selectable || here.is_label => {
+                    let mut work = work(here, status.unwrap_or(NO_STATUS), false);
                     if work.here.stored > 0 {
                         self.orphan(&mut work, ALL_UIDS).await?;
                     }
@@ -159,9 +201,12 @@ impl Driver<'_> {
         }
         self.ask_status(imap, &mut works, &unknown).await?;
         let now = now_ms();
+        let is_untold = |work: &Work| is_counted_label(work) && work.here.uid_validity != Some(work.there.uid_validity);
+        let untold = works.iter().any(is_untold);
         for work in &mut works {
-            if !work.here.is_gone && work.here.is_selectable && !work.failed {
-                work.look = plan::look(&work.here, &work.there, &self.features, now);
+            if !work.here.is_gone && work.here.is_selectable && !work.here.is_label && !work.failed {
+                let untold = untold && is_all(&work.here);
+                work.look = plan::look(&work.here, &work.there, &self.features, untold, now);
             }
         }
         Ok(works)
@@ -325,8 +370,8 @@ impl Driver<'_> {
     /// Destroys what was found nowhere, after all folders were searched for it.
     async fn sweep(&self, works: &[Work]) -> Result<Pass, Stop> {
         let failed = works.iter().any(|work| work.failed);
-        let mut pass =
-            Pass { doubt: false, failed: works.iter().any(|work| work.failed && plan::rank(&work.here) == 0) };
+        let is_first = |work: &Work| plan::rank(&work.here, self.has_labels()) == 0;
+        let mut pass = Pass { doubt: false, failed: works.iter().any(|work| work.failed && is_first(work)) };
         for work in works {
             let here = &work.here;
             // What was seen missing just now may lie in a folder that could not be read: it has until the next time.
@@ -362,6 +407,7 @@ impl Driver<'_> {
             talk: imap.converse(&self.features, commands),
             account: self.mailbox.account.id,
             folders: works.iter().map(|work| (work.here.id, work.there.uid_validity)).collect(),
+            labels: works.iter().map(|work| is_all(&work.here).then_some(&self.labels)).collect(),
             seen: works.iter().map(|_| Seen::default()).collect(),
             plan,
             done: 0,
@@ -400,7 +446,7 @@ impl Driver<'_> {
                 self.orphan(work, &multirange(&gone)).await?;
             }
         }
-        if !(read.batch.flags.is_empty() && read.batch.messages.is_empty()) {
+        if !read.batch.is_empty() {
             self.store(work, &read.batch).await?;
         }
         if let Some(present) = read.present {
@@ -465,6 +511,15 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
+fn is_all(folder: &Folder) -> bool {
+    folder.role.as_deref() == Some("all")
+}
+
+/// A label of which the server has told how many messages it has.
+fn is_counted_label(work: &Work) -> bool {
+    work.here.is_label && work.there.uid_validity != NO_STATUS.uid_validity
+}
+
 /// Of a folder that has none.
 const NO_STATUS: Status =
     Status { messages: 0, uid_next: 1, uid_validity: 0, unseen: 0, highest_modseq: None, mailbox_id: None };
@@ -480,6 +535,8 @@ struct Reader<'a> {
     account: AccountId,
     /// Id and UIDVALIDITY of each folder.
     folders: Vec<(Uuid, u32)>,
+    /// What labels of each folder's messages mean. Those of junk and trash mean nothing.
+    labels: Vec<Option<&'a HashMap<String, Uuid>>>,
     seen: Vec<Seen>,
     /// What each command is for.
     plan: Vec<(usize, Step)>,
@@ -535,6 +592,12 @@ impl Reader<'_> {
                     _ => seen.undecodable = true,
                 },
                 Event::Fetched(fetched) => {
+                    if let Some(gmail) = &fetched.gmail {
+                        let known = self.labels.get(*index).copied().flatten();
+                        let labels = gmail.labels.iter().filter_map(|label| known?.get(label));
+                        seen.read.batch.labelled.push(fetched.uid);
+                        seen.read.batch.labels.extend(labels.map(|folder| (fetched.uid, *folder)));
+                    }
                     match step {
                         Step::Messages { asked } => {
                             // Nobody asked for what lies elsewhere, such as flags that another client has just changed.
@@ -559,8 +622,9 @@ impl Reader<'_> {
                             }
                         }
                     }
-                    let batch = &seen.read.batch;
-                    let is_full = batch.messages.len() >= BATCH || batch.flags.len() >= FLAGS;
+                    let Batch { messages, flags, labelled, labels, .. } = &seen.read.batch;
+                    let is_full =
+                        messages.len() >= BATCH || flags.len().max(labelled.len()) >= FLAGS || labels.len() >= LABELS;
                     if let Some(read) = is_full.then(|| seen.take(*index)).flatten() {
                         return Ok(Some(read));
                     }
@@ -608,10 +672,7 @@ impl Seen {
     /// What is there to be stored.
     fn take(&mut self, work: usize) -> Option<Read> {
         let read = std::mem::take(&mut self.read);
-        let is_empty = read.batch.flags.is_empty()
-            && read.batch.messages.is_empty()
-            && read.vanished.is_empty()
-            && read.present.is_none();
+        let is_empty = read.batch.is_empty() && read.vanished.is_empty() && read.present.is_none();
         (!is_empty).then_some(Read { work, ..read })
     }
 }

@@ -1,6 +1,6 @@
 //! What is to be done about a folder: a pure function of how far it is here and what the server says of it.
 
-use mail::imap::{Features, Status};
+use mail::imap::{Features, Folder as There, Role, Status};
 use shared::db::mailboxes::{Folder, Listed};
 
 /// At a server that does not tell what has changed, all flags of a folder of at most so many messages are compared each
@@ -44,13 +44,15 @@ pub(super) enum Flags {
     All,
 }
 
-/// Compares a folder with what the server says of it.
-pub(super) fn look(here: &Folder, there: &Status, features: &Features, now: i64) -> Look {
+/// Compares a folder with what the server says of it. `untold`: messages of this folder have labels that nobody has told.
+pub(super) fn look(here: &Folder, there: &Status, features: &Features, untold: bool, now: i64) -> Look {
     if here.uid_validity != Some(there.uid_validity) || there.uid_next < here.uid_next {
         return Look::Anew;
     }
     let arrivals = there.uid_next > here.uid_next;
     let flags = match (here.modseq, there.highest_modseq) {
+        // Labels come with flags.
+        _ if untold && here.stored > 0 => Flags::All,
         (Some(known), Some(newest)) if known == newest => Flags::No,
         (Some(known), Some(newest)) if known < newest && features.qresync => Flags::Resync,
         (Some(known), Some(newest)) if known < newest && features.condstore => Flags::Since(known),
@@ -81,14 +83,38 @@ pub(super) fn same_list(here: &[Folder], there: &[Listed<'_>]) -> bool {
                 && folder.delimiter == listed.delimiter
                 && folder.role.as_deref() == listed.role
                 && folder.is_selectable == listed.is_selectable
+                && folder.is_label == listed.is_label
         })
     };
     here.iter().filter(|folder| !folder.is_gone).count() == there.len() && there.iter().all(known)
 }
 
+/// Whether folders of this list are labels, and their messages lie in the one of all mail. Users may hide that one, and
+/// then each folder is one as elsewhere.
+pub(super) fn has_labels(there: &[There], features: &Features) -> bool {
+    features.gmail && there.iter().any(|folder| folder.role == Some(Role::All))
+}
+
+/// Where there are labels, whether this folder is one. Junk and trash are not in all mail.
+pub(super) fn is_label(folder: &There) -> bool {
+    folder.is_selectable && !matches!(folder.role, Some(Role::All | Role::Junk | Role::Trash))
+}
+
+/// What may stand for a folder among a message's labels.
+pub(super) fn label_names(folder: &There) -> Vec<String> {
+    let mut names = vec![folder.path.clone(), String::from_utf8_lossy(&folder.wire).into_owned()];
+    names.extend(folder.label.map(str::to_owned));
+    if folder.label == Some("\\Draft") {
+        // Clients have seen this as well.
+        names.push("\\Drafts".to_owned());
+    }
+    names
+}
+
 /// In which order folders are fetched: what people look at first.
-pub(super) fn rank(folder: &Folder) -> u8 {
+pub(super) fn rank(folder: &Folder, has_labels: bool) -> u8 {
     match folder.role.as_deref() {
+        Some("all") if has_labels => 0,
         Some("inbox") => 0,
         Some("sent") => 1,
         Some("drafts") => 2,

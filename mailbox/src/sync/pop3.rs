@@ -77,7 +77,7 @@ impl Driver<'_> {
         let (db, lease) = (self.db, &self.mailbox.lease);
         let is_inbox = |folder: &&Folder| folder.wire_name == b"INBOX" && !folder.is_gone;
         let mut folder = match self.mailbox.folders.iter().find(is_inbox) {
-            Some(folder) if self.mailbox.folders.len() == 1 => folder.clone(),
+            Some(folder) if self.mailbox.folders.len() == 1 && !folder.is_label => folder.clone(),
             _ => {
                 let listed = Listed {
                     wire_name: b"INBOX",
@@ -85,6 +85,7 @@ impl Driver<'_> {
                     delimiter: None,
                     role: Some("inbox"),
                     is_selectable: true,
+                    is_label: false,
                 };
                 let folders = db.store_folders(lease, &[listed]).await?.ok_or(Stop::Lost)?;
                 let mut inbox = None;

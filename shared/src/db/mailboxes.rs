@@ -69,13 +69,15 @@ pub struct Folder {
     pub role: Option<String>,
     /// Whether it can hold messages.
     pub is_selectable: bool,
+    /// Whether it is a label of messages that lie elsewhere.
+    pub is_label: bool,
     /// Whether the server's list had it no more.
     pub is_gone: bool,
     /// How many messages the server has in it.
     pub total: i32,
     /// How many of them are unread.
     pub unread: i32,
-    /// Under which its UIDs are valid; none while no message is known by its UID.
+    /// Under which its UIDs are valid; none while no message is known by its UID, or not all that have the label.
     pub uid_validity: Option<u32>,
     /// Below this UID everything was looked for.
     pub uid_next: u32,
@@ -106,6 +108,21 @@ pub struct Listed<'a> {
     pub role: Option<&'static str>,
     /// Whether it can hold messages.
     pub is_selectable: bool,
+    /// Whether it is a label of messages that lie elsewhere.
+    pub is_label: bool,
+}
+
+/// A folder that is a label, as the server counts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Label {
+    /// The folder.
+    pub id: Uuid,
+    /// See [`Folder::uid_validity`].
+    pub uid_validity: Option<u32>,
+    /// How many messages the server has in it.
+    pub total: i32,
+    /// How many of them are unread.
+    pub unread: i32,
 }
 
 /// What a server says of a message, as bits.
@@ -190,8 +207,19 @@ pub struct Batch {
     pub flags: Vec<(u32, Bits)>,
     /// Messages.
     pub messages: Vec<NewMessage>,
+    /// The UIDs, of those and of messages that are here, whose labels are told: all of them.
+    pub labelled: Vec<u32>,
+    /// Their labels, each a folder.
+    pub labels: Vec<(u32, Uuid)>,
     /// How far that goes.
     pub cursor: Cursor,
+}
+
+impl Batch {
+    /// Whether nothing is said of any message.
+    pub fn is_empty(&self) -> bool {
+        self.flags.is_empty() && self.messages.is_empty() && self.labelled.is_empty()
+    }
 }
 
 /// How many rows a batch touched.
@@ -255,7 +283,7 @@ impl Db {
     pub async fn begin_sync(&self, scope: &Scope, id: AccountId, lease: Duration) -> Result<Turn, Error> {
         let sql = "select b.outcome, (b.account).*, b.sealed_password, (b.folder).id as folder_id,
                        (b.folder).wire_name, (b.folder).path, (b.folder).delimiter, (b.folder).role,
-                       (b.folder).is_selectable, (b.folder).is_gone, (b.folder).total, (b.folder).unread,
+                       (b.folder).is_selectable, (b.folder).is_label, (b.folder).is_gone, (b.folder).total, (b.folder).unread,
                        (b.folder).uid_validity, (b.folder).uid_next, (b.folder).modseq, (b.folder).is_complete,
                        (b.folder).stored, (b.folder).orphans, (b.folder).doubted_at, (b.folder).checked_at
                    from begin_sync($1, $2, $3, $4) b";
@@ -293,7 +321,8 @@ impl Db {
         let delimiters: Vec<Option<&str>> = listed.iter().map(|folder| folder.delimiter.as_deref()).collect();
         let roles: Vec<Option<&str>> = listed.iter().map(|folder| folder.role).collect();
         let selectable: Vec<bool> = listed.iter().map(|folder| folder.is_selectable).collect();
-        let sql = "select * from store_folders($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let labels: Vec<bool> = listed.iter().map(|folder| folder.is_label).collect();
+        let sql = "select * from store_folders($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let rows = self
             .query(
                 Access::Write,
@@ -308,6 +337,7 @@ impl Db {
                     (&delimiters, Type::TEXT_ARRAY),
                     (&roles, Type::TEXT_ARRAY),
                     (&selectable, Type::BOOL_ARRAY),
+                    (&labels, Type::BOOL_ARRAY),
                 ],
             )
             .await?;
@@ -361,6 +391,34 @@ impl Db {
                     (&lease.token, Type::INT8),
                     (&folder, Type::UUID),
                     (&validity.map(i64::from), Type::INT8),
+                ],
+            )
+            .await?;
+        let held = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or_default();
+        Ok(held.then_some(()))
+    }
+
+    /// Stores what the server says of folders that are labels.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn store_labels(&self, lease: &Lease, labels: &[Label]) -> Result<Option<()>, Error> {
+        let ids: Vec<Uuid> = labels.iter().map(|label| label.id).collect();
+        let validities: Vec<Option<i64>> = labels.iter().map(|label| label.uid_validity.map(i64::from)).collect();
+        let totals: Vec<i32> = labels.iter().map(|label| label.total).collect();
+        let unread: Vec<i32> = labels.iter().map(|label| label.unread).collect();
+        let rows = self
+            .query(
+                Access::Write,
+                &lease.scope,
+                "select store_labels($1, $2, $3, $4, $5, $6, $7, $8)",
+                &[
+                    (&lease.account.0, Type::UUID),
+                    (&lease.token, Type::INT8),
+                    (&ids, Type::UUID_ARRAY),
+                    (&validities, Type::INT8_ARRAY),
+                    (&totals, Type::INT4_ARRAY),
+                    (&unread, Type::INT4_ARRAY),
                 ],
             )
             .await?;
@@ -438,7 +496,10 @@ impl Db {
         validity: u32,
         batch: &Batch,
     ) -> Result<Option<Stored>, Error> {
-        let Batch { flags, messages, cursor } = batch;
+        let Batch { flags, messages, labelled, labels, cursor } = batch;
+        let labelled: Vec<i64> = labelled.iter().map(|uid| i64::from(*uid)).collect();
+        let label_uids: Vec<i64> = labels.iter().map(|(uid, _)| i64::from(*uid)).collect();
+        let labels: Vec<Uuid> = labels.iter().map(|(_, folder)| *folder).collect();
         let flag_uids: Vec<i64> = flags.iter().map(|(uid, _)| i64::from(*uid)).collect();
         let flag_bits: Vec<i16> = flags.iter().map(|(_, bits)| bits.0).collect();
         let ids: Vec<Uuid> = messages.iter().map(|m| m.id).collect();
@@ -459,7 +520,7 @@ impl Db {
         let previews = texts(|m| &m.preview);
         let sql = "select inserted, adopted, changed from store_batch(
                        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31
+                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34
                    )";
         let rows = self
             .query(
@@ -490,6 +551,9 @@ impl Db {
                     (&message_ids, Type::TEXT_ARRAY),
                     (&replies, Type::TEXT_ARRAY),
                     (&previews, Type::TEXT_ARRAY),
+                    (&labelled, Type::INT8_ARRAY),
+                    (&label_uids, Type::INT8_ARRAY),
+                    (&labels, Type::UUID_ARRAY),
                     (&cursor.uid_next.map(i64::from), Type::INT8),
                     (&cursor.modseq.map(|modseq| i64::try_from(modseq).unwrap_or(i64::MAX)), Type::INT8),
                     (&cursor.is_complete, Type::BOOL),
@@ -611,6 +675,7 @@ fn folder(row: &Row, id: &str) -> Result<Folder, tokio_postgres::Error> {
         delimiter: row.try_get("delimiter")?,
         role: row.try_get("role")?,
         is_selectable: row.try_get("is_selectable")?,
+        is_label: row.try_get("is_label")?,
         is_gone: row.try_get("is_gone")?,
         total: row.try_get("total")?,
         unread: row.try_get("unread")?,
