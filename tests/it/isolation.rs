@@ -9,7 +9,7 @@ use crate::support::{
     store_label,
 };
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
