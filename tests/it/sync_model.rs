@@ -363,11 +363,14 @@ fn happen_at_gmail(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>
     }
 }
 
+/// Something happens at a server, and is told; with the messages that were moved.
+type Happen = fn(&mut World, &mut Dice, &mut BTreeSet<u64>) -> String;
+
 /// A mailbox's history, and what must be true after it.
 async fn live(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let extensions = Extensions { object_id: dice.roll(2) == 0, ..Extensions::default() };
-    let (mut world, happen): (_, fn(&mut World, &mut Dice, &mut BTreeSet<u64>) -> String) = match seed % 4 {
+    let (mut world, happen): (_, Happen) = match seed % 4 {
         0 => (World::gmail(), happen_at_gmail),
         _ => (World::new(extensions), happen),
     };
