@@ -268,7 +268,8 @@ fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> Stri
         13..=14 => {
             let before = keys(world, name);
             world.shift(name, nth, other);
-            moved.extend(before.iter().filter(|key| !keys(world, name).contains(key)));
+            // Also within its folder, under another UID.
+            moved.extend(before.iter().filter(|key| name == other || !keys(world, name).contains(key)));
             format!("move {name} {nth} to {other}")
         }
         15 => {
