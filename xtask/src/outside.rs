@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::Command,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +24,8 @@ use local::{
 
 use crate::functions::SealingKeys;
 use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_postgres::NoTls;
 use uuid::Uuid;
 
 use crate::skip;
@@ -31,6 +33,9 @@ use crate::skip;
 const DATABASE: &str = "email_service";
 /// Who signs in with the provider.
 const MAILBOX: &str = "jane@mail.example";
+
+/// What no page reaches.
+const WORKER: &str = "sync-account";
 
 /// The way to mail hosts as good as shut: the hosts are made up here, and some of them may be somebody's. No name server
 /// answers, and of ports only one is open that no example and no limit has.
@@ -47,7 +52,7 @@ const PROVIDERS: [(&str, &str); 2] = [
 struct Service {
     gateway: Gateway,
     key: String,
-    _postgres: Postgres,
+    postgres: Postgres,
     _redis: Redis,
 }
 
@@ -60,7 +65,7 @@ impl Service {
         postgres.create_database(DATABASE).await?;
         migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
         let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
-        functions.retain(|function| !function.routes.is_empty());
+        functions.retain(|function| !function.routes.is_empty() || function.binary == WORKER);
         let binaries = build_functions(false, functions.iter().map(|function| &function.binary))?;
         let mut options = Options::new(functions, binaries);
         options.env = vec![
@@ -78,7 +83,26 @@ impl Service {
         options.log = Arc::new(|_, _| {});
         let gateway = Gateway::start(options).await?;
         gateway.prewarm();
-        Ok(Self { gateway, key, _postgres: postgres, _redis: redis })
+        Ok(Self { gateway, key, postgres, _redis: redis })
+    }
+
+    /// Hands those accounts to the worker for which somebody rings, as a queue would, until it is dropped.
+    async fn work(&self) -> Result<()> {
+        let (client, connection) = tokio_postgres::connect(&self.postgres.owner_url(DATABASE), NoTls).await?;
+        // Ends with the client; its errors reach us as those of the statements.
+        tokio::spawn(connection);
+        let sql = "select tenant_id, user_id, id from email_accounts where sync_requested_at is not null and rung_at is not null";
+        loop {
+            for row in client.query(sql, &[]).await? {
+                let [tenant, user, account]: [Uuid; 3] = [row.get(0), row.get(1), row.get(2)];
+                let body = json!({"tenantId": tenant, "userId": user, "accountId": account}).to_string();
+                let message =
+                    json!({"messageId": account, "body": body, "attributes": {"ApproximateReceiveCount": "1"}});
+                // What goes wrong shows on the page, which waits for mail.
+                let _ = self.gateway.invoke(WORKER, json!({"Records": [message]})).await?;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// A token of a user who has no accounts yet.
@@ -151,6 +175,7 @@ pub(crate) async fn browser() -> Result<()> {
     ensure_installed(&[Tool::Dovecot])?;
     let mail = Dovecot::start()?;
     mail.add_user(MAILBOX, &secret())?;
+    mail.deliver(MAILBOX, b"From: joe@mail.example\r\nSubject: Welcome\r\n\r\nHello\r\n")?;
     let provider = Provider::start(&mail)?;
     // The limit of production, so that the page meets it.
     let service = Service::start(50, way_to(&mail, &provider)).await?;
@@ -165,7 +190,10 @@ pub(crate) async fn browser() -> Result<()> {
         .env("HASTY_TOKEN", service.token()?)
         .env("SIGN_IN_TOKEN", service.token()?)
         .env("MAILBOX", MAILBOX);
-    run(command, "the browser test").await
+    tokio::select! {
+        outcome = run(command, "the browser test") => outcome,
+        failed = service.work() => failed,
+    }
 }
 
 /// What the functions need to reach a provider and a mail server of this machine.

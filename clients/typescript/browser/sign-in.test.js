@@ -1,4 +1,4 @@
-// From a page's button by way of the provider's pages to an account that is connected. `cargo run -p xtask -- browser`
+// From a page's button by way of the provider's pages to synchronised mail. `cargo run -p xtask -- browser`
 // starts the service, a provider and a mail server, and says where they are.
 
 import assert from "node:assert/strict";
@@ -32,7 +32,14 @@ const PAGES = {
     try {
       const { id, authType } = await api.finishSignIn(location.href, { accountName: "Private" });
       const { success } = await api.testAccount(id);
-      show({ authType, success, state: (await api.getAccount(id)).state });
+      const { state } = await api.getAccount(id);
+      await api.requestSync(id);
+      let mail = [];
+      for (let tries = 0; mail.length === 0 && tries < 50; tries += 1) {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        mail = (await api.listMessages({ accountId: id })).messages;
+      }
+      show({ authType, success, state, subjects: mail.map(({ subject }) => subject) });
     } catch ({ name, code, message }) {
       show({ name, code, message });
     }`),
@@ -75,8 +82,9 @@ async function signIn(address) {
   return JSON.parse(said);
 }
 
-test("a button, the provider's pages, and the mailbox is connected", async () => {
-  assert.deepEqual(await signIn(MAILBOX), { authType: "oauth2", success: true, state: "connected" });
+test("a button, the provider's pages, and the mailbox's messages are there", async () => {
+  const expected = { authType: "oauth2", success: true, state: "connected", subjects: ["Welcome"] };
+  assert.deepEqual(await signIn(MAILBOX), expected);
 });
 
 test("who declines at the provider comes back to a page that says so", async () => {
