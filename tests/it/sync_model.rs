@@ -396,8 +396,14 @@ async fn live(seed: u64) {
             3 => Some(Fault::Garbled),
             _ => None,
         };
-        if let Some(fault) = rig.server.world().fault {
+        let fault = rig.server.world().fault;
+        if let Some(fault) = fault {
             history += &format!("{fault:?}; ");
+        }
+        if fault == Some(Fault::Garbled) {
+            // What cannot be read while it is matched anew is another message from then on.
+            let world = rig.server.world();
+            moved.extend(world.folders.values().flat_map(|folder| folder.messages.values()).map(|message| message.key));
         }
         rig.ring().await;
         let time = Duration::from_secs(20);
