@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::accounts::account;
@@ -324,13 +324,10 @@ impl Db {
         let labels: Vec<bool> = listed.iter().map(|folder| folder.is_label).collect();
         let sql = "select * from store_folders($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 sql,
                 &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
                     (&ids, Type::UUID_ARRAY),
                     (&wire, Type::BYTEA_ARRAY),
                     (&paths, Type::TEXT_ARRAY),
@@ -354,16 +351,10 @@ impl Db {
         let mut all = 0;
         loop {
             let rows = self
-                .query(
-                    Access::Write,
-                    &lease.scope,
+                .leased(
+                    lease,
                     "select orphan_messages($1, $2, $3, $4, $5, $6)",
-                    &[
-                        (&lease.account.0, Type::UUID),
-                        (&lease.token, Type::INT8),
-                        (&folder, Type::UUID),
-                        (&gone, Type::TEXT),
-                    ],
+                    &[(&folder, Type::UUID), (&gone, Type::TEXT)],
                 )
                 .await?;
             let Some(count) = rows.first().map(|row| row.try_get::<_, Option<i32>>(0)).transpose()?.flatten() else {
@@ -382,16 +373,10 @@ impl Db {
     /// See [`Db::begin_sync`].
     pub async fn reset_folder(&self, lease: &Lease, folder: Uuid, validity: Option<u32>) -> Result<Option<()>, Error> {
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 "select reset_folder($1, $2, $3, $4, $5, $6)",
-                &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
-                    (&folder, Type::UUID),
-                    (&validity.map(i64::from), Type::INT8),
-                ],
+                &[(&folder, Type::UUID), (&validity.map(i64::from), Type::INT8)],
             )
             .await?;
         let held = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or_default();
@@ -408,13 +393,10 @@ impl Db {
         let totals: Vec<i32> = labels.iter().map(|label| label.total).collect();
         let unread: Vec<i32> = labels.iter().map(|label| label.unread).collect();
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 "select store_labels($1, $2, $3, $4, $5, $6, $7, $8)",
                 &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
                     (&ids, Type::UUID_ARRAY),
                     (&validities, Type::INT8_ARRAY),
                     (&totals, Type::INT4_ARRAY),
@@ -439,17 +421,10 @@ impl Db {
         below: u32,
     ) -> Result<Option<(String, String)>, Error> {
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 "select gone, missing from compare_uids($1, $2, $3, $4, $5, $6, $7)",
-                &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
-                    (&folder, Type::UUID),
-                    (&present, Type::TEXT),
-                    (&i64::from(below), Type::INT8),
-                ],
+                &[(&folder, Type::UUID), (&present, Type::TEXT), (&i64::from(below), Type::INT8)],
             )
             .await?;
         let row = rows.first();
@@ -467,16 +442,10 @@ impl Db {
         identities: &[Uuid],
     ) -> Result<Option<Compared>, Error> {
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 "select gone, missing, unread from compare_identities($1, $2, $3, $4, $5, $6)",
-                &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
-                    (&folder, Type::UUID),
-                    (&identities, Type::UUID_ARRAY),
-                ],
+                &[(&folder, Type::UUID), (&identities, Type::UUID_ARRAY)],
             )
             .await?;
         let compared = |row: &Row| -> Result<Compared, tokio_postgres::Error> {
@@ -523,13 +492,10 @@ impl Db {
                        $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34
                    )";
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 sql,
                 &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
                     (&folder, Type::UUID),
                     (&i64::from(validity), Type::INT8),
                     (&flag_uids, Type::INT8_ARRAY),
@@ -581,16 +547,10 @@ impl Db {
         patience: Duration,
     ) -> Result<Option<Destroyed>, Error> {
         let rows = self
-            .query(
-                Access::Write,
-                &lease.scope,
+            .leased(
+                lease,
                 "select outcome from destroy_orphans($1, $2, $3, $4, $5, $6)",
-                &[
-                    (&lease.account.0, Type::UUID),
-                    (&lease.token, Type::INT8),
-                    (&folder, Type::UUID),
-                    (&millis(patience), Type::INT8),
-                ],
+                &[(&folder, Type::UUID), (&millis(patience), Type::INT8)],
             )
             .await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -614,13 +574,10 @@ impl Db {
             false => to.next_try.map(|pause| end.soon.map_or(pause, |soon| soon.min(pause))),
         };
         let fault = end.fault;
-        self.query(
-            Access::Write,
-            &lease.scope,
+        self.leased(
+            lease,
             "select finish_sync($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             &[
-                (&lease.account.0, Type::UUID),
-                (&lease.token, Type::INT8),
                 (&end.more, Type::BOOL),
                 (&end.complete, Type::BOOL),
                 (&to.to.state.as_str(), Type::TEXT),
@@ -650,19 +607,28 @@ impl Db {
     /// # Errors
     /// See [`Db::begin_sync`].
     pub async fn postpone_sync(&self, lease: &Lease, pause: Duration) -> Result<(), Error> {
-        self.query(
-            Access::Write,
-            &lease.scope,
-            "select postpone_sync($1, $2, $3, $4, $5)",
-            &[(&lease.account.0, Type::UUID), (&lease.token, Type::INT8), (&millis(pause), Type::INT8)],
-        )
-        .await?;
+        self.leased(lease, "select postpone_sync($1, $2, $3, $4, $5)", &[(&millis(pause), Type::INT8)]).await?;
         Ok(())
     }
 }
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Db {
+    /// Runs one statement under a lease: `$3` and `$4` are its account and its token.
+    async fn leased(
+        &self,
+        lease: &Lease,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Error> {
+        let mut all: Vec<(&(dyn ToSql + Sync), Type)> =
+            vec![(&lease.account.0, Type::UUID), (&lease.token, Type::INT8)];
+        all.extend(params.iter().cloned());
+        self.query(Access::Write, &lease.scope, sql, &all).await
+    }
 }
 
 /// A row's folder, whose id stands in the column `id`.
