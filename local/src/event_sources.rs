@@ -22,8 +22,8 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    emulator::Queues,
     gateway::{Gateway, Invoker},
-    queue_server::Queues,
     template::{Function, QueueEvent},
 };
 

@@ -48,6 +48,17 @@ pub struct Config {
     pub auth: AuthConfig,
 }
 
+/// `MAIL_BUCKET`: the bucket for what is too large for the database.
+///
+/// # Errors
+/// It is missing.
+pub fn mail_bucket() -> anyhow::Result<String> {
+    let mut vars = Variables::of_process();
+    let bucket = vars.required("MAIL_BUCKET", "the name of a bucket");
+    vars.finish()?;
+    Ok(bucket.reveal().to_owned())
+}
+
 /// How functions that reach mail hosts may do so. What the texts mean is known where mail hosts are: the crate `mailbox`
 /// reads them at the start.
 #[derive(Debug, Clone, Default)]

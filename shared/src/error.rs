@@ -193,6 +193,11 @@ impl Error {
     }
 }
 
+/// An error of AWS's clients with its causes, which their own `Display` leaves out.
+pub(crate) fn describe(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}
+
 /// A violated constraint that stands for a rule of the API is the client's error, found by its name alone; two
 /// racing requests end here, too. A transaction that PostgreSQL gave up for another's sake did nothing, and may be tried
 /// again. All else is ours.

@@ -26,6 +26,7 @@ pub mod serve;
 
 pub mod doorbell;
 pub mod host_slots;
+pub mod objects;
 pub mod queue;
 pub mod work;
 

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::account::AccountId;
 use crate::doorbell::Doorbell;
+use crate::error::describe;
 use crate::identity::Scope;
 
 /// The longest that a request waits for the queue: what is lost is found by the schedule all the same.
@@ -114,11 +115,6 @@ impl Link {
         }
         Ok(failed)
     }
-}
-
-/// With its causes, which the client's own `Display` leaves out.
-fn describe(error: impl Into<anyhow::Error>) -> String {
-    format!("{:#}", error.into())
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use local::emulator::{Emulator, Queues};
 use local::event_sources::EventSources;
 use local::gateway::{Gateway, Options};
-use local::queue_server::{QueueServer, Queues};
 use local::template::{Function, Queue, QueueEvent, Redrive, Route};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::support::{Service, User, connect, queue_server, servers};
+use crate::support::{Service, User, connect, emulator, servers};
 
 const QUEUE: &str = "SyncQueue";
 const DEAD: &str = "SyncDeadLetterQueue";
@@ -35,10 +35,10 @@ struct Workshop {
 
 impl Workshop {
     async fn new() -> Self {
-        Self::with_queues_of(queue_server(), BTreeMap::new()).await
+        Self::with_queues_of(emulator(), BTreeMap::new()).await
     }
 
-    async fn with_queues_of(server: &QueueServer, env: BTreeMap<&str, String>) -> Self {
+    async fn with_queues_of(server: &Emulator, env: BTreeMap<&str, String>) -> Self {
         let queue = |logical_id: &str, redrive: Option<Redrive>, variables: &[&str]| Queue {
             logical_id: logical_id.to_owned(),
             visibility_timeout: Duration::from_secs(2),
@@ -186,7 +186,7 @@ async fn a_batch_waits_to_get_full() {
 
 #[tokio::test]
 async fn an_endpoint_rings_and_answers_all_the_same_when_the_queue_is_away() {
-    let server = QueueServer::start().unwrap();
+    let server = Emulator::start().unwrap();
     let mut shop = Workshop::with_queues_of(&server, servers().await.env()).await;
     let ring = async |shop: &Workshop| {
         let (user, account) = (User::new(), Uuid::new_v4());

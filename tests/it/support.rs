@@ -9,10 +9,10 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use local::emulator::{Bucket, Emulator, Queues};
 use local::event_sources::EventSources;
 use local::gateway::{Gateway, Options, PayloadVersion};
 use local::mail_server::Dovecot;
-use local::queue_server::{QueueServer, Queues};
 use local::services::{Postgres, Redis};
 use local::template::Function;
 use serde_json::{Value, json};
@@ -334,17 +334,18 @@ impl Api {
     }
 }
 
-/// The run's own emulator of SQS, for those who ask for it: it takes a second to start.
-pub fn queue_server() -> &'static QueueServer {
-    static SERVER: LazyLock<QueueServer> = LazyLock::new(|| QueueServer::start().unwrap());
+/// The run's own emulator of SQS and S3, for those who ask for it: it takes a second to start.
+pub fn emulator() -> &'static Emulator {
+    static SERVER: LazyLock<Emulator> = LazyLock::new(|| Emulator::start().unwrap());
     &SERVER
 }
 
-/// The service with its jobs: queues, what leads from them to the workers, and a clock that a test turns. Its database is
+/// The service with its jobs: queues, a bucket, what leads from them to the workers, and a clock that a test turns. Its database is
 /// its own, for the schedule serves all tenants.
 pub struct Service {
     pub api: Api,
     pub queues: Queues,
+    pub bucket: Bucket,
     pub sources: EventSources,
     pub owner: Client,
 }
@@ -361,8 +362,10 @@ impl Service {
         env.insert(SCHEDULER_DATABASE_URL, postgres.scheduler_url(&database));
         let mut queues = local::template::queues(&local::workspace_root().join("template.yaml")).unwrap();
         queues.iter_mut().for_each(|queue| queue.visibility_timeout = again);
-        let queues = lasting(async move { queue_server().make(&queues).await.unwrap() }).await;
-        env.extend(queues.env().iter().map(|(name, value)| (&*name.clone().leak(), value.clone())));
+        let queues = lasting(async move { emulator().make(&queues).await.unwrap() }).await;
+        let bucket = lasting(async { emulator().make_bucket().await.unwrap() }).await;
+        let both = queues.env().iter().chain(bucket.env());
+        env.extend(both.map(|(name, value)| (&*name.clone().leak(), value.clone())));
         env.extend(more_env);
         let api = Api::start(env).await;
         let sources = {
@@ -370,7 +373,7 @@ impl Service {
             EventSources::start(&api.gateway, &functions(), Some(&queues)).unwrap()
         };
         let owner = connect(&postgres.owner_url(&database)).await;
-        Self { api, queues, sources, owner }
+        Self { api, queues, bucket, sources, owner }
     }
 
     /// Gives the schedule its turn, and returns what it answered.

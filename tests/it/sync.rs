@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use local::queue_server::QueueServer;
+use local::emulator::Emulator;
 use local::template::Queue;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -277,7 +277,7 @@ async fn nobody_asks_for_anothers_mail() {
 
 #[tokio::test]
 async fn who_asks_rings_for_the_account_unless_a_worker_is_at_it() {
-    let server = QueueServer::start().unwrap();
+    let server = Emulator::start().unwrap();
     let queue = Queue {
         logical_id: "SyncQueue".to_owned(),
         visibility_timeout: Duration::from_secs(60),

@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use local::{
     build::build_functions,
+    emulator::Emulator,
     event_sources::EventSources,
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
     mail_server::{Dovecot, Ports},
-    queue_server::QueueServer,
     services::{Postgres, Redis, secret},
     template, workspace_root,
 };
@@ -111,9 +111,9 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     let queues = template::queues(&template)?;
     eprintln!("Starting the queues, and building {} functions ...", functions.len());
     // Beside the build, which takes longer.
-    let queue_server = thread::spawn(QueueServer::start);
+    let emulator = thread::spawn(Emulator::start);
     let binaries = build_functions(options.release, functions.iter().map(|function| &function.binary))?;
-    let queue_server = queue_server.join().ok().context("the start of the queues panicked")??;
+    let emulator = emulator.join().ok().context("the start of the queues panicked")??;
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -122,7 +122,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         database.migrate().await?;
         let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
         let signer = Signer::new(settings, &key)?;
-        let queues = queue_server.make(&queues).await?;
+        let queues = emulator.make(&queues).await?;
         let mut gateway_options = gateway::Options::new(functions.clone(), binaries);
         gateway_options.listen = address;
         gateway_options.concurrency = options.concurrency;
@@ -130,7 +130,8 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
         gateway_options.env.extend(signer.env());
-        gateway_options.env.extend(queues.env().iter().cloned());
+        let bucket = emulator.make_bucket().await?;
+        gateway_options.env.extend(queues.env().iter().chain(bucket.env()).cloned());
         let [mail_url, scheduler_url] = [database.mail_url.clone(), database.scheduler_url.clone()];
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, mail_url, scheduler_url);
         let client_secrets = settings.get("OAUTH2_CLIENT_SECRETS");
@@ -170,7 +171,9 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
         eprintln!("{}", welcome(&url, signer.token(settings)?.as_deref(), &file));
-        eprintln!("Jobs run: each minute those accounts are synchronised that are due, by queues in an emulator.\n");
+        eprintln!(
+            "Jobs run: each minute those accounts are synchronised that are due, by queues in an emulator. Messages that were read are in a bucket of it.\n"
+        );
         if let Some(mail) = &mail {
             eprintln!("{}", welcome_to_mail(mail, options.demo));
         }

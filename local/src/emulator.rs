@@ -1,14 +1,17 @@
-//! SQS on this machine: moto, an emulator of AWS that others maintain, and the queues of the template in it.
+//! SQS and S3 on this machine: moto, an emulator of AWS that others maintain, and the queues of the template and a bucket
+//! in it.
 //!
 //! It honours visibility timeouts, counts receipts and redrives as SQS does, once it is made to do one thing at a time
-//! (`queue_server.py`). Unlike SQS it takes an empty message, and delivers in order and at once.
+//! (`emulator.py`). Unlike SQS it takes an empty message, and delivers in order and at once; unlike S3 it keeps what has
+//! had its days, and does not look who asks.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::{
-    Client, Config,
-    config::{BehaviorVersion, Credentials, Region},
+    Client,
+    config::{Credentials, SharedCredentialsProvider},
     types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName},
 };
 use serde_json::json;
@@ -25,14 +28,14 @@ const REGION: &str = "us-east-1";
 /// SQS takes and gives no more messages in one call.
 const CALL_SIZE: usize = 10;
 
-/// A running emulator, which ends with this value. Several users share it, each with queues of their own.
+/// A running emulator, which ends with this value. Several users share it, each with queues and a bucket of their own.
 #[derive(Debug)]
-pub struct QueueServer {
+pub struct Emulator {
     _service: Service,
     url: String,
 }
 
-impl QueueServer {
+impl Emulator {
     /// Starts it, which takes a second; at the first time it is installed.
     ///
     /// # Errors
@@ -41,8 +44,8 @@ impl QueueServer {
         let python = python_tool("python", MOTO)?.display().to_string();
         retry_on_other_ports(|port| {
             let service = Service::run("moto", "KILL", "Running on", |directory| {
-                let program = directory.join("queue_server.py");
-                fs::write(&program, include_str!("queue_server.py"))?;
+                let program = directory.join("emulator.py");
+                fs::write(&program, include_str!("emulator.py"))?;
                 let (program, port) = (program.display().to_string(), port.to_string());
                 Ok([&python, &program, "-H", "127.0.0.1", "-p", &port].map(String::from).to_vec())
             })?;
@@ -55,14 +58,7 @@ impl QueueServer {
     /// # Errors
     /// One is not taken, or leads its dead letters to none of the others.
     pub async fn make(&self, queues: &[Queue]) -> Result<Queues> {
-        // Its connections belong to the Tokio runtime that calls this, hence one for each.
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static(REGION))
-            .credentials_provider(Credentials::new(KEY, KEY, None, None, "local"))
-            .endpoint_url(&self.url)
-            .build();
-        let client = Client::from_conf(config);
+        let client = Client::new(&self.config());
         let prefix = &secret()[..16];
         let (mut urls, mut arns) = (BTreeMap::new(), BTreeMap::new());
         for queue in queues {
@@ -93,14 +89,70 @@ impl QueueServer {
             queue.variables.iter().map(|variable| (variable.clone(), url.clone())).collect::<Vec<_>>()
         };
         let mut env: Vec<(String, String)> = queues.iter().flat_map(at_urls).collect();
+        env.extend(self.env("AWS_ENDPOINT_URL_SQS"));
+        Ok(Queues { client, urls, arns, env })
+    }
+
+    /// Makes a bucket, under a name that nobody else has.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub async fn make_bucket(&self) -> Result<Bucket> {
+        let client = aws_sdk_s3::Client::new(&self.config());
+        let name = format!("mail-{}", &secret()[..16]);
+        client.create_bucket().bucket(&name).send().await.context("cannot make a bucket")?;
+        let mut env = vec![("MAIL_BUCKET".to_owned(), name.clone())];
+        env.extend(self.env("AWS_ENDPOINT_URL_S3"));
+        Ok(Bucket { client, name, env })
+    }
+
+    /// Its connections belong to the Tokio runtime that makes a client of it, hence one for each.
+    fn config(&self) -> SdkConfig {
+        let credentials = Credentials::new(KEY, KEY, None, None, "local");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static(REGION))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .endpoint_url(&self.url)
+            .build()
+    }
+
+    /// What the functions need to find one of its services, by the variable with that service's address.
+    fn env(&self, address: &str) -> impl Iterator<Item = (String, String)> {
         let own = [
-            ("AWS_ENDPOINT_URL_SQS", self.url.as_str()),
+            (address, self.url.as_str()),
             ("AWS_REGION", REGION),
             ("AWS_ACCESS_KEY_ID", KEY),
             ("AWS_SECRET_ACCESS_KEY", KEY),
         ];
-        env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        Ok(Queues { client, urls, arns, env })
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter()
+    }
+}
+
+/// A bucket.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    client: aws_sdk_s3::Client,
+    name: String,
+    env: Vec<(String, String)>,
+}
+
+impl Bucket {
+    /// What the functions need to find it: the way to the emulator, and the variable that holds its name.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// The keys of what is in it, in alphabetical order; of a thousand at most.
+    pub async fn keys(&self) -> Result<Vec<String>> {
+        let page = self.client.list_objects_v2().bucket(&self.name).send().await?;
+        Ok(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key).collect())
+    }
+
+    /// Deletes an object, as its life cycle would.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        self.client.delete_object().bucket(&self.name).key(key).send().await?;
+        Ok(())
     }
 }
 
