@@ -149,6 +149,12 @@ impl Bucket {
         Ok(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key).collect())
     }
 
+    /// Stores an object.
+    pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        self.client.put_object().bucket(&self.name).key(key).body(bytes.into()).send().await?;
+        Ok(())
+    }
+
     /// Deletes an object, as its life cycle would.
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.client.delete_object().bucket(&self.name).key(key).send().await?;

@@ -54,9 +54,13 @@ pub struct Config {
 /// It is missing.
 pub fn mail_bucket() -> anyhow::Result<String> {
     let mut vars = Variables::of_process();
-    let bucket = vars.required("MAIL_BUCKET", "the name of a bucket");
+    let bucket = bucket(&mut vars);
     vars.finish()?;
-    Ok(bucket.reveal().to_owned())
+    Ok(bucket)
+}
+
+fn bucket(vars: &mut Variables) -> String {
+    vars.required("MAIL_BUCKET", "the name of a bucket").reveal().to_owned()
 }
 
 /// How functions that reach mail hosts may do so. What the texts mean is known where mail hosts are: the crate `mailbox`
@@ -157,6 +161,8 @@ pub struct ScheduleConfig {
     pub secrets: SecretSource,
     /// `SYNC_QUEUE_URL`: the queue that it rings at.
     pub sync_queue_url: String,
+    /// `MAIL_BUCKET`: the bucket in which it deletes what deleted accounts had.
+    pub mail_bucket: String,
 }
 
 /// What the migration needs.
@@ -246,8 +252,9 @@ impl ScheduleConfig {
                 }
             },
         };
+        let mail_bucket = bucket(&mut vars);
         vars.finish()?;
-        Ok(Self { public, secrets, sync_queue_url: queue.unwrap_or_default() })
+        Ok(Self { public, secrets, sync_queue_url: queue.unwrap_or_default(), mail_bucket })
     }
 }
 
@@ -925,9 +932,10 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_needs_a_login_and_a_queue_and_nothing_else() {
+    fn the_schedule_needs_a_login_a_queue_a_bucket_and_nothing_else() {
         const URL: (&str, &str) = ("DATABASE_URL", "postgres://email_service_scheduler:pw@localhost/db");
         const QUEUE: (&str, &str) = ("SYNC_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/sync");
+        const BUCKET: (&str, &str) = ("MAIL_BUCKET", "mail");
         const DEPLOYED: (&str, &str) = ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand");
         let read = |pairs: &[(&str, &str)]| {
             let vars: std::collections::HashMap<String, String> =
@@ -935,13 +943,15 @@ mod tests {
             let vars = Variables::new(move |name| vars.get(name).cloned());
             ScheduleConfig::read(vars).map_err(|error| error.to_string())
         };
-        let config = read(&[URL, QUEUE]).unwrap();
-        assert_eq!(config.sync_queue_url, QUEUE.1);
+        let config = read(&[URL, QUEUE, BUCKET]).unwrap();
+        assert_eq!((config.sync_queue_url.as_str(), config.mail_bucket.as_str()), (QUEUE.1, BUCKET.1));
         assert!(matches!(config.secrets, SecretSource::Environment(_)));
-        let config = read(&[URL, QUEUE, ("SCHEDULER_SECRET_ARN", "arn")]).unwrap();
+        let config = read(&[URL, QUEUE, BUCKET, ("SCHEDULER_SECRET_ARN", "arn")]).unwrap();
         assert!(matches!(config.secrets, SecretSource::Login(place) if place.arn == "arn"));
         let error = read(&[]).unwrap_err();
-        assert!(error.contains("DATABASE_URL") && error.contains("SYNC_QUEUE_URL"), "{error}");
+        for name in ["DATABASE_URL", "SYNC_QUEUE_URL", "MAIL_BUCKET"] {
+            assert!(error.contains(name), "{error}");
+        }
         assert!(read(&[URL, QUEUE, DEPLOYED]).unwrap_err().contains("sslmode=verify-full"));
         let reference = ("DATABASE_URL", "postgres://x:{{resolve:secretsmanager:key}}@localhost/db");
         assert!(read(&[reference, QUEUE]).unwrap_err().contains("nobody resolved"));

@@ -9,7 +9,7 @@ use crate::support::{
     store_label,
 };
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
@@ -17,6 +17,7 @@ const TABLES: [&str; 8] = [
     "email_folders",
     "email_labels",
     "email_messages",
+    "email_unpurged_objects",
     "oauth2_authorizations",
 ];
 
@@ -247,6 +248,8 @@ async fn leaks(database: &str) -> Vec<String> {
         "account_id": created["id"], "destroyed_at": 0
     });
     store(&client, "email_destroyed", destroyed).await;
+    let unpurged = format!("insert into email_unpurged_objects values ('{new}', '{tenant_id}', '{user_id}', 0)");
+    client.batch_execute(&unpurged).await.unwrap();
     let [account, credential] = ["id", "credentialId"].map(|name| created[name].as_str().unwrap());
     let by_id = |id: &str| format!("id = '{id}'");
     let target = |table, row, change, columns, values| Target { table, row, change, columns, values };
@@ -295,6 +298,13 @@ async fn leaks(database: &str) -> Vec<String> {
             format!(
                 "'{new}', '{account}', '{folder}', '{new}', '{new}', 0, 0, 0, 0, true, true, true, true, true, true, ''"
             ),
+        ),
+        target(
+            "email_unpurged_objects",
+            format!("account_id = '{new}'"),
+            "deleted_at = 1",
+            "account_id, deleted_at",
+            "gen_random_uuid(), 0".into(),
         ),
         target(
             "oauth2_authorizations",
@@ -354,8 +364,8 @@ async fn database_with_more_granted() -> (String, Client) {
     client
         .batch_execute(
             "grant delete on email_accounts, email_credentials, oauth2_authorizations to email_service_app;
-             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_labels, email_messages
-                 to email_service_app",
+             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_labels, email_messages,
+                 email_unpurged_objects to email_service_app",
         )
         .await
         .unwrap();
@@ -465,7 +475,10 @@ async fn a_connection_carries_no_context_from_one_statement_to_the_next() {
     let settings = "select coalesce(current_setting('app.tenant_id', true), '') || coalesce(current_setting('app.user_id', true), '')";
     assert_eq!(app.query_one(settings, &[]).await.unwrap().get::<_, String>(0), "");
     for table in TABLES {
-        assert_eq!(app.query_one(&format!("select count(*) from {table}"), &[]).await.unwrap().get::<_, i64>(0), 0);
+        match app.query_one(&format!("select count(*) from {table}"), &[]).await {
+            Ok(row) => assert_eq!(row.get::<_, i64>(0), 0, "{table}"),
+            Err(error) => assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)),
+        }
     }
 }
 
@@ -545,6 +558,7 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 }
                 // Whoever changes something takes a number, and notes what is no more.
                 ("select" | "insert" | "update", "email_change_numbers") | ("insert", "email_destroyed") => true,
+                ("insert", "email_unpurged_objects") => !is_mail,
                 ("select", "email_destroyed" | "email_folders" | "email_labels" | "email_messages") => true,
                 ("insert" | "update" | "delete", "email_folders" | "email_labels" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,
@@ -596,7 +610,12 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         assert!(mail.contains(&format!("select email_credentials.{column}")), "{mail:?}");
     }
     let scheduler = column_privileges(&owner().await, "email_service_scheduler").await;
-    let wanted = ["execute claim_due(integer,bigint)", "execute purge_mail(integer)"];
+    let wanted = [
+        "execute accounts_with_objects(bigint,integer)",
+        "execute claim_due(integer,bigint)",
+        "execute forget_objects(uuid)",
+        "execute purge_mail(integer)",
+    ];
     assert_eq!(scheduler, wanted, "who is due, what is left behind, and nothing else");
 }
 

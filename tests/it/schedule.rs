@@ -122,6 +122,28 @@ async fn a_purge_goes_on_where_the_last_one_ended() {
     assert_eq!((sums, batches), ([27, 2, 1, 1], 3));
 }
 
+#[tokio::test]
+async fn what_the_object_store_kept_of_a_deleted_account_is_deleted_and_nothing_else() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let user = User::new();
+    let [kept, gone] = ["kept@example.com", "gone@example.com"].map(|address| create(&service, &user, address));
+    let (kept, gone) = (kept.await, gone.await);
+    let key = |account: Uuid, number: usize| {
+        format!("mail/{}/{account}/{}/raw", user.tenant, Uuid::from_u128(number as u128))
+    };
+    for number in 0..3 {
+        service.bucket.put(&key(gone, number), vec![1]).await.unwrap();
+    }
+    service.bucket.put(&key(kept, 0), vec![1]).await.unwrap();
+    delete(&service, &user, gone).await;
+    // A request that began before may still write.
+    assert_eq!(service.tick().await["purgedObjects"], 0);
+    service.owner.execute("update email_unpurged_objects set deleted_at = deleted_at - 60000", &[]).await.unwrap();
+    assert_eq!(service.tick().await["purgedObjects"], 3);
+    assert_eq!(service.bucket.keys().await.unwrap(), [key(kept, 0)]);
+    assert_eq!(count(&service.owner, "email_unpurged_objects", gone).await, 0);
+}
+
 /// The schedule's login at the database of this connection.
 async fn scheduler(owner: &Client) -> Client {
     let database: String = owner.query_one("select current_database()::text", &[]).await.unwrap().get(0);
@@ -228,7 +250,14 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
                    and has_function_privilege('email_service_scheduler', p.oid, 'execute')
                order by 1";
     let may: Vec<String> = owner.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-    assert_eq!(may, ["execute claim_due(integer,bigint)", "execute purge_mail(integer)", "select schema_migrations"]);
+    let wanted = [
+        "execute accounts_with_objects(bigint,integer)",
+        "execute claim_due(integer,bigint)",
+        "execute forget_objects(uuid)",
+        "execute purge_mail(integer)",
+        "select schema_migrations",
+    ];
+    assert_eq!(may, wanted);
     // What they return of other tenants' rows: ids and times, and numbers.
     let sql = "select pg_get_function_result(oid), prosecdef, proconfig, pg_get_userbyid(proowner),
                    has_function_privilege('email_service_app', oid, 'execute')

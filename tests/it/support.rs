@@ -75,6 +75,7 @@ impl Servers {
             (SCHEDULER_DATABASE_URL, self.postgres.scheduler_url("app")),
             // It does not start without a queue; nobody listens there.
             (SCHEDULER_QUEUE, "http://127.0.0.1:1/123456789012/none".to_owned()),
+            ("MAIL_BUCKET", "none".to_owned()),
         ])
     }
 

@@ -249,21 +249,22 @@ fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
 }
 
 /// Services that the handlers call only for what no template here has: secrets of other databases, file systems, logs
-/// that go to Firehose, endpoints of VPC Lattice and of other regions.
-const UNUSED_SERVICES: [&str; 8] = [
+/// that go to Firehose, tables of buckets, endpoints of VPC Lattice and of other regions.
+const UNUSED_SERVICES: [&str; 9] = [
     "docdb-elastic",
     "redshift",
     "redshift-serverless",
     "elasticfilesystem",
     "s3files",
+    "s3tables",
     "firehose",
     "vpc-lattice",
     "vpce",
 ];
 
 /// Actions that the schemas list and no deployment here needs: policies of users and groups, boundaries, features of
-/// functions that ours do not have, and two names that are none.
-const UNUSED_ACTIONS: [&str; 12] = [
+/// functions and buckets that ours do not have, what is in buckets, and two names that are none.
+const UNUSED_ACTIONS: [&str; 20] = [
     "iam:AttachGroupPolicy",
     "iam:AttachUserPolicy",
     "iam:DetachGroupPolicy",
@@ -276,6 +277,14 @@ const UNUSED_ACTIONS: [&str; 12] = [
     "lambda:PassCapacityProvider",
     "s3:REST.PUT.OBJECT",
     "s3:getObject",
+    "s3:CreateBucketMetadataTableConfiguration",
+    "s3:DeleteBucketMetadataTableConfiguration",
+    "s3:DeleteObject",
+    "s3:GetBucketMetadataTableConfiguration",
+    "s3:PutObjectAcl",
+    "s3:UpdateBucketMetadataAnnotationTableConfiguration",
+    "s3:UpdateBucketMetadataInventoryTableConfiguration",
+    "s3:UpdateBucketMetadataJournalTableConfiguration",
 ];
 
 /// Actions that CloudFormation needs and no schema lists.
@@ -417,6 +426,10 @@ fn no_function_gets_what_its_class_does_not_use() {
         let rings = works || is_schedule || source.contains("serve_ringing");
         assert_eq!((rings, works), (may("RingPolicyArn"), may("WorkPolicyArn")), "{name}");
         assert_eq!(rings, queue, "{name}");
+        // Who knows the bucket may keep messages in it, or delete them, and nobody both.
+        assert_eq!(has("MAIL_BUCKET"), may("KeepMailPolicyArn") || may("PurgeMailPolicyArn"), "{name}");
+        assert_eq!(may("PurgeMailPolicyArn"), is_schedule, "{name}");
+        assert!(!(may("KeepMailPolicyArn") && is_schedule), "{name}");
         // Only who is told which mail hosts it may reach has a way to them.
         let out = network.unwrap_or_default().contains("MailFunctionSubnetIds");
         assert_eq!(out, has("MAIL_PORTS"), "{name}");
@@ -482,7 +495,8 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
         let expected = table.replace("RouteTable", "Subnet");
         assert!(subnet.starts_with(&expected), "{id}: {subnet} has the routes of {table}");
     }
-    // A function's group lets out to anywhere what the network's rules let out as well; the migration's has no route.
+    // A function's group lets out to anywhere what the network's rules let out as well; those of the functions that stay
+    // inside have no route but to S3.
     let mut groups = of_kind("AWS::EC2::SecurityGroup").map(|(id, group)| {
         let rules = group["Properties"]["SecurityGroupEgress"].as_array().unwrap().iter();
         let out = rules.filter(|rule| rule["CidrIp"] == ANYWHERE).map(|rule| {
@@ -494,7 +508,9 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
     let out: BTreeMap<_, _> = groups.by_ref().filter(|(_, ports)| !ports.is_empty()).collect();
     let ports = ports_out();
     assert!(ports.len() > 5, "{ports:?}");
-    assert_eq!(out, BTreeMap::from([("MailSecurityGroup", ports.clone()), ("MigrateSecurityGroup", [443].into())]));
+    let inside = ["FunctionSecurityGroup", "MigrateSecurityGroup"].map(|group| (group, [443].into()));
+    let expected: BTreeMap<_, _> = inside.into_iter().chain([("MailSecurityGroup", ports.clone())]).collect();
+    assert_eq!(out, expected);
 
     let rules = of_kind("AWS::EC2::NetworkAclEntry").map(|(_, entry)| &entry["Properties"]);
     let rules: Vec<_> = rules.filter(|rule| rule["Egress"] == true).collect();
@@ -514,25 +530,29 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
 
 #[test]
 fn the_functions_policies_have_the_actions_that_the_code_calls() {
-    const KNOWN: [(&str, &str); 5] = [
-        ("secretsmanager", "get_secret_value"),
-        ("secretsmanager", "put_secret_value"),
-        ("sqs", "get_queue_attributes"),
-        ("sqs", "send_message"),
-        // For which IAM knows no right but that of one message.
-        ("sqs", "send_message_batch"),
+    // Some calls have the right of another.
+    const KNOWN: [(&str, &str); 11] = [
+        ("get_secret_value", "secretsmanager:GetSecretValue"),
+        ("put_secret_value", "secretsmanager:PutSecretValue"),
+        ("get_queue_attributes", "sqs:GetQueueAttributes"),
+        ("send_message", "sqs:SendMessage"),
+        ("send_message_batch", "sqs:SendMessage"),
+        ("get_object", "s3:GetObject"),
+        ("head_object", "s3:GetObject"),
+        ("put_object", "s3:PutObject"),
+        ("head_bucket", "s3:ListBucket"),
+        ("list_objects_v2", "s3:ListBucket"),
+        ("delete_objects", "s3:DeleteObject"),
     ];
-    const BATCHES: &str = "sqs:SendMessageBatch";
     let shared = sources(&workspace_root().join("shared/src"));
     let functions = sources(&workspace_root().join("functions"));
     let text: String = shared.iter().chain(&functions).map(|path| fs::read_to_string(path).unwrap()).collect();
     let called: BTreeSet<_> = KNOWN
         .into_iter()
-        .filter(|(_, call)| text.contains(&format!(".{call}()")))
-        .map(|(service, call)| format!("{service}:{}", pascal_case(call, '_')))
-        .filter(|action| action != BATCHES)
+        .filter(|(call, _)| text.contains(&format!(".{call}()")))
+        .map(|(_, action)| action.to_owned())
         .collect();
-    assert_eq!(called.len(), 4, "{called:?}");
+    assert_eq!(called.len(), 8, "{called:?}");
     let policies = [
         "ServiceSecretPolicy",
         "MailSecretPolicy",
@@ -541,6 +561,8 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
         "SchedulerSecretPolicy",
         "OwnerSecretPolicy",
         "RingPolicy",
+        "KeepMailPolicy",
+        "PurgeMailPolicy",
     ];
     let mut allowed: BTreeSet<_> =
         policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();
@@ -550,7 +572,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
     // The SDK's crates say which services there are at all.
     let manifest = read("Cargo.toml");
     let sdks = manifest.lines().filter_map(|line| line.strip_prefix("aws-sdk-")?.split(' ').next());
-    assert_eq!(sdks.collect::<Vec<_>>(), ["secretsmanager", "sqs"], "whose policy is that?");
+    assert_eq!(sdks.collect::<Vec<_>>(), ["s3", "secretsmanager", "sqs"], "whose policy is that?");
     // What Lambda does with the queue in the worker's name.
     let receives = self::allowed(&stack(DATA)["Resources"]["WorkPolicy"]["Properties"]);
     let wanted = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];

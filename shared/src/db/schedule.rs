@@ -1,11 +1,12 @@
 //! Queries of the schedule, over all tenants. Their role is `email_service_scheduler`, which may call the functions of
-//! `migrations/V7__mail.sql` and V8 that answer them, and sees no table.
+//! `migrations/V7__mail.sql`, V8 and V11 that answer them, and sees no table.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use super::{Access, Db};
 use crate::account::AccountId;
@@ -70,6 +71,30 @@ impl Db {
             destroyed: count("destroyed")?,
             accounts: count("accounts")?,
         })
+    }
+
+    /// At most `limit` accounts that were deleted `age` ago or earlier and of which the object store may still have
+    /// something: tenant and account.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails.
+    pub async fn accounts_with_objects(&self, age: Duration, limit: i32) -> Result<Vec<(Uuid, Uuid)>, Error> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let sql = "select tenant_id, account_id from accounts_with_objects($1, $2)";
+        let rows = self.run(Access::Read, sql, &[(&age, Type::INT8), (&limit, Type::INT4)]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, tokio_postgres::Error>>()?)
+    }
+
+    /// Takes note that the object store has nothing of an account any more.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails: then it is looked for once more.
+    pub async fn forget_objects(&self, account: Uuid) -> Result<(), Error> {
+        self.run(Access::Write, "select forget_objects($1)", &[(&account, Type::UUID)]).await?;
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::MAX_IDLE;
 use crate::config::ScheduleConfig;
 use crate::db::Db;
 use crate::log;
+use crate::objects::ObjectStore;
 use crate::queue::Queue;
 use crate::secrets::SecretStore;
 
@@ -23,12 +24,14 @@ pub struct DueTurn {
     pub db: Db,
     /// The workers' queue.
     pub queue: Queue,
+    /// What is kept of messages.
+    pub objects: ObjectStore,
 }
 
-/// Serves a schedule, as [`serve_schedule`], with a database and a queue.
+/// Serves a schedule, as [`serve_schedule`], with a database, a queue and a bucket.
 ///
 /// # Errors
-/// As [`serve_schedule`]; there is no queue, the secret cannot be read, or the database role is too powerful.
+/// As [`serve_schedule`]; there is no queue or no bucket, the secret cannot be read, or the database role is too powerful.
 pub async fn serve_due<H, F, A>(handler: H) -> anyhow::Result<()>
 where
     H: Fn(DueTurn) -> F + Clone + Send + Sync + 'static,
@@ -39,7 +42,9 @@ where
     log::start(config.public.log_level);
     let queue = Queue::new(Some(config.sync_queue_url)).await;
     let db = Db::new(Arc::new(SecretStore::new(config.secrets)), 1, MAX_IDLE).await?;
+    let objects = ObjectStore::new(config.mail_bucket).await;
     let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
     connected?;
-    serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, db: db.clone(), queue: queue.clone() })).await
+    let turn = DueTurn { stop_at: Instant::now(), db, queue, objects };
+    serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, ..turn.clone() })).await
 }

@@ -16,6 +16,11 @@ const PURGE_BATCH: i32 = 5000;
 /// How long a turn purges. A mailbox of a million messages is gone within a day all the same.
 const PURGE_TIME: Duration = Duration::from_secs(5);
 
+/// Accounts whose objects are deleted in one turn: a second for each, where it had thousands.
+const OBJECTS_BATCH: i32 = 10;
+/// The longest that a request may write objects which began before its account was deleted.
+const OBJECTS_AGE: Duration = Duration::from_secs(60);
+
 /// What a turn did.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,14 +35,17 @@ pub struct Turned {
     pub purged_accounts: u64,
     /// Rows that were purged, these included.
     pub purged_rows: u64,
+    /// Objects of deleted accounts that were.
+    pub purged_objects: usize,
 }
 
 /// Rings for all that is due, and purges, both in batches and for as long as there is time.
 ///
 /// # Errors
-/// PostgreSQL fails. What was done until then stays done.
+/// PostgreSQL or the object store fails. What was done until then stays done.
 pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
-    let mut turned = Turned { due: 0, failed: 0, lag_seconds: 0, purged_accounts: 0, purged_rows: 0 };
+    let mut turned =
+        Turned { due: 0, failed: 0, lag_seconds: 0, purged_accounts: 0, purged_rows: 0, purged_objects: 0 };
     loop {
         let batch = turn.db.claim_due(BATCH, AGAIN).await?;
         let doorbells: Vec<_> = batch.iter().map(|due| due.doorbell).collect();
@@ -57,6 +65,13 @@ pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
         if is_last(batch.total(), PURGE_BATCH) {
             break;
         }
+    }
+    for (tenant, account) in turn.db.accounts_with_objects(OBJECTS_AGE, OBJECTS_BATCH).await? {
+        if Instant::now() >= until {
+            break;
+        }
+        turned.purged_objects += turn.objects.delete_account(tenant, account).await?;
+        turn.db.forget_objects(account).await?;
     }
     Ok(turned)
 }
