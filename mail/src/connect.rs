@@ -372,9 +372,11 @@ impl Stream {
     /// # Errors
     /// As [`Self::read_line`].
     pub async fn read_exact(&mut self, into: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        let end = into.len() + length;
+        // What is large doubles its memory no further than it needs, and the line that follows.
+        let end = into.len() + length + BUFFER_BYTES;
+        let is_large = length as u64 > STEP_BYTES;
         self.steps(length as u64, |bytes| {
-            if into.capacity() - into.len() < bytes.len() {
+            if is_large && into.capacity() - into.len() < bytes.len() {
                 into.reserve_exact((end - into.len()).min(into.len().max(BUFFER_BYTES)));
             }
             into.extend_from_slice(bytes);
