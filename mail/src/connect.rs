@@ -45,8 +45,8 @@ const MAX_ADDRESSES: usize = 4;
 /// Of what was read and not yet taken; the most that the other side can make us hold beside a line.
 const BUFFER_BYTES: usize = 8 * 1024;
 
-/// What must come in the time of an answer of that which is passed over.
-const SKIP_BYTES: u64 = 1024 * 1024;
+/// What must come in the time of an answer of that which is long.
+const STEP_BYTES: u64 = 1024 * 1024;
 
 /// Of mail over IMAP, POP3 and SMTP, by its two encryptions and none, and the customary stand-in for port 25.
 const MAIL_PORTS: [u16; 7] = [110, 143, 465, 587, 993, 995, 2525];
@@ -366,23 +366,37 @@ impl Stream {
         .await
     }
 
-    /// Appends that many bytes. Nothing is reserved ahead: who announces much must also send it.
+    /// Appends that many bytes. No more is reserved ahead than has come: who announces much must also send it. What is
+    /// long may take longer than one answer, as long as it goes on.
     ///
     /// # Errors
     /// As [`Self::read_line`].
     pub async fn read_exact(&mut self, into: &mut Vec<u8>, length: usize) -> Result<(), Error> {
-        answered(self.pass(length as u64, |bytes| into.extend_from_slice(bytes))).await
+        // What is large doubles its memory no further than it needs, and the line that follows.
+        let end = into.len() + length + BUFFER_BYTES;
+        let is_large = length as u64 > STEP_BYTES;
+        self.steps(length as u64, |bytes| {
+            if is_large && into.capacity() - into.len() < bytes.len() {
+                into.reserve_exact((end - into.len()).min(into.len().max(BUFFER_BYTES)));
+            }
+            into.extend_from_slice(bytes);
+        })
+        .await
     }
 
-    /// Passes over that many bytes. What is long may take longer than one answer, as long as it goes on.
+    /// Passes over that many bytes, in the same time.
     ///
     /// # Errors
     /// As [`Self::read_line`].
     pub async fn skip(&mut self, length: u64) -> Result<(), Error> {
+        self.steps(length, |_| ()).await
+    }
+
+    async fn steps(&mut self, length: u64, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
         let mut left = length;
         while left > 0 {
-            let step = left.min(SKIP_BYTES);
-            answered(self.pass(step, |_| ())).await?;
+            let step = left.min(STEP_BYTES);
+            answered(self.pass(step, &mut take)).await?;
             left -= step;
         }
         Ok(())

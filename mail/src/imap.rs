@@ -13,9 +13,10 @@ use zeroize::Zeroizing;
 use self::frame::Frame;
 
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
-use crate::error::{Code, Error, asks_to_wait, clean};
+use crate::error::{Code, Error, asks_to_wait, clean, cut};
 use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
+mod body;
 mod converse;
 mod features;
 mod fetch;
@@ -394,6 +395,14 @@ fn quoted(text: &str) -> Option<Zeroizing<String>> {
 /// A server that leaves before anybody has tried to sign in.
 fn farewell(words: &str) -> Error {
     Error::new(Code::Unavailable, format!("BYE: {}", clean(words)))
+}
+
+/// Why a command was not carried out: the server asks to wait, or what `otherwise` says.
+fn refusal(command: &str, reply: &Reply, otherwise: Code) -> Error {
+    let waits = matches!(reply.code_word().as_str(), "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG")
+        || asks_to_wait(&reply.text);
+    let code = if waits { Code::Unavailable } else { otherwise };
+    Error::new(code, format!("{command} was refused: {}", cut(clean(&reply.text))))
 }
 
 /// What the end of a sign-in means (RFC 5530 for the codes).

@@ -40,6 +40,24 @@ pub(crate) const MAX_PREVIEW_CHARS: usize = 200;
 /// Of one field as it is written: a hundred addresses whose names are encoded.
 const MAX_FIELD_BYTES: usize = 24 * 1024;
 
+/// A message as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    /// Header and body.
+    pub bytes: Vec<u8>,
+    /// Whether it is longer than what is here.
+    pub is_cut: bool,
+}
+
+impl Raw {
+    /// Keeps no more than so many bytes.
+    pub(crate) fn cut_at(mut self, limit: usize) -> Self {
+        self.is_cut |= self.bytes.len() > limit;
+        self.bytes.truncate(limit);
+        self
+    }
+}
+
 /// A message as a list shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {

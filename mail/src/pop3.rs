@@ -1,5 +1,5 @@
 //! POP3 (RFC 1939, RFC 2449, RFC 5034): greeting, STLS, signing in and out; what is in the mailbox ([`Pop3::uids`]) and
-//! the begins of messages ([`Pop3::tops`]). Nothing here deletes.
+//! the begins of messages ([`Pop3::tops`]) or one whole ([`Pop3::retrieve`]). Nothing here deletes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean, cut};
+use crate::message::Raw;
 use crate::sasl::{Exchange, Login, Mechanism, Secret};
 
 /// A line of an answer. RFC 2449 section 4 allows 512 bytes, servers write longer refusals with links in them.
@@ -190,6 +191,44 @@ impl Pop3 {
         let is_lost = self.begin().is_err();
         let window = if self.is_pipelining() { WINDOW } else { 1 };
         Tops { pop3: self, numbers: numbers.into(), waiting: VecDeque::new(), lines, window, is_lost }
+    }
+
+    /// A message, as it was sent, of `limit` bytes at most. What is longer is not read to its end, and then the connection
+    /// is good for nothing more.
+    ///
+    /// # Errors
+    /// Those of the connection; [`Code::Unavailable`] where the server does not give the message out.
+    pub async fn retrieve(&mut self, number: u32, limit: usize) -> Result<Raw, Error> {
+        self.begin()?;
+        self.send(&format!("RETR {number}")).await?;
+        match self.answer().await? {
+            Answer::Ok => {}
+            Answer::Err(text) => {
+                self.is_talking = false;
+                return Err(Error::new(Code::Unavailable, format!("RETR was refused: {}", cut(clean(&text)))));
+            }
+            Answer::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
+        }
+        let mut raw = Raw { bytes: Vec::new(), is_cut: false };
+        let (mut line, mut is_start) = (Vec::new(), true);
+        loop {
+            line.clear();
+            // A line may have any length: in pieces.
+            let is_end = self.stream.read_line_start(&mut line, MAX_LINE_BYTES).await?;
+            let mut piece = line.as_slice();
+            if is_start && let Some(rest) = piece.strip_prefix(b".") {
+                if is_end && is_empty(rest) {
+                    self.is_talking = false;
+                    return Ok(raw);
+                }
+                piece = rest;
+            }
+            raw.bytes.extend_from_slice(piece);
+            if raw.bytes.len() > limit {
+                return Ok(raw.cut_at(limit));
+            }
+            is_start = is_end;
+        }
     }
 
     fn begin(&mut self) -> Result<(), Error> {
@@ -469,6 +508,23 @@ mod tests {
             let (mut pop3, _server) = signed_in(capabilities, script).await;
             let expected = [listed(1, "a", 5), listed(2, "b", 0), listed(4, "a", 99_999_999_999)];
             assert_eq!(pop3.uids().await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_whole_message_comes_as_it_was_sent_and_no_longer_than_it_may_be() {
+        for (answer, expected) in [
+            ("+OK\r\nA: b\r\n\r\n..\r\n.\r\n", Ok(("A: b\r\n\r\n.\r\n", false))),
+            ("+OK\r\n.\r\n", Ok(("", false))),
+            ("+OK\r\n0123456789abcdef\r\n", Ok(("0123456789ab", true))),
+            ("-ERR no such message\r\n", Err(Code::Unavailable)),
+            ("+OK\r\nA: b\r\n", Err(Code::Unreachable)),
+            ("+ \r\n", Err(Code::Protocol)),
+        ] {
+            let (mut pop3, _server) = signed_in("", Script::new().hear("RETR 3").say(answer)).await;
+            let raw = pop3.retrieve(3, 12).await.map_err(|error| error.code);
+            let expected = expected.map(|(text, is_cut)| Raw { bytes: text.into(), is_cut });
+            assert_eq!(raw, expected, "{answer}");
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod providers;
 pub mod sync;
 pub mod tokens;
+pub mod visit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use mail::connect::{Connector, Network, Policy, Ports, Security, Session};
 use mail::dns::Resolver;
+use mail::imap::{Features, Imap};
 use mail::login::{Login, Protocol, Secret, Server, TRY_BYTES, try_login};
+use mail::pop3::Pop3;
 use serde::Serialize;
 use shared::account::state::Event;
 use shared::account::{Account, AccountChange, NewAccount};
@@ -247,6 +250,26 @@ impl Settings {
         self
     }
 
+    /// Connects to the server that mail is read from, and signs in.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`] and the sign-in of the protocol have them.
+    pub async fn sign_in(&self, connector: &Connector, session: Session) -> Result<Host, mail::Error> {
+        let server = &self.incoming;
+        let login = Login::new(&self.username, self.proof.secret())?;
+        let stream = connector.connect(&server.host, server.port, server.security, session).await?;
+        match server.protocol {
+            Protocol::Pop3 | Protocol::Smtp => {
+                Ok(Host::Pop3(Box::new(Pop3::sign_in(stream, server.security, &login).await?)))
+            }
+            Protocol::Imap => {
+                let mut imap = Imap::sign_in(stream, server.security, &login).await?;
+                let features = imap.features().await?;
+                Ok(Host::Imap(Box::new(imap), features))
+            }
+        }
+    }
+
     /// Signs in to both servers, side by side, and out again. What has passed since `started`, when the request came, is
     /// no longer theirs.
     pub async fn try_all(&self, connector: &Connector, started: Instant) -> Outcome {
@@ -270,6 +293,25 @@ impl Settings {
         };
         let (incoming, smtp) = tokio::join!(try_one(&self.incoming, &self.username, &self.proof), smtp);
         Outcome { success: incoming.success && smtp.as_ref().is_none_or(|smtp| smtp.success), incoming, smtp }
+    }
+}
+
+/// A mail host on which an account has signed in.
+#[derive(Debug)]
+pub enum Host {
+    /// With what it can do.
+    Imap(Box<Imap>, Features),
+    /// One mailbox, and no folders.
+    Pop3(Box<Pop3>),
+}
+
+impl Host {
+    /// Says goodbye, for as long as that takes no time.
+    pub async fn sign_out(self) {
+        match self {
+            Self::Imap(imap, _) => imap.sign_out().await,
+            Self::Pop3(pop3) => pop3.sign_out().await,
+        }
     }
 }
 

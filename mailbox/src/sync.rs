@@ -12,19 +12,19 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::mail::connect::Session;
-use ::mail::imap::{Imap, UidSet};
-use ::mail::login::{Login, Protocol};
-use ::mail::pop3::Pop3;
+use ::mail::imap::UidSet;
+use shared::account::AccountId;
 use shared::account::state::Event;
-use shared::account::{AccountChange, AccountId};
 use shared::db::Db;
 use shared::db::mailboxes::{End, Mailbox, Turn};
 use shared::db::secrets::Fault;
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
 
-use crate::tokens::{AccessToken, TokenError, Tokens, Way};
-use crate::{OAUTH2, Settings};
+use crate::tokens::{Key, TokenError, Tokens, Way};
+use crate::{Host, OAUTH2, Settings};
+
+pub(crate) use self::pop3::identity as pop3_identity;
 
 /// A lease outlasts all that its holder may wait for: a minute of work, a mail host's last answer (15 s), a last
 /// statement (6 s), and clocks that differ.
@@ -96,57 +96,33 @@ impl From<TokenError> for Stop {
 pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
     let MailJob { job: Job { scope, account_id, .. }, db, .. } = job;
     let Turn::Mine(mailbox) = db.begin_sync(scope, *account_id, LEASE).await? else { return Ok(Done::Complete) };
-    let (settings, token) = if mailbox.account.auth_type == "oauth2" {
-        match by_token(job, &mailbox, None).await {
-            Ok((settings, token)) => (settings, Some(token)),
-            Err(stop) => return finish(db, &mailbox, Err(stop)).await,
+    let tokens = Tokens::of_job(job);
+    let deadline = || tokio::time::Instant::now() + TOKEN_TIME;
+    let key = match Key::new(&tokens, &mailbox.account, &mailbox.sealed, deadline()).await {
+        Ok(Some(key)) => key,
+        Ok(None) => {
+            // Nothing can be tried: the account stays as it is, until a password is set.
+            let end = End { more: false, complete: false, soon: None, event: Event::Failed, fault: None };
+            db.finish_sync(&mailbox, end).await?;
+            return Ok(Done::Complete);
         }
-    } else {
-        let secrets = job.keyring.open(scope, *account_id, &mailbox.sealed).await?;
-        match Settings::stored(&mailbox.account, secrets.password, None, AccountChange::default()) {
-            Some(settings) => (settings, None),
-            None => {
-                // Nothing can be tried: the account stays as it is, until a password is set.
-                let end = End { more: false, complete: false, soon: None, event: Event::Failed, fault: None };
-                db.finish_sync(&mailbox, end).await?;
-                return Ok(Done::Complete);
-            }
-        }
+        Err(error) => return finish(db, &mailbox, Err(error.into())).await,
     };
-    let Some(slot) = job.slots.take(&settings.incoming.host, LEASE).await else {
+    let Some(slot) = job.slots.take(&key.settings.incoming.host, LEASE).await else {
         // Those who wait for one host do not come back all at once.
         db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
         return Ok(Done::Complete);
     };
-    let mut outcome = session(job, &mailbox, &settings).await;
-    if let (Err(Stop::Mail(error)), Some(token)) = (&outcome, &token)
-        && error.code == ::mail::Code::Authentication
-        && !token.is_new
-    {
-        // The provider may have ended the token before its time, or all consent with it.
-        outcome = match by_token(job, &mailbox, Some(token)).await {
-            Ok((settings, _)) => session(job, &mailbox, &settings).await,
-            Err(stop) => Err(stop),
-        };
+    let mut outcome = session(job, &mailbox, &key.settings).await;
+    if matches!(&outcome, Err(Stop::Mail(error)) if error.code == ::mail::Code::Authentication) {
+        match key.renewed(&tokens, &mailbox.account, deadline()).await {
+            Ok(Some(key)) => outcome = session(job, &mailbox, &key.settings).await,
+            Ok(None) => {}
+            Err(error) => outcome = Err(error.into()),
+        }
     }
     job.slots.give_back(slot).await;
     finish(db, &mailbox, outcome).await
-}
-
-/// What it takes to sign in to an account of a provider. `refused`: a token that the mail host did not take.
-async fn by_token(
-    job: &MailJob<Way>,
-    mailbox: &Mailbox,
-    refused: Option<&AccessToken>,
-) -> Result<(Settings, AccessToken), Stop> {
-    let account = &mailbox.account;
-    let deadline = tokio::time::Instant::now() + TOKEN_TIME;
-    let token = Tokens::of_job(job).access_token(account, refused, deadline).await?;
-    let provider = account.provider.as_deref().and_then(|name| job.network.providers.get(name));
-    let provider = provider.ok_or_else(|| ::mail::Error::new(::mail::Code::Unavailable, "the provider is not set up"));
-    let provider = provider.map_err(Stop::Provider)?;
-    let settings = Settings::with_token(account, token.text.clone(), provider, None, AccountChange::default());
-    Ok((settings.map_err(Stop::Provider)?, token))
 }
 
 /// Gives the account back, with what came of its turn.
@@ -186,25 +162,16 @@ fn chance(account: AccountId) -> f64 {
 /// Signs in, synchronises, and signs out.
 async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
     let (db, stop_at) = (&job.db, job.job.stop_at);
-    let server = &settings.incoming;
     let session = Session { deadline: (stop_at + GRACE).into(), bytes: SESSION_BYTES };
-    let login = Login::new(&settings.username, settings.proof.secret())?;
-    let stream = job.network.connector.connect(&server.host, server.port, server.security, session).await?;
-    match server.protocol {
-        Protocol::Pop3 | Protocol::Smtp => {
-            let mut pop3 = Pop3::sign_in(stream, server.security, &login).await?;
-            let pass = pop3::Driver { db, mailbox, stop_at }.run(&mut pop3).await?;
-            pop3.sign_out().await;
-            Ok(pass)
+    let mut host = settings.sign_in(&job.network.connector, session).await?;
+    let pass = match &mut host {
+        Host::Pop3(pop3) => pop3::Driver { db, mailbox, stop_at }.run(pop3).await?,
+        Host::Imap(imap, features) => {
+            imap::Driver { db, mailbox, features: *features, stop_at, labels: HashMap::new() }.run(imap).await?
         }
-        Protocol::Imap => {
-            let mut imap = Imap::sign_in(stream, server.security, &login).await?;
-            let features = imap.features().await?;
-            let pass = imap::Driver { db, mailbox, features, stop_at, labels: HashMap::new() }.run(&mut imap).await?;
-            imap.sign_out().await;
-            Ok(pass)
-        }
-    }
+    };
+    host.sign_out().await;
+    Ok(pass)
 }
 
 /// Milliseconds since the Unix epoch.

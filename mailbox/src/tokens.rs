@@ -17,6 +17,7 @@ use shared::account::{Account, AccountChange};
 use shared::config::{Outbound, SignInConfig};
 use shared::credential::Password;
 use shared::db::Db;
+use shared::db::secrets::Sealed;
 use shared::db::tokens::{Lease, Turn};
 use shared::identity::Scope;
 use shared::keyring::{Clients, Keyring};
@@ -82,6 +83,67 @@ pub struct AccessToken {
     /// Whether it was fetched just now: one that a server refuses is not to be replaced by the next.
     pub is_new: bool,
     version: i32,
+}
+
+/// What signs in to an account's mailbox.
+#[derive(Debug)]
+pub struct Key {
+    /// The servers, and what proves who one is.
+    pub settings: Settings,
+    /// The provider's token that is in them.
+    token: Option<AccessToken>,
+}
+
+impl Key {
+    /// A password or a provider's token, whichever the account has, by `deadline`; `None` where there is no password.
+    ///
+    /// # Errors
+    /// As [`Tokens::access_token`].
+    pub async fn new(
+        tokens: &Tokens<'_>,
+        account: &Account,
+        sealed: &Sealed,
+        deadline: Instant,
+    ) -> Result<Option<Self>, TokenError> {
+        if account.auth_type == "oauth2" {
+            return Self::by_token(tokens, account, None, AccountChange::default(), deadline).await.map(Some);
+        }
+        let secrets = tokens.keyring.open(&tokens.scope, account.id, sealed).await?;
+        let settings = Settings::stored(account, secrets.password, None, AccountChange::default());
+        Ok(settings.map(|settings| Self { settings, token: None }))
+    }
+
+    async fn by_token(
+        tokens: &Tokens<'_>,
+        account: &Account,
+        smtp_password: Option<Password>,
+        change: AccountChange,
+        deadline: Instant,
+    ) -> Result<Self, TokenError> {
+        let token = tokens.access_token(account, None, deadline).await?;
+        let provider = account.provider.as_deref().and_then(|name| tokens.way.providers.get(name));
+        // It was there a moment ago.
+        let provider = provider.ok_or_else(|| MailError::new(Code::Unavailable, "the provider is not set up"));
+        let provider = provider.map_err(TokenError::Provider)?;
+        let settings = Settings::with_token(account, token.text.clone(), provider, smtp_password, change);
+        Ok(Self { settings: settings.map_err(TokenError::Provider)?, token: Some(token) })
+    }
+
+    /// The same with a newer token, after a server has refused the one that is in it although its time had not ended: the
+    /// provider may have ended it, or all consent with it. `None` where another one would be of no use.
+    ///
+    /// # Errors
+    /// As [`Tokens::access_token`].
+    pub async fn renewed(
+        self,
+        tokens: &Tokens<'_>,
+        account: &Account,
+        deadline: Instant,
+    ) -> Result<Option<Self>, TokenError> {
+        let Some(refused) = self.token.filter(|token| !token.is_new) else { return Ok(None) };
+        let token = tokens.access_token(account, Some(&refused), deadline).await?;
+        Ok(Some(Self { settings: self.settings.with_newer_token(&token.text), token: Some(token) }))
+    }
 }
 
 /// Why there is no token.
@@ -210,24 +272,17 @@ impl<'a> Tokens<'a> {
             TokenError::Service(error) => Err(error),
         };
         let deadline = started + TOKEN_TIME;
-        let token = match self.access_token(account, None, deadline).await {
-            Ok(token) => token,
+        let key = match Key::by_token(self, account, smtp_password, change, deadline).await {
+            Ok(key) => key,
             Err(error) => return without_token(error),
         };
-        // It was there a moment ago.
-        let Some(provider) = account.provider.as_deref().and_then(|name| self.way.providers.get(name)) else {
-            return Ok(Outcome::without_token(MailError::new(Code::Unavailable, "the provider is not set up")));
-        };
-        let settings = match Settings::with_token(account, token.text.clone(), provider, smtp_password, change) {
-            Ok(settings) => settings,
-            Err(error) => return Ok(Outcome::without_token(error)),
-        };
-        let outcome = settings.try_all(&self.way.connector, started).await;
-        if token.is_new || outcome.event().0 != Event::Refused {
+        let outcome = key.settings.try_all(&self.way.connector, started).await;
+        if outcome.event().0 != Event::Refused {
             return Ok(outcome);
         }
-        match self.access_token(account, Some(&token), deadline).await {
-            Ok(token) => Ok(settings.with_newer_token(&token.text).try_all(&self.way.connector, started).await),
+        match key.renewed(self, account, deadline).await {
+            Ok(Some(key)) => Ok(key.settings.try_all(&self.way.connector, started).await),
+            Ok(None) => Ok(outcome),
             Err(TokenError::Provider(error)) if error.code != Code::ConsentRevoked => Ok(outcome),
             Err(error) => without_token(error),
         }

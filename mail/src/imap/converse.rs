@@ -221,7 +221,7 @@ impl Iterator for Commands {
     }
 }
 
-fn write(command: &Command, features: &Features) -> Prepared {
+pub(super) fn write(command: &Command, features: &Features) -> Prepared {
     let line = match command {
         Command::Examine { mailbox, resync, condstore } => {
             let Some(name) = quoted(mailbox) else {

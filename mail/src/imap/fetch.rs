@@ -1,5 +1,7 @@
 //! What a FETCH says of a message.
 
+use std::borrow::Cow;
+
 use super::PREVIEW_BYTES;
 use super::frame::Cursor;
 use super::name::decoded;
@@ -67,23 +69,28 @@ pub struct Gmail {
 
 impl Fetched {
     /// Reads the list that follows `FETCH`. `None` where it cannot be read, or has no UID.
-    pub(super) fn read(mut cursor: Cursor<'_>) -> Option<Self> {
-        let mut fetched = Self::default();
+    pub(super) fn read(cursor: Cursor<'_>) -> Option<Self> {
+        Self::read_whole(cursor).map(|(fetched, _)| fetched)
+    }
+
+    /// The same, and the message itself where it is there from its begin to its end, or cut.
+    pub(super) fn read_whole(mut cursor: Cursor<'_>) -> Option<(Self, Option<Cow<'_, [u8]>>)> {
+        let (mut fetched, mut whole) = (Self::default(), None);
         let cursor = &mut cursor;
         cursor.space();
         if cursor.peek() != Some(b'(') {
             return None;
         }
-        cursor.list(|cursor| fetched.read_item(cursor))?;
+        cursor.list(|cursor| fetched.read_item(cursor, &mut whole))?;
         cursor.space();
         if fetched.uid == 0 || !cursor.is_end() {
             return None;
         }
         fetched.is_cut |= cursor.is_cut;
-        Some(fetched)
+        Some((fetched, whole))
     }
 
-    fn read_item(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+    fn read_item<'a>(&mut self, cursor: &mut Cursor<'a>, whole: &mut Option<Cow<'a, [u8]>>) -> Option<()> {
         let name = cursor.item();
         let is = |item: &str| name.eq_ignore_ascii_case(item.as_bytes());
         // Some servers repeat what was asked as it was asked.
@@ -100,6 +107,8 @@ impl Fetched {
                 let kept = text.len().min(PREVIEW_BYTES);
                 self.is_cut |= kept < text.len();
                 self.text = Some(text[..kept].to_vec());
+            } else if section.is_empty() {
+                *whole = Some(cursor.string()?.unwrap_or_default());
             } else {
                 cursor.string()?;
             }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::iter::Peekable;
+use std::ops::Range;
 use std::slice;
 
 use crate::connect::Stream;
@@ -21,10 +22,18 @@ const MAX_DEPTH: usize = 8;
 const KEPT_BYTES: usize = 256 * 1024;
 
 /// A response as it came, with what was kept of its literals.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Frame {
     bytes: Vec<u8>,
     literals: Vec<Literal>,
+    /// See [`MAX_SECTION_BYTES`]. More for whoever wants a whole message, and then that much more in a response.
+    pub(super) section_bytes: usize,
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), literals: Vec::new(), section_bytes: MAX_SECTION_BYTES }
+    }
 }
 
 /// Where a literal's bytes are.
@@ -49,11 +58,12 @@ impl Frame {
         if !is_data(&self.bytes) {
             return Ok(());
         }
+        let max = max + self.section_bytes.saturating_sub(MAX_SECTION_BYTES);
         let mut line = 0;
         while let Some((at, length)) = announced_literal(&self.bytes[line..]) {
             let left = max.saturating_sub(self.bytes.len());
             let kept = match is_section(&self.bytes[line..line + at]) {
-                true => length.min(MAX_SECTION_BYTES as u64),
+                true => length.min(self.section_bytes as u64),
                 false => length,
             };
             if kept > left as u64 || self.literals.len() == MAX_LITERALS {
@@ -74,10 +84,36 @@ impl Frame {
         &self.bytes
     }
 
+    /// Where in it a value stands that was read of it and has its bytes.
+    pub(super) fn place(&self, value: &[u8]) -> Range<usize> {
+        let start = (value.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize);
+        start..start + value.len()
+    }
+
+    /// Takes a part of it away, in the memory that it was read to; nothing where there is no such part. The rest is gone.
+    pub(super) fn take(&mut self, part: Range<usize>) -> Vec<u8> {
+        self.literals.clear();
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.truncate(part.end);
+        bytes.drain(..part.start.min(bytes.len()));
+        bytes
+    }
+
     /// After the `* ` of an untagged response; `None` for others.
     pub(super) fn data(&self) -> Option<Cursor<'_>> {
         let cursor = Cursor { bytes: &self.bytes, at: 2, literals: self.literals.iter().peekable(), is_cut: false };
         self.bytes.starts_with(b"* ").then_some(cursor)
+    }
+
+    /// What a FETCH says; `None` for another response.
+    pub(super) fn fetch(&self) -> Option<Cursor<'_>> {
+        let mut data = self.data()?;
+        data.space();
+        data.number()?;
+        data.space();
+        let is_fetch = data.atom().eq_ignore_ascii_case(b"FETCH");
+        data.space();
+        is_fetch.then_some(data)
     }
 
     /// The first UID that stands outside of strings, for a response that cannot be read whole.

@@ -7,8 +7,8 @@ use super::frame::Cursor;
 use super::name::{decoded, quoted};
 use super::pipeline::{Pipeline, Prepared, Step};
 use super::role::{self, Role};
-use super::{Condition, Features, Imap, Reply};
-use crate::error::{Code, Error, asks_to_wait, clean, cut};
+use super::{Condition, Features, Imap, Reply, refusal};
+use crate::error::{Code, Error};
 
 /// Folders of an account. The largest that are known have some thousands.
 pub const MAX_FOLDERS: usize = 10_000;
@@ -85,7 +85,7 @@ impl Imap {
             let command = format!("LIST \"\" \"*\"{options}");
             match self.talk(features, vec![Prepared::Line(command.into_bytes())], &mut listing).await? {
                 Reply { condition: Condition::Ok, .. } => {}
-                reply => return Err(refusal(&reply)),
+                reply => return Err(refusal("LIST", &reply, Code::Protocol)),
             }
             let selectable = listing.folders.iter().filter(|folder| folder.is_selectable);
             let names = selectable.filter_map(|folder| quoted(&folder.wire));
@@ -127,14 +127,6 @@ fn status_items(features: &Features) -> String {
     let modseq = if features.condstore { " HIGHESTMODSEQ" } else { "" };
     let id = if features.object_id { " MAILBOXID" } else { "" };
     format!("(MESSAGES UIDNEXT UIDVALIDITY UNSEEN{modseq}{id})")
-}
-
-/// Why there is no list.
-fn refusal(reply: &Reply) -> Error {
-    let code = reply.code_word();
-    let waits = matches!(code.as_str(), "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG") || asks_to_wait(&reply.text);
-    let code = if waits { Code::Unavailable } else { Code::Protocol };
-    Error::new(code, format!("LIST was refused: {}", cut(clean(&reply.text))))
 }
 
 /// What was said so far.

@@ -5,6 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::connect::Session;
+use crate::message::Raw;
 use crate::testing::{Script, connect_to_script, read_imap_bytes};
 
 /// Signed in to a server with these capabilities, which then plays the script.
@@ -741,4 +742,84 @@ fn each_role_is_had_once() {
         let expected: Vec<_> = expected.into_iter().map(|(role, path)| (role, path.to_owned())).collect();
         assert_eq!(roles(delimiter, &listed), expected, "{listed:?}");
     }
+}
+
+/// Asks for message 7 of a folder, of 10 bytes at most, to which the server says this.
+async fn raw(opened: &str, fetched: impl AsRef<[u8]>) -> Result<Option<Raw>, Error> {
+    let script = Script::new()
+        .hear("a3 EXAMINE \"INBOX\"")
+        .hear("a4 UID FETCH 7 (UID BODY.PEEK[]<0.11>)")
+        .say(opened)
+        .say(fetched);
+    let (mut imap, _server) = signed_in("", script).await;
+    let features = imap.features().await.unwrap();
+    imap.fetch_raw(&features, b"INBOX", 9, 7, 10).await
+}
+
+const OPENED: &str = "* OK [UIDVALIDITY 9] x\r\na3 OK [READ-ONLY] open\r\n";
+
+#[tokio::test]
+async fn a_whole_message_comes_without_a_copy_and_cut_where_it_is_too_long() {
+    let some = |bytes: &[u8], is_cut| Ok(Some(Raw { bytes: bytes.to_vec(), is_cut }));
+    for (items, expected) in [
+        ("UID 7 BODY[]<0> {10}\r\nA: b\r\n\r\n\r\n", some(b"A: b\r\n\r\n\r\n", false)),
+        ("BODY[] {10}\r\n0123456789 UID 7 FLAGS (\\Seen)", some(b"0123456789", false)),
+        ("UID 7 BODY[]<0> {11}\r\n0123456789x", some(b"0123456789", true)),
+        // Who knows no parts of parts.
+        ("UID 7 BODY[] {15}\r\n0123456789abcde", some(b"0123456789", true)),
+        ("UID 7 BODY[]<0> \"a \\\"b\\\"\"", some(b"a \"b\"", false)),
+        ("UID 7 BODY[]<0> \"ab\"", some(b"ab", false)),
+        ("UID 7 BODY[] {0}\r\n", some(b"", false)),
+        ("UID 7 BODY[] NIL", some(b"", false)),
+        ("UID 7 FLAGS ()", Ok(None)),
+        ("UID 8 BODY[] {1}\r\nx", Ok(None)),
+    ] {
+        let response = format!("* 1 FETCH ({items})\r\n* 2 FETCH (FLAGS () UID 7)\r\na4 OK done\r\n");
+        assert_eq!(raw(OPENED, response).await, expected, "{items}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_there_is_none_and_one_that_is_not_given_out_an_error() {
+    let code = |outcome: Result<Option<Raw>, Error>| outcome.map_err(|error| error.code);
+    let body = "* 1 FETCH (UID 7 BODY[] {1}\r\nx)\r\na4 OK\r\n";
+    for (opened, fetched, expected) in [
+        (OPENED, "a4 OK done\r\n", Ok(None)),
+        (OPENED, "a4 NO [EXPUNGEISSUED] gone\r\n", Ok(None)),
+        (OPENED, "a4 NO some messages\r\n", Err(Code::Unavailable)),
+        (OPENED, "a4 BAD what?\r\n", Err(Code::Unavailable)),
+        (OPENED, "* 1 FETCH (UID 7 BODY[] {1}\r\nx\r\na4 OK\r\n", Err(Code::Protocol)),
+        (OPENED, "* 1 FETCH (UID 7 BODY[] {99999999999}\r\nx", Err(Code::Unreachable)),
+        ("* OK [UIDVALIDITY 8] x\r\na3 OK\r\n", body, Ok(None)),
+        ("a3 NO [NONEXISTENT] x\r\n", "a4 BAD none\r\n", Ok(None)),
+        // Whatever such a server has open.
+        ("a3 NO [NONEXISTENT] x\r\n", body, Ok(None)),
+        ("a3 NO [NOPERM] x\r\n", body, Err(Code::MailboxMissing)),
+        ("a3 NO [INUSE] x\r\n", body, Err(Code::Unavailable)),
+    ] {
+        assert_eq!(code(raw(opened, fetched).await), expected, "{opened}{fetched}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_message_takes_its_own_memory_and_no_more() {
+    const LENGTH: usize = 5_000_000;
+    let body = "x".repeat(LENGTH);
+    let script = Script::new()
+        .hear("a3 EXAMINE \"INBOX\"")
+        .hear("a4 UID FETCH 7 (UID BODY.PEEK[]<0.6000001>)")
+        .say(OPENED)
+        .say(format!("* 1 FETCH (UID 7 BODY[]<0> {{{LENGTH}}}\r\n{body})\r\na4 OK\r\n"))
+        .hear("a5 UID SEARCH ALL")
+        .say(format!("* 1 FETCH (UID 7 BODY[HEADER] {{{LENGTH}}}\r\n{body})\r\na5 OK\r\n"));
+    let (mut imap, _server) = signed_in("", script).await;
+    let features = imap.features().await.unwrap();
+    let raw = imap.fetch_raw(&features, b"INBOX", 9, 7, 6_000_000).await.unwrap().unwrap();
+    assert!(raw.bytes.len() == LENGTH && !raw.is_cut && raw.bytes.capacity() < LENGTH + 100_000);
+    // And what follows is cut as ever.
+    let (events, outcome) = events(&mut imap, vec![Command::SearchAll]).await;
+    let Some(Event::Fetched(Fetched { header: Some(header), is_cut: true, .. })) = events.first() else {
+        panic!("{events:?} {outcome:?}");
+    };
+    assert_eq!(header.len(), frame::MAX_SECTION_BYTES);
 }

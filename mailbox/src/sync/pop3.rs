@@ -150,7 +150,8 @@ impl Driver<'_> {
     }
 }
 
-fn identity(uid: &str) -> Uuid {
+/// What a message is known by here.
+pub(crate) fn identity(uid: &str) -> Uuid {
     hash(&[b"uidl", uid.as_bytes()])
 }
 

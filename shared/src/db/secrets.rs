@@ -63,6 +63,19 @@ pub struct Stored {
     wait: Duration,
 }
 
+impl Stored {
+    /// Whether it is time for a try.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`] where the server has refused what is stored less than a minute ago.
+    pub fn check_turn(&self) -> Result<(), Error> {
+        if self.wait.is_zero() {
+            return Ok(());
+        }
+        Err(Error::TooManyRequests { retry_after: self.wait.as_millis().div_ceil(1000) as u64 })
+    }
+}
+
 /// What went wrong in a try: code, message and service of `lastError`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault<'a> {
@@ -88,12 +101,10 @@ impl Db {
                    left join lateral account_owner(case when (own.account).id is null then $3 end) owner on true";
         let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&overrides, Type::BOOL)]).await?;
         let found = found(scope, &rows, stored)?;
-        match &found {
-            Found::Own(stored) if !stored.wait.is_zero() => {
-                Err(Error::TooManyRequests { retry_after: stored.wait.as_millis().div_ceil(1000) as u64 })
-            }
-            _ => Ok(found),
+        if let Found::Own(stored) = &found {
+            stored.check_turn()?;
         }
+        Ok(found)
     }
 
     /// Notes what came of a try of what is stored. Nothing is noted of settings that were
@@ -236,7 +247,7 @@ fn passwords(row: &Row) -> Result<Sealed, tokio_postgres::Error> {
     Ok(Sealed { password, smtp_password, ..Sealed::default() })
 }
 
-fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
+pub(super) fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
     let Some(account) = account(row)? else { return Ok(None) };
     let failures: i16 = row.try_get("failures")?;
     Ok(Some(Stored {
