@@ -1,6 +1,7 @@
 //! What mail functions share: where `shared`, which knows accounts and tenants, meets `mail`, which knows servers.
 
 pub mod providers;
+pub mod reading;
 pub mod sync;
 pub mod tokens;
 pub mod visit;

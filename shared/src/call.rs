@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
@@ -9,13 +11,20 @@ use serde_json::Value;
 use crate::account::AccountId;
 use crate::cors::Cors;
 use crate::db::Db;
-use crate::error::{Error, NO_SUCH_ACCOUNT};
+use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE};
 use crate::event::Request;
 use crate::identity::Identity;
 use crate::keyring::{Clients, Keyring};
+use crate::message::MessageId;
 use crate::redis_link::RedisLink;
 use crate::sealing::PublicKey;
 use crate::validation::Fields;
+
+/// The most bytes that an answer may have: Lambda takes 6 MB, in base64 and with the headers.
+pub const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// JSON that is longer goes as bytes: as a text within JSON, a quote in it takes as many as four.
+const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
 /// The most bytes that a body may have.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -100,6 +109,14 @@ impl<N> MailCall<N> {
     pub fn account_id(&self) -> Result<AccountId, Error> {
         account_id(&self.request)
     }
+
+    /// The message that the path names.
+    ///
+    /// # Errors
+    /// See [`message_id`].
+    pub fn message_id(&self) -> Result<MessageId, Error> {
+        message_id(&self.request)
+    }
 }
 
 /// A request of anybody: no scope, and no way to a tenant's rows.
@@ -176,6 +193,14 @@ pub fn account_id(request: &Request) -> Result<AccountId, Error> {
     id.and_then(AccountId::parse).ok_or(Error::NotFound(NO_SUCH_ACCOUNT))
 }
 
+/// The message that a request's path names.
+///
+/// # Errors
+/// What is no id names no message: [`Error::NotFound`].
+pub fn message_id(request: &Request) -> Result<MessageId, Error> {
+    request.path_parameters.get("id").and_then(|id| MessageId::parse(id)).ok_or(Error::NotFound(NO_SUCH_MESSAGE))
+}
+
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
@@ -201,7 +226,24 @@ impl Reply {
     /// The value has no JSON form, which no type of ours lacks.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Error> {
         let body = serde_json::to_string(body).map_err(Error::internal)?;
+        if body.len() > MAX_TEXT_BYTES {
+            return Ok(Self::bytes(status, Vec::new(), body.as_bytes()));
+        }
         Ok(Self::text(status, Vec::new(), body))
+    }
+
+    /// Answers with bytes, of the type that the headers say; at most [`MAX_ANSWER_BYTES`].
+    pub fn bytes(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, bytes: &[u8]) -> Self {
+        Self { status, headers, body: BASE64.encode(bytes), is_base64_encoded: true }
+    }
+
+    /// Leads to a link.
+    ///
+    /// # Errors
+    /// The link is no header value.
+    pub fn see_other(link: &str) -> Result<Self, Error> {
+        let reply = Self::text(StatusCode::SEE_OTHER, Vec::new(), String::new());
+        reply.with_location(link)
     }
 
     /// Answers with text, of the type that the headers say.

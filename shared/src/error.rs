@@ -76,6 +76,9 @@ pub fn too_many_accounts(most: i32) -> String {
 /// What a client learns of an account that is unknown, deleted, or no account at all.
 pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your accounts to see which there are.";
 
+/// What a client learns of a message that is unknown, another user's, or of a deleted account.
+pub const NO_SUCH_MESSAGE: &str = "There is no message with this id. List your messages to see which there are.";
+
 /// What a client learns of an account that is another user's or tenant's.
 pub const NOT_YOURS: &str = "This account belongs to somebody else. List your accounts to see which are yours.";
 

@@ -65,7 +65,7 @@ pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply, Si
 pub use error::Error;
 pub use event::Request;
 pub use serve::mail::{
-    MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_sealing, serve_sign_in,
+    MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_reading, serve_sealing, serve_sign_in,
 };
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 pub use work::due::serve_due;

@@ -23,6 +23,7 @@ mod messages;
 mod model_imap;
 mod oauth2;
 mod proxy;
+mod reading;
 mod rate_limit;
 mod schedule;
 mod sealing;

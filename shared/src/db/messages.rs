@@ -1,5 +1,5 @@
 //! Queries on folders and messages, of those who read them. The SQL of the functions that they call is in
-//! `migrations/V9__mail_endpoints.sql`.
+//! `migrations/V9__mail_endpoints.sql` and V13.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -16,6 +16,19 @@ use crate::message::{Correspondent, Cursor, Filter, Message, MessageId, ThreadId
 /// A page ends after so many bytes of rows, should its messages have been written to be large. Lambda answers with 6 MB at
 /// most, and what is JSON within JSON there can be four times as long here.
 const MAX_PAGE_BYTES: usize = 1_250_000;
+
+/// The columns that [`message`] reads.
+macro_rules! shown {
+    ($call:literal) => {
+        concat!(
+            "select id, account_id, folder_id, thread_id, message_id, in_reply_to, subject, from_list, to_list, cc_list,
+                 bcc_list, reply_to_list, sent_at, received_at, size, is_read, is_flagged, is_answered, is_draft,
+                 has_attachments, preview
+             from ",
+            $call
+        )
+    };
+}
 
 /// A page of messages.
 #[derive(Debug)]
@@ -58,10 +71,7 @@ impl Db {
             .query(
                 Access::Read,
                 scope,
-                "select id, account_id, folder_id, thread_id, message_id, in_reply_to, subject, from_list, to_list, cc_list,
-                     bcc_list, reply_to_list, sent_at, received_at, size, is_read, is_flagged, is_answered, is_draft,
-                     has_attachments, preview
-                 from list_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                shown!("list_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
                 &[
                     // One more tells whether there is a next page.
                     (&(limit + 1), Type::INT8),
@@ -88,6 +98,31 @@ impl Db {
         let last = messages.last().filter(|_| messages.len() < rows.len());
         let next = last.map(|message| Cursor { received_at: message.received_at, id: message.id });
         Ok(MessagePage { messages, next })
+    }
+
+    /// A message of the user's; none where there is none, be it that it is another's or of a deleted account.
+    ///
+    /// # Errors
+    /// See [`Db::list_folders`].
+    pub async fn get_message(&self, scope: &Scope, id: MessageId) -> Result<Option<Message>, Error> {
+        let rows = self.query(Access::Read, scope, shown!("get_message($1, $2, $3)"), &[(&id.0, Type::UUID)]).await?;
+        rows.first().map(message).transpose()
+    }
+
+    /// Takes note of what only the whole message tells. Nothing is written where it is known.
+    ///
+    /// # Errors
+    /// See [`Db::list_folders`].
+    pub async fn note_opened(
+        &self,
+        scope: &Scope,
+        id: MessageId,
+        preview: Option<&str>,
+        has_attachments: bool,
+    ) -> Result<(), Error> {
+        let params = [(&id.0 as _, Type::UUID), (&preview as _, Type::TEXT), (&has_attachments as _, Type::BOOL)];
+        self.query(Access::Write, scope, "select note_opened($1, $2, $3, $4, $5)", &params).await?;
+        Ok(())
     }
 }
 

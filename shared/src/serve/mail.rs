@@ -11,12 +11,13 @@ use serde_json::Value;
 use super::{Gate, begin, connect, respond, run, serve, start};
 use crate::MAX_IDLE;
 use crate::call::{Call, MailCall, NetworkCall, Reply, SignInCall};
-use crate::config::{Config, Outbound, SignInConfig, sealing_public_key};
+use crate::config::{Config, Outbound, SignInConfig, mail_bucket, sealing_public_key};
 use crate::db::Db;
 use crate::error::Error;
 use crate::issuer::Keys;
 use crate::keyring::{Clients, Keyring};
 use crate::log;
+use crate::objects::ObjectStore;
 use crate::redis_link::RedisLink;
 use crate::sealing::{PrivateKeys, PublicKey};
 use crate::secrets::SecretStore;
@@ -148,6 +149,21 @@ where
         }
     })
     .await
+}
+
+/// Serves an endpoint of identified callers that reads messages: it signs in to their accounts, and keeps what it read.
+///
+/// # Errors
+/// As [`serve_mail`]; there is no bucket.
+pub async fn serve_reading<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(MailCall<N>, ObjectStore) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let objects = ObjectStore::new(mail_bucket()?).await;
+    objects.warm_up().await;
+    serve_mail(prepare, move |call| handler(call, objects.clone())).await
 }
 
 /// An order to a function that nobody reaches over HTTP.

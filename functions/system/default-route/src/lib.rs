@@ -5,7 +5,7 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 14] = [
+pub const ROUTES: [(&str, &str); 17] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
@@ -14,6 +14,9 @@ pub const ROUTES: [(&str, &str); 14] = [
     ("/api/accounts/{id}/test", "POST, OPTIONS"),
     ("/api/autoconfig", "GET, OPTIONS"),
     ("/api/messages", "GET, OPTIONS"),
+    ("/api/messages/{id}", "GET, OPTIONS"),
+    ("/api/messages/{id}/raw", "GET, OPTIONS"),
+    ("/api/messages/{id}/attachments/{attachmentId}", "GET, OPTIONS"),
     ("/api/oauth2/accounts", "POST, OPTIONS"),
     ("/api/oauth2/authorizations", "POST, OPTIONS"),
     ("/docs", "GET, OPTIONS"),

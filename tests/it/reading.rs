@@ -1,0 +1,318 @@
+//! Reading messages of real mailboxes: what they show, as they were sent, what hangs on them; and what the object store
+//! keeps of that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::sign_in::{PASSWORD, mailbox};
+use crate::support::{Answer, Service, User, mail};
+
+/// An account on the run's Dovecot, and the service.
+struct Mailbox {
+    service: Service,
+    user: User,
+    account: Uuid,
+    name: String,
+}
+
+impl Mailbox {
+    async fn new(protocol: &str) -> Self {
+        let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+        let (user, name, ports) = (User::new(), mailbox().await, mail().await.ports());
+        let port = if protocol == "imap" { ports.imaps } else { ports.pop3s };
+        let settings = json!({
+            "emailAddress": name, "username": name, "hostname": "localhost", "port": port, "password": PASSWORD,
+            "protocol": protocol,
+        });
+        let created = service.api.create(&user, settings).await;
+        let account = created["id"].as_str().unwrap().parse().unwrap();
+        Self { service, user, account, name }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.service.api.get(path).by(&self.user).send().await
+    }
+
+    /// Delivers messages, synchronises, and returns their ids, the first delivered first. No two have the same subject.
+    async fn deliver(&self, messages: &[Vec<u8>]) -> Vec<Value> {
+        let before = self.list().await.len();
+        for message in messages {
+            mail().await.deliver(&self.name, message).unwrap();
+        }
+        self.sync().await;
+        let mut listed = self.list().await;
+        assert_eq!(listed.len(), before + messages.len());
+        listed.truncate(messages.len());
+        listed.reverse();
+        listed
+    }
+
+    async fn sync(&self) {
+        let path = format!("/api/accounts/{}/sync", self.account);
+        let asked = self.service.api.request("POST", &path).by(&self.user).send().await;
+        assert_eq!(asked.status, 202, "{asked:?}");
+        let wait = async {
+            while self.get(&path).await.body["status"] != "idle" {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the synchronisation does not end");
+    }
+
+    async fn list(&self) -> Vec<Value> {
+        self.get("/api/messages?limit=200").await.body["messages"].as_array().unwrap().clone()
+    }
+
+    /// Nobody answers where the mailbox was.
+    async fn lose_mail_host(&self) {
+        let sql = "update email_accounts set port = 1 where id = $1";
+        self.service.owner.execute(sql, &[&self.account]).await.unwrap();
+    }
+}
+
+fn path_of(message: &Value) -> String {
+    format!("/api/messages/{}", message["id"].as_str().unwrap())
+}
+
+const PLAIN: &str = "From: Jane <jane@example.com>\r\nTo: you@example.com\r\nSubject: plain\r\nMessage-ID: <1@x>\r\n\
+                     Content-Type: text/plain; charset=utf-8\r\n\r\nGr\u{fc}\u{df}e\r\n";
+
+/// HTML with a picture of its own, one from elsewhere and a script; and a file.
+fn rich(file: &[u8]) -> Vec<u8> {
+    use base64::Engine;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(file);
+    let lines: Vec<&str> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!(
+        "From: a@example.com\r\nSubject: rich\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n\
+         --m\r\nContent-Type: multipart/related; boundary=r\r\n\r\n\
+         --r\r\nContent-Type: text/html; charset=utf-8\r\n\r\n\
+         <p onclick=\"steal()\">Hello</p><script>steal()</script><img src=\"cid:logo@x\">\
+         <img src=\"https://tracker.example/pixel.gif\"><a href=\"javascript:steal()\">x</a>\r\n\
+         --r\r\nContent-Type: image/png; name=logo.png\r\nContent-ID: <logo@x>\r\nContent-Disposition: inline\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--r--\r\n\
+         --m\r\nContent-Type: text/html\r\nContent-Disposition: attachment; filename*=UTF-8''%C3%9Cbersicht.html\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--m--\r\n",
+        lines.join("\r\n")
+    )
+    .into_bytes()
+}
+
+#[tokio::test]
+async fn a_message_is_fetched_once_and_kept() {
+    let mailbox = Mailbox::new("imap").await;
+    let messages = mailbox.deliver(&[PLAIN.into(), rich(b"<script>"), PLAIN.replace("plain", "other").into()]).await;
+    let [plain, rich, other] = [0, 1, 2].map(|index| path_of(&messages[index]));
+    let first = mailbox.get(&plain).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    for field in ["id", "accountId", "folderId", "subject", "from", "receivedAt", "size", "isRead"] {
+        assert_eq!(first.body[field], messages[0][field], "{field}");
+    }
+    assert_eq!(first.body["text"].as_str().unwrap().trim_end(), "Gr\u{fc}\u{df}e");
+    assert_eq!(
+        [&first.body["html"], &first.body["hasRemoteContent"], &first.body["isTruncated"], &first.body["attachments"]],
+        [&Value::Null, &json!(false), &json!(false), &json!([])]
+    );
+    let shown = mailbox.get(&rich).await.body;
+    let html = shown["html"].as_str().unwrap();
+    assert!(html.contains("Hello") && !html.contains("script") && !html.contains("onclick"), "{html}");
+    assert!(html.contains("data-remote-src=\"https://tracker.example/pixel.gif\""), "{html}");
+    assert_eq!(shown["hasRemoteContent"], true);
+    let attachments = shown["attachments"].as_array().unwrap();
+    assert_eq!(attachments.len(), 2, "{attachments:?}");
+    let logo = format!("{rich}/attachments/{}", attachments[0]["id"].as_str().unwrap());
+    assert!(html.contains(&format!("src=\"{logo}\"")), "{html}");
+    assert_eq!((&attachments[1]["filename"], &attachments[1]["size"]), (&json!("Übersicht.html"), &json!(8)));
+    // Reading does not mark as read, neither here nor there.
+    mailbox.sync().await;
+    assert_eq!(mailbox.list().await[0]["isRead"], false);
+
+    mailbox.lose_mail_host().await;
+    assert_eq!(mailbox.get(&plain).await.body, first.body);
+    assert_eq!(mailbox.get(&logo).await.bytes, b"\x89PNG\r\n\x1a\n");
+    let refused = mailbox.get(&other).await;
+    refused.is_refused(502);
+    assert_eq!(refused.body["code"], "unreachable");
+    // All of it lies under tenant and account, and is gone when the bucket's days are over.
+    let prefix = format!("mail/{}/{}/", mailbox.user.tenant, mailbox.account);
+    for key in mailbox.service.bucket.keys().await.unwrap() {
+        assert!(key.starts_with(&prefix), "{key}");
+        mailbox.service.bucket.delete(&key).await.unwrap();
+    }
+    mailbox.get(&plain).await.is_refused(502);
+}
+
+#[tokio::test]
+async fn bytes_are_as_they_were_and_cannot_be_taken_for_a_page() {
+    let mailbox = Mailbox::new("imap").await;
+    let sent = rich("<script>alert(1)</script>".as_bytes());
+    let message = path_of(&mailbox.deliver(std::slice::from_ref(&sent)).await[0]);
+    let raw = mailbox.get(&format!("{message}/raw")).await;
+    assert_eq!((raw.status, raw.header("content-type")), (200, Some("message/rfc822")));
+    // The server adds fields of its own before it.
+    assert!(raw.bytes.ends_with(&sent), "{}", String::from_utf8_lossy(&raw.bytes));
+    let file = mailbox.get(&format!("{message}/attachments/{}", id_of(&mailbox, &message, 1).await)).await;
+    assert_eq!(file.bytes, b"<script>alert(1)</script>");
+    assert_eq!(file.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(
+        file.header("content-disposition"),
+        Some("attachment; filename=\"_bersicht.html\"; filename*=UTF-8''%C3%9Cbersicht.html")
+    );
+    assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+    for unknown in ["99", "x", "../raw", "-1"] {
+        mailbox.get(&format!("{message}/attachments/{}", unknown.replace('/', "%2F"))).await.is_refused(404);
+    }
+}
+
+async fn id_of(mailbox: &Mailbox, message: &str, index: usize) -> String {
+    mailbox.get(message).await.body["attachments"][index]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_an_answer_is_a_link_of_five_minutes() {
+    let mailbox = Mailbox::new("imap").await;
+    let file: Vec<u8> = (0..6_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let sent = rich(&file);
+    let message = path_of(&mailbox.deliver(std::slice::from_ref(&sent)).await[0]);
+    let attachment = format!("{message}/attachments/{}", id_of(&mailbox, &message, 1).await);
+    // The second time it lies there already.
+    for (path, kind, bytes) in [
+        (&attachment, "application/octet-stream", &file),
+        (&attachment, "application/octet-stream", &file),
+        (&format!("{message}/raw"), "message/rfc822", &sent),
+    ] {
+        let answer = mailbox.get(path).await;
+        assert_eq!(answer.status, 303, "{answer:?}");
+        let link = answer.header("location").unwrap().to_owned();
+        for part in ["X-Amz-Expires=300", "X-Amz-Signature=", "response-content-disposition=attachment", "mail/"] {
+            assert!(link.contains(part), "{link}");
+        }
+        let fetched = reqwest::get(&link).await.unwrap();
+        assert_eq!(fetched.status(), 200);
+        assert_eq!(fetched.headers()["content-type"], kind);
+        assert!(fetched.headers()["content-disposition"].to_str().unwrap().starts_with("attachment; filename="));
+        assert!(fetched.bytes().await.unwrap().ends_with(bytes));
+    }
+}
+
+#[tokio::test]
+async fn other_users_and_other_tenants_read_nothing() {
+    let mailbox = Mailbox::new("imap").await;
+    let message = path_of(&mailbox.deliver(&[rich(b"secret")]).await[0]);
+    let attachment = format!("{message}/attachments/{}", id_of(&mailbox, &message, 1).await);
+    let elsewhere = User { tenant: Uuid::new_v4(), ..mailbox.user };
+    for path in [&message, &format!("{message}/raw"), &attachment] {
+        assert_eq!(mailbox.get(path).await.status, 200);
+        for stranger in [mailbox.user.colleague(), elsewhere, User::new()] {
+            mailbox.service.api.get(path).by(&stranger).send().await.is_refused(404);
+        }
+        mailbox.service.api.get(path).send().await.is_refused(401);
+        let unknown = path.replace(message.rsplit('/').next().unwrap(), &Uuid::now_v7().to_string());
+        mailbox.get(&unknown).await.is_refused(404);
+        mailbox.get(&path.replace(message.rsplit('/').next().unwrap(), "no-id")).await.is_refused(404);
+    }
+    let deleted = mailbox.service.api.delete(&format!("/api/accounts/{}", mailbox.account)).by(&mailbox.user).send().await;
+    assert_eq!(deleted.status, 200);
+    for path in [&message, &format!("{message}/raw"), &attachment] {
+        mailbox.get(path).await.is_refused(404);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_gone_from_its_mailbox_is_not_found_and_nothing_is_changed_here() {
+    let mailbox = Mailbox::new("imap").await;
+    let message = path_of(&mailbox.deliver(&[PLAIN.into()]).await[0]);
+    let sql = "update email_messages set uid = uid + 100";
+    mailbox.service.owner.execute(sql, &[]).await.unwrap();
+    for path in [message.clone(), format!("{message}/raw"), format!("{message}/attachments/1")] {
+        mailbox.get(&path).await.is_refused(404);
+    }
+    assert_eq!(mailbox.list().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_of_pop3_is_read_and_stays_on_the_server() {
+    let mailbox = Mailbox::new("pop3").await;
+    let messages = mailbox.deliver(&[PLAIN.into(), rich(b"file")]).await;
+    let shown = messages.iter().map(path_of).collect::<Vec<_>>();
+    let mut subjects = Vec::new();
+    for path in &shown {
+        let answer = mailbox.get(path).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        subjects.push(answer.body["subject"].as_str().unwrap().to_owned());
+        assert!(answer.body["text"].is_string(), "{answer:?}");
+    }
+    subjects.sort();
+    assert_eq!(subjects, ["plain", "rich"]);
+    mailbox.sync().await;
+    assert_eq!(mailbox.list().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_only_the_whole_message_tells_is_noted_once() {
+    let mailbox = Mailbox::new("imap").await;
+    let message = &mailbox.deliver(&[rich(b"file")]).await[0];
+    let owner = &mailbox.service.owner;
+    owner.execute("update email_messages set preview = null, has_attachments = false", &[]).await.unwrap();
+    let numbers = async || -> i64 { owner.query_one("select changed_number from email_messages", &[]).await.unwrap().get(0) };
+    let before = numbers().await;
+    let shown = mailbox.get(&path_of(message)).await.body;
+    assert_eq!((&shown["preview"], &shown["hasAttachments"]), (&json!("Hello x"), &json!(true)));
+    let after = numbers().await;
+    assert!(after > before);
+    mailbox.get(&path_of(message)).await;
+    assert_eq!(numbers().await, after);
+    assert_eq!(mailbox.list().await[0]["preview"], shown["preview"]);
+}
+
+/// A message of some 30 MB, with 200 files.
+fn heavy() -> Vec<u8> {
+    let mut message = b"From: a@example.com\r\nSubject: heavy\r\nContent-Type: multipart/mixed; boundary=h\r\n\r\n".to_vec();
+    let line = [b"QUJD".repeat(19).as_slice(), b"\r\n"].concat();
+    for number in 0..200 {
+        let head = format!(
+            "--h\r\nContent-Type: application/octet-stream\r\nContent-Disposition: attachment; filename={number}.bin\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\n"
+        );
+        message.extend_from_slice(head.as_bytes());
+        message.extend_from_slice(&line.repeat(1950));
+    }
+    message.extend_from_slice(b"--h--\r\n");
+    message
+}
+
+#[tokio::test]
+async fn large_and_empty_messages_are_read_within_bounds() {
+    let mailbox = Mailbox::new("imap").await;
+    let many: Vec<u8> = [
+        b"Subject: many\r\nContent-Type: multipart/mixed; boundary=p\r\n\r\n".to_vec(),
+        b"--p\r\nContent-Type: application/x\r\n\r\nx\r\n".repeat(10_000),
+        b"--p--\r\n".to_vec(),
+    ]
+    .concat();
+    let messages = mailbox.deliver(&[heavy(), many, b"\r\n".to_vec()]).await;
+    let by_subject = |subject: &str| path_of(messages.iter().find(|message| message["subject"] == subject).unwrap());
+    let shown = mailbox.get(&by_subject("heavy")).await;
+    assert_eq!(shown.status, 200, "{}", shown.body);
+    let attachments = shown.body["attachments"].as_array().unwrap();
+    assert_eq!((attachments.len(), &attachments[199]["size"]), (200, &json!(1950 * 57)));
+    let last = format!("{}/attachments/{}", by_subject("heavy"), attachments[199]["id"].as_str().unwrap());
+    assert_eq!(mailbox.get(&last).await.bytes, b"ABC".repeat(19 * 1950));
+    assert_eq!(mailbox.get(&format!("{}/raw", by_subject("heavy"))).await.status, 303);
+    let shown = mailbox.get(&by_subject("many")).await;
+    assert_eq!(shown.status, 200, "{}", shown.body);
+    assert!(shown.body["attachments"].as_array().unwrap().len() >= 9_000 || shown.body["isTruncated"] == true);
+    let shown = mailbox.get(&by_subject("")).await;
+    assert_eq!((shown.status, &shown.body["html"], &shown.body["attachments"]), (200, &Value::Null, &json!([])));
+    for function in ["get-message", "get-attachment", "get-raw-message"] {
+        for pid in mailbox.service.api.gateway.pids(function).unwrap() {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+            let peak: u64 = peak.trim().trim_end_matches(" kB").trim().parse().unwrap();
+            // Less than half of what the template gives.
+            assert!(peak < 256 * 1024, "{function}: {peak} kB");
+        }
+    }
+}
