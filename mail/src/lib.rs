@@ -3,7 +3,9 @@
 //! [`connect`] is the only place that opens a connection; whatever speaks a protocol gets a [`connect::Stream`] that
 //! was checked, is bounded in time and bytes, and encrypts where that was asked for.
 
+pub mod clean;
 pub mod connect;
+pub mod content;
 mod date;
 pub mod discover;
 pub mod dns;

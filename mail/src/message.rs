@@ -7,13 +7,16 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use mail_parser::HeaderValue;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
-use mail_parser::{ContentType, HeaderValue};
 
 use crate::date;
 
-mod body;
+pub(crate) mod body;
+mod parameters;
+pub(crate) mod parts;
+pub(crate) mod transfer;
 mod words;
 
 /// Characters of a subject: a line of RFC 5322 (section 2.1.1).
@@ -105,8 +108,9 @@ impl Summary {
     /// of everything.
     pub fn read(header: &[u8], text: Option<&[u8]>) -> Self {
         let fields = Fields::of(header);
-        let head = body::Head::of(&fields);
-        let charset = head.charset();
+        let head = body::Head::of(&fields, None);
+        let charset = head.charset().map(str::to_owned);
+        let charset = charset.as_deref();
         let addresses = |values: &[&[u8]]| read_addresses(values, charset);
         let mut summary = Self {
             message_id: fields.message_id.and_then(|value| read_ids(value, charset).into_iter().next()),
@@ -124,7 +128,7 @@ impl Summary {
             preview: None,
             is_readable: fields.are_any,
         };
-        let seen = body::look(&head, text.unwrap_or_default());
+        let seen = body::look(head, text.unwrap_or_default());
         summary.has_attachments = seen.has_attachments;
         summary.preview = seen.preview;
         summary
@@ -149,6 +153,7 @@ struct Fields<'a> {
     content_type: Option<&'a [u8]>,
     transfer_encoding: Option<&'a [u8]>,
     disposition: Option<&'a [u8]>,
+    content_id: Option<&'a [u8]>,
     are_any: bool,
 }
 
@@ -177,6 +182,7 @@ impl<'a> Fields<'a> {
                 8 if is("reply-to") => (Some(&mut fields.reply_to), None),
                 8 if is("received") => (Some(&mut fields.received), None),
                 10 if is("message-id") => (Some(&mut fields.message_id), None),
+                10 if is("content-id") => (Some(&mut fields.content_id), None),
                 10 if is("references") => (Some(&mut fields.references), None),
                 11 if is("in-reply-to") => (Some(&mut fields.in_reply_to), None),
                 12 if is("content-type") => (Some(&mut fields.content_type), None),
@@ -245,14 +251,52 @@ fn decoded<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
         }
         _ => {}
     }
-    let known = charset.and_then(|charset| charset_decoder(charset.as_bytes()));
+    if charset.is_some_and(|charset| is_unicode(charset) && is_mostly_utf8(bytes)) {
+        return String::from_utf8_lossy(bytes);
+    }
+    let charset = charset.filter(|charset| !is_unicode(charset));
+    let known = charset.and_then(|charset| charset_decoder(known_name(charset).as_bytes()));
     let decoder = known.or_else(|| charset_decoder(b"windows-1252"));
     let text = decoder.and_then(|decoder| guarded(|| decoder(bytes)));
     text.map_or_else(|| String::from_utf8_lossy(bytes), Cow::Owned)
 }
 
+/// What is written in a body of this charset. Programs say `us-ascii` or nothing and write Japanese in seven bits.
+pub(crate) fn body_text<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
+    let charset = charset.filter(|charset| !charset.eq_ignore_ascii_case("us-ascii"));
+    let is_silent = charset.is_none_or(is_unicode);
+    let is_japanese = is_silent && bytes.is_ascii() && words::find(bytes, b"\x1b$").is_some();
+    let charset = if is_japanese { Some("iso-2022-jp") } else { charset };
+    let charset = charset.or_else(|| is_mostly_utf8(bytes).then_some("utf-8"));
+    decoded(bytes, charset)
+}
+
+fn is_unicode(charset: &str) -> bool {
+    charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8")
+}
+
+/// Whether more of what is not ASCII is UTF-8 than is not: a text with a scratch, and not one of another charset.
+fn is_mostly_utf8(bytes: &[u8]) -> bool {
+    let (mut good, mut bad) = (0_usize, 0_usize);
+    for chunk in bytes.utf8_chunks() {
+        good += chunk.valid().chars().filter(|c| !c.is_ascii()).count();
+        bad += usize::from(!chunk.invalid().is_empty());
+    }
+    good > bad
+}
+
+/// As the library calls it.
+fn known_name(charset: &str) -> &str {
+    let starts = |start: &str| charset.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+    match () {
+        () if starts("iso-2022-jp") || starts("cp5022") => "iso-2022-jp",
+        () if starts("cp932") || starts("windows-31j") || starts("ms932") => "shift_jis",
+        () => charset,
+    }
+}
+
 /// Whether the bytes of ASCII mean something else in this charset.
-fn is_shifted(charset: &str) -> bool {
+pub(crate) fn is_shifted(charset: &str) -> bool {
     let charset = charset.to_ascii_lowercase();
     ["utf-7", "utf7", "utf-16", "utf16", "iso-2022", "hz"].iter().any(|start| charset.starts_with(start))
 }
@@ -264,7 +308,7 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 /// Text on one line: without control characters, white space as single spaces, and what has no width not at the begin
 /// of a word: senders fill previews with it.
-fn line(text: &str, max_chars: usize) -> String {
+pub(crate) fn line(text: &str, max_chars: usize) -> String {
     let mut line = String::new();
     let (mut chars, mut is_after_space) = (0, true);
     for c in text.chars() {
@@ -292,7 +336,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// The first so many bytes, in whole characters.
-fn cut(mut text: String, max_bytes: usize) -> String {
+pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(max_bytes));
     text
 }
@@ -352,14 +396,6 @@ fn read_ids(value: &[u8], charset: Option<&str>) -> Vec<String> {
 fn read_received(value: &[u8]) -> Option<i64> {
     let at = value.iter().rposition(|byte| *byte == b';')?;
     date::parse(&value[at + 1..])
-}
-
-fn read_content_type(value: &[u8]) -> Option<ContentType<'static>> {
-    let value = prepared(value, None);
-    match guarded(|| MessageStream::new(&value).parse_content_type().into_owned()) {
-        Some(HeaderValue::ContentType(content_type)) => Some(content_type),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

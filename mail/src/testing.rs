@@ -16,12 +16,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::clean::{Cleaned, MAX_HTML_BYTES, clean};
 use crate::connect::{Io, Security, Session, Stream};
+use crate::content::{Content, Opened};
 use crate::error::Error;
 use crate::imap::frame::MAX_SECTION_BYTES;
 use crate::imap::{Command, Event, Features, Fetched, Folder, Imap, Items, MAX_FOLDERS, PREVIEW_BYTES, Resync, UidSet};
 use crate::login::{Login, Protocol, Secret, converse};
-use crate::message::{self, Address, Summary};
+use crate::message::parts::MAX_PARTS;
+use crate::message::{self, Address, MAX_PREVIEW_CHARS, Summary};
 use crate::pop3::{Listed, MAX_HEADER_BYTES, MAX_TEXT_BYTES, MAX_UID_BYTES, Pop3};
 
 /// The name that the certificates of these tests are for, unless they are for another.
@@ -511,4 +514,102 @@ async fn sign_in(
 ) -> Result<(), Error> {
     let stream = Stream::new(Box::new(io), HOST, TlsConnector::from(tls), session).secured(security).await?;
     converse(stream, protocol, security, login).await
+}
+
+/// Opens a message, and looks whether what comes of it is as it is promised.
+///
+/// # Panics
+///
+/// When it is not.
+pub fn open_message(message: &[u8]) -> Opened {
+    let opened = Opened::read(message, |id| format!("/attachments/{id}"));
+    let Content { text, html, has_remote_content, attachments, .. } = &opened.content;
+    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    for text in [text, html].into_iter().flatten() {
+        assert!(text.len() <= MAX_HTML_BYTES && text.chars().all(is_shown));
+    }
+    assert!(html.as_deref().is_none_or(|html| html.contains(" data-remote-src=\"") == *has_remote_content));
+    assert!(opened.preview.as_deref().is_none_or(|preview| preview.chars().count() <= MAX_PREVIEW_CHARS));
+    assert_eq!(attachments.len(), opened.places.len());
+    assert!(attachments.len() < MAX_PARTS);
+    let mut end = 0;
+    for attachment in attachments {
+        let (found, place) = opened.attachment(&attachment.id).expect("each has its own id");
+        assert_eq!(found, attachment);
+        // One after the other.
+        assert!(place.offset >= end);
+        end = place.range().end;
+        let written = &message[place.offset as usize..end as usize];
+        assert_eq!(place.decode(written).len() as u64, attachment.size);
+        let name = &attachment.filename;
+        assert!(!name.is_empty() && name.len() <= 255 && !name.contains(['/', '\\']));
+        assert!(!name.chars().any(char::is_control) && !name.starts_with('.'));
+        let is_of_type =
+            |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"()<>@,;:\\\"[]?=".contains(&byte);
+        assert!(attachment.content_type.bytes().all(is_of_type) && attachment.content_type.len() <= 255);
+        assert_eq!(attachment.content_type.matches('/').count(), 1);
+        assert!(attachment.content_id.as_deref().is_none_or(|id| id.len() <= 255));
+    }
+    opened
+}
+
+/// Cleans HTML whose one picture is `cid:logo`, and looks whether what comes of it does nothing, however often it is
+/// written anew.
+///
+/// # Panics
+///
+/// When it does.
+pub fn clean_html(html: &str) -> Cleaned {
+    // The path is one that can be cleaned again.
+    let clean = |html: &str| clean(html, |id| (id == "logo").then(|| "cid:logo".to_owned()));
+    let cleaned = clean(html);
+    let mut last = cleaned.clone();
+    look_at(&last);
+    // What was opened in the midst of others may be closed elsewhere when it is read again, once and again.
+    for _ in 0..3 {
+        let next = clean(&last.html);
+        look_at(&next);
+        assert_eq!(next.has_remote_content, cleaned.has_remote_content);
+        last = next;
+    }
+    cleaned
+}
+
+/// Without a parser: `<` begins tags alone, and all of them are written in one way.
+fn look_at(cleaned: &Cleaned) {
+    assert!(cleaned.html.len() <= MAX_HTML_BYTES);
+    let mut has_remote = false;
+    for tag in cleaned.html.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("each tag ends");
+        let name = tag.trim_start_matches('/').split(' ').next().unwrap_or_default();
+        assert!(
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()),
+            "{tag}"
+        );
+        let bad =
+            ["script", "style", "form", "iframe", "object", "embed", "svg", "math", "base", "meta", "link", "input"];
+        assert!(!bad.contains(&name), "{tag}");
+        // Names and values in turn.
+        let mut pieces = tag[tag.find(' ').unwrap_or(tag.len())..].split('"');
+        while let (Some(attribute), Some(value)) = (pieces.next(), pieces.next()) {
+            let attribute = attribute.trim_start().strip_suffix('=').expect("each attribute has a value");
+            assert!(!attribute.starts_with("on") && !matches!(attribute, "id" | "name" | "class"), "{tag}");
+            let is = |starts: &[&str]| starts.iter().any(|start| value.starts_with(start));
+            match attribute {
+                "href" => assert!(is(&["https://", "http://", "mailto:", "tel:"]), "{tag}"),
+                "src" => assert!(name == "img" && is(&["cid:logo", "data:image/"]) && !value.contains("svg"), "{tag}"),
+                "data-remote-src" => {
+                    assert!(name == "img" && is(&["https://", "http://"]), "{tag}");
+                    has_remote = true;
+                }
+                "style" => {
+                    let style = value.to_ascii_lowercase();
+                    let bad = ["url", "expression", "position", "\\", "/*", "var(", "@", "behavior", "image", "calc"];
+                    assert!(!bad.iter().any(|bad| style.contains(bad)), "{tag}");
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(has_remote, cleaned.has_remote_content);
 }

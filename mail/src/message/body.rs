@@ -1,12 +1,12 @@
 //! The begin of a body: its first words, and whether something hangs on it. The library is for whole messages, and takes
 //! what was cut in the midst of a part for no part at all.
 
-use base64::Engine;
-use mail_parser::ContentType;
 use mail_parser::decoders::html::html_to_text;
 
-use super::words::{BASE64, find, from_quoted_printable};
-use super::{Fields, MAX_PREVIEW_CHARS, decoded, guarded, line, read_content_type};
+use super::parameters::Parameters;
+use super::parts::{Part, Parts};
+use super::transfer::Encoding;
+use super::{Fields, MAX_PREVIEW_CHARS, body_text, guarded, line, read_ids};
 
 /// What is looked at of a body. More is not fetched; a server may have sent more.
 const MAX_BYTES: usize = 16 * 1024;
@@ -14,14 +14,28 @@ const MAX_BYTES: usize = 16 * 1024;
 /// Parts in parts. A signed message with a picture in its text and a file has four.
 const MAX_DEPTH: usize = 5;
 
-/// The head of a message or of a part.
-pub(super) struct Head {
+/// Bytes of a delimiter: a line of RFC 5322. A boundary has 70 at most.
+const MAX_DELIMITER_BYTES: usize = 998;
+
+/// Bytes of the id that pictures are named by in HTML.
+const MAX_CONTENT_ID_BYTES: usize = 255;
+
+/// What the head of a message or of a part says of its body.
+pub(crate) struct Head {
     /// Type and subtype in small letters; `text` and `plain` where nothing is said.
     kind: (String, String),
-    content_type: Option<ContentType<'static>>,
-    /// In small letters.
-    transfer_encoding: Vec<u8>,
-    disposition: Option<ContentType<'static>>,
+    charset: Option<String>,
+    /// Of the parts, without what is added to the last one.
+    delimiter: Option<Vec<u8>>,
+    pub(crate) encoding: Encoding,
+    /// In small letters; empty where nothing is said.
+    disposition: String,
+    /// Of the file, as it is written.
+    pub(crate) name: Option<String>,
+    /// Without angle brackets.
+    pub(crate) content_id: Option<String>,
+    /// Whether lines that end with a space go on in the next (RFC 3676), and if so, whether that space is theirs.
+    pub(crate) flowed: Option<bool>,
 }
 
 /// What a body shows.
@@ -31,165 +45,126 @@ pub(super) struct Seen {
     pub(super) preview: Option<String>,
 }
 
+impl Default for Head {
+    /// Of a message that has none.
+    fn default() -> Self {
+        Self::of(&Fields::default(), None)
+    }
+}
+
 impl Head {
-    pub(super) fn of(fields: &Fields<'_>) -> Self {
-        let content_type = fields.content_type.and_then(read_content_type);
-        let kind = content_type
-            .as_ref()
-            .map(|kind| (kind.ctype().to_ascii_lowercase(), kind.subtype().unwrap_or_default().to_ascii_lowercase()));
+    /// Of a message; `None` where nothing of it is a field.
+    pub(crate) fn read(header: &[u8]) -> Option<Self> {
+        let fields = Fields::of(header);
+        fields.are_any.then(|| Self::of(&fields, None))
+    }
+
+    /// `parent`: of whose parts it is one.
+    pub(super) fn of(fields: &Fields<'_>, parent: Option<&Self>) -> Self {
+        let content_type = Parameters::read(fields.content_type.unwrap_or_default());
+        let (kind, subtype) = match content_type.kind.split_once('/') {
+            Some((kind, subtype)) => (kind, subtype),
+            None if !content_type.kind.is_empty() => (content_type.kind.as_str(), ""),
+            None if parent.is_some_and(|parent| parent.is("multipart", "digest")) => ("message", "rfc822"),
+            None => ("text", "plain"),
+        };
+        let word = |name| content_type.word(name).map(|word| String::from_utf8_lossy(word).into_owned());
+        let charset = word("charset");
+        let is_yes = |name, yes: &str| content_type.word(name).is_some_and(|v| v.eq_ignore_ascii_case(yes.as_bytes()));
+        let boundary = content_type.word("boundary").map(<[u8]>::trim_ascii_end);
+        let delimiter = boundary.filter(|boundary| !boundary.is_empty() && boundary.len() <= MAX_DELIMITER_BYTES - 2);
+        let disposition = Parameters::read(fields.disposition.unwrap_or_default());
+        let raw = charset.as_deref().or_else(|| parent.and_then(Self::charset));
+        let name = disposition.text("filename", raw).or_else(|| content_type.text("name", raw));
+        let content_id = fields.content_id.and_then(|value| read_ids(value, None).into_iter().next());
         Self {
-            kind: kind.unwrap_or_else(|| ("text".to_owned(), "plain".to_owned())),
-            content_type,
-            transfer_encoding: fields.transfer_encoding.unwrap_or_default().trim_ascii().to_ascii_lowercase(),
-            disposition: fields.disposition.and_then(read_content_type),
+            flowed: is_yes("format", "flowed").then(|| !is_yes("delsp", "yes")),
+            delimiter: delimiter.map(|boundary| [b"--", boundary].concat()).filter(|_| kind == "multipart"),
+            encoding: Encoding::read(fields.transfer_encoding.unwrap_or_default()),
+            name: name.filter(|name| !name.is_empty()),
+            content_id: content_id.filter(|id| id.len() <= MAX_CONTENT_ID_BYTES),
+            kind: (kind.to_owned(), subtype.to_owned()),
+            disposition: disposition.kind,
+            charset,
         }
     }
 
-    pub(super) fn charset(&self) -> Option<&str> {
-        self.attribute("charset")
+    pub(crate) fn charset(&self) -> Option<&str> {
+        self.charset.as_deref()
     }
 
-    fn attribute(&self, name: &str) -> Option<&str> {
-        self.content_type.as_ref().and_then(|content_type| content_type.attribute(name))
-    }
-
-    fn is(&self, kind: &str, subtype: &str) -> bool {
+    pub(crate) fn is(&self, kind: &str, subtype: &str) -> bool {
         self.kind.0 == kind && self.kind.1 == subtype
     }
 
-    /// The delimiter of the parts, without what is added to the last one.
-    fn delimiter(&self) -> Option<Vec<u8>> {
-        let boundary = self.attribute("boundary").filter(|boundary| !boundary.is_empty());
-        boundary.map(|boundary| [b"--", boundary.as_bytes()].concat())
+    pub(crate) fn is_kind(&self, kind: &str) -> bool {
+        self.kind.0 == kind
+    }
+
+    /// Whether its type could be one.
+    pub(crate) fn has_subtype(&self) -> bool {
+        !self.kind.1.is_empty()
+    }
+
+    /// As it is written, in small letters.
+    pub(crate) fn content_type(&self) -> String {
+        format!("{}/{}", self.kind.0, self.kind.1)
+    }
+
+    pub(super) fn is_multipart(&self) -> bool {
+        self.is_kind("multipart")
+    }
+
+    pub(super) fn delimiter(&self) -> Option<&[u8]> {
+        self.delimiter.as_deref()
+    }
+
+    pub(crate) fn is_disposition(&self, disposition: &str) -> bool {
+        self.disposition == disposition
     }
 
     /// Whether it is something to be saved, and not text, a picture in it or a signature below it.
-    fn is_attachment(&self, parent: Option<&Self>) -> bool {
-        let disposition = self.disposition.as_ref();
-        if disposition.is_some_and(|disposition| disposition.ctype().eq_ignore_ascii_case("attachment")) {
+    pub(crate) fn is_attachment(&self, parent: Option<&Self>) -> bool {
+        if self.is_disposition("attachment") {
             return true;
         }
         let (kind, subtype) = (self.kind.0.as_str(), self.kind.1.as_str());
-        let is_named = self.attribute("name").is_some() || disposition.is_some_and(|d| d.has_attribute("filename"));
+        let is_named = self.name.is_some();
         match kind {
             "text" | "multipart" => false,
             "message" => subtype == "rfc822" || is_named,
             "image" if parent.is_some_and(|parent| parent.is("multipart", "related")) => false,
             _ if subtype.ends_with("-signature") || subtype == "pgp-encrypted" => false,
-            _ => disposition.is_none_or(|disposition| !disposition.ctype().eq_ignore_ascii_case("inline")) || is_named,
+            _ => !self.is_disposition("inline") || is_named,
         }
     }
 }
 
 /// Looks at the begin of a body, which may be empty.
-pub(super) fn look(head: &Head, text: &[u8]) -> Seen {
-    let mut walk = Walk::default();
-    let is_whole = walk.part(head, &text[..text.len().min(MAX_BYTES)], None, 0);
+pub(super) fn look(head: Head, text: &[u8]) -> Seen {
+    let text = &text[..text.len().min(MAX_BYTES)];
+    let parts = Parts::of(text, 0, head, MAX_DEPTH);
+    let (mut has_attachment, mut plain, mut html) = (false, None, None);
+    for part in parts.leaves() {
+        let head = &part.head;
+        if head.is_attachment(parts.parent(part)) {
+            has_attachment = true;
+        } else if head.is("text", "plain") && plain.is_none() {
+            plain = Some(line(&words(part, text), MAX_PREVIEW_CHARS));
+        } else if head.is("text", "html") && html.is_none() {
+            let words = words(part, text);
+            html = guarded(|| html_to_text(&words)).map(|text| line(&text, MAX_PREVIEW_CHARS));
+        }
+    }
     // With parts of several kinds there are several things, unless all of them were seen.
-    let has_attachments = walk.has_attachment || head.is("multipart", "mixed") && !is_whole;
-    let preview = [walk.plain, walk.html].into_iter().flatten().find(|preview| !preview.is_empty());
-    Seen { has_attachments, preview }
+    let is_mixed = parts.all.first().is_some_and(|part| part.head.is("multipart", "mixed"));
+    let preview = [plain, html].into_iter().flatten().find(|preview| !preview.is_empty());
+    Seen { has_attachments: has_attachment || is_mixed && !parts.is_whole, preview }
 }
 
-#[derive(Default)]
-struct Walk {
-    has_attachment: bool,
-    plain: Option<String>,
-    html: Option<String>,
-}
-
-impl Walk {
-    /// Whether the part is there to its end.
-    fn part(&mut self, head: &Head, body: &[u8], parent: Option<&Head>, depth: usize) -> bool {
-        if head.is_attachment(parent) {
-            self.has_attachment = true;
-            return true;
-        }
-        if head.kind.0 == "multipart" {
-            let delimiter = head.delimiter().filter(|_| depth < MAX_DEPTH);
-            return delimiter.is_some_and(|delimiter| self.parts(head, body, &delimiter, depth));
-        }
-        if head.is("text", "plain") && self.plain.is_none() {
-            self.plain = Some(line(&text(head, body), MAX_PREVIEW_CHARS));
-        } else if head.is("text", "html") && self.html.is_none() {
-            let html = text(head, body);
-            self.html = guarded(|| html_to_text(&html)).map(|text| line(&text, MAX_PREVIEW_CHARS));
-        }
-        true
-    }
-
-    fn parts(&mut self, head: &Head, body: &[u8], delimiter: &[u8], depth: usize) -> bool {
-        let mut rest = match at_delimiter(body, delimiter) {
-            Some((_, rest)) => rest,
-            None => return false,
-        };
-        loop {
-            if rest.starts_with(b"--") {
-                return true;
-            }
-            // After the rest of the delimiter's line.
-            let Some(line) = rest.iter().position(|byte| *byte == b'\n') else { return false };
-            let (part, after) = match at_delimiter(&rest[line..], delimiter) {
-                Some((part, after)) => (part, Some(after)),
-                None => (&rest[line..], None),
-            };
-            let part = part.get(1..).unwrap_or_default();
-            let (fields, body) = halves(part);
-            let is_whole = self.part(&Head::of(&Fields::of(fields)), body, Some(head), depth + 1);
-            match after {
-                Some(after) if is_whole => rest = after,
-                _ => return false,
-            }
-        }
-    }
-}
-
-/// What stands before the line of a delimiter, and what comes after that.
-fn at_delimiter<'a>(text: &'a [u8], delimiter: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let mut from = 0;
-    while let Some(at) = find(text.get(from..)?, delimiter).map(|at| from + at) {
-        let after = at + delimiter.len();
-        let rest = &text[after..];
-        // Another's may begin alike.
-        let ends = rest.is_empty() || rest.starts_with(b"--") || rest[0].is_ascii_whitespace();
-        if ends && (at == 0 || text[at - 1] == b'\n') {
-            return Some((&text[..at], rest));
-        }
-        from = after;
-    }
-    None
-}
-
-/// Head and body of a part; without an empty line all of it is head.
-fn halves(part: &[u8]) -> (&[u8], &[u8]) {
-    if let Some(body) = part.strip_prefix(b"\n").or_else(|| part.strip_prefix(b"\r\n")) {
-        return (&[], body);
-    }
-    let ends = [find(part, b"\n\n").map(|at| (at, 2)), find(part, b"\n\r\n").map(|at| (at, 3))];
-    match ends.into_iter().flatten().min() {
-        Some((at, length)) => (&part[..at + 1], &part[at + length..]),
-        None => (part, &[]),
-    }
-}
-
-fn text(head: &Head, body: &[u8]) -> String {
-    let bytes = match head.transfer_encoding.as_slice() {
-        b"quoted-printable" => from_quoted_printable(body, false),
-        b"base64" => from_base64(body),
-        _ => body.to_vec(),
-    };
-    let charset = head.charset().filter(|charset| !charset.eq_ignore_ascii_case("us-ascii"));
-    let text = decoded(&bytes, charset);
+fn words(part: &Part, text: &[u8]) -> String {
+    let bytes = part.head.encoding.decode(&text[part.body.clone()]);
+    let text = body_text(&bytes, part.head.charset());
     // What a charset cannot decode is most often the last character, cut.
     text.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned()
-}
-
-/// As far as it goes: the last group may be cut.
-fn from_base64(body: &[u8]) -> Vec<u8> {
-    let is_data = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    let mut data: Vec<u8> = body.iter().copied().take_while(|byte| *byte != b'=').filter(is_data).collect();
-    if data.len() % 4 == 1 {
-        data.pop();
-    }
-    BASE64.decode(data).unwrap_or_default()
 }

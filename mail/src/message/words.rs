@@ -98,24 +98,41 @@ impl<'a> Word<'a> {
 
 /// Decodes what can be and leaves the rest as it is. `is_word`: an underscore is a space.
 pub(super) fn from_quoted_printable(text: &[u8], is_word: bool) -> Vec<u8> {
-    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
     let mut bytes = Vec::with_capacity(text.len());
+    quoted_printable(text, is_word, |byte| bytes.push(byte));
+    bytes
+}
+
+/// The same, byte by byte.
+pub(super) fn quoted_printable(text: &[u8], is_word: bool, mut push: impl FnMut(u8)) {
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
     let mut rest = text;
     while let [first, after @ ..] = rest {
         rest = after;
         match (first, after) {
-            (b'=', [b'\r', b'\n', after @ ..] | [b'\n', after @ ..]) => rest = after,
-            // Cut in the midst of it.
-            (b'=', [] | [b'\r']) => rest = &[],
             (b'=', [high, low, after @ ..]) if digit(*high).is_some() && digit(*low).is_some() => {
-                bytes.push(digit(*high).unwrap_or_default() << 4 | digit(*low).unwrap_or_default());
+                push(digit(*high).unwrap_or_default() << 4 | digit(*low).unwrap_or_default());
                 rest = after;
             }
-            (b'_', _) if is_word => bytes.push(b' '),
-            _ => bytes.push(*first),
+            (b'=', _) => match line_end(after) {
+                Some(after) => rest = after,
+                None => push(b'='),
+            },
+            (b'_', _) if is_word => push(b' '),
+            _ => push(*first),
         }
     }
-    bytes
+}
+
+/// What follows the end of a line, before which servers on the way may have added spaces. Where a text was cut is an
+/// end, too.
+fn line_end(text: &[u8]) -> Option<&[u8]> {
+    let spaces = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    match &text[spaces..] {
+        [b'\r', b'\n', after @ ..] | [b'\n', after @ ..] => Some(after),
+        [] | [b'\r'] => Some(&[]),
+        _ => None,
+    }
 }
 
 /// Where these bytes begin.
