@@ -66,11 +66,14 @@ pub struct Opened {
 
 /// What a reader sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Content {
-    /// Made from the HTML where the sender wrote none or an empty one; `None` where there is neither.
+    /// Made from the HTML where the sender wrote none or an empty one; null where there is neither.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub text: Option<String>,
-    /// `None` where the sender wrote none.
+    /// Made harmless; null where the sender wrote none.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub html: Option<String>,
     /// Whether the HTML has pictures that were kept back.
     pub has_remote_content: bool,
@@ -82,6 +85,7 @@ pub struct Content {
 
 /// What hangs on a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// The number of its part.
@@ -94,6 +98,7 @@ pub struct Attachment {
     /// Decoded, in bytes.
     pub size: u64,
     /// Without angle brackets.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub content_id: Option<String>,
     /// Whether the HTML shows it, or it is a picture that the sender wants shown.
     pub is_inline: bool,

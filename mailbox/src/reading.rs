@@ -25,7 +25,7 @@ const VISIT_BYTES: u64 = MAX_MESSAGE_BYTES as u64 + (1 << 20);
 const MOVED: &str = "The mailbox does not have this message where it was. It was moved or deleted a moment ago; list your \
                      messages again when the account was synchronised.";
 /// What a client learns of a message that is longer than what is read of one.
-const TOO_LONG: &str = "This message has more than 50 MB, and only its beginning can be read here.";
+pub const TOO_LONG: &str = "This message has more than 50 MB, and only its beginning can be read here.";
 
 /// A message that a caller reads.
 pub struct Reader<'a> {
@@ -215,14 +215,23 @@ fn download(kind: &str, name: &str, bytes: &[u8]) -> Result<Reply, Error> {
 
 /// RFC 6266: the name in signs that every client knows, and as it is (RFC 8187) for those that know more.
 fn disposition(name: &str) -> String {
-    let plain: String = name
-        .chars()
-        .map(|sign| if sign.is_ascii_graphic() && !matches!(sign, '"' | '\\' | '%' | '/') || sign == ' ' { sign } else { '_' })
-        .collect();
+    let plain: String =
+        name.chars()
+            .map(|sign| {
+                if sign.is_ascii_graphic() && !matches!(sign, '"' | '\\' | '%' | '/') || sign == ' ' {
+                    sign
+                } else {
+                    '_'
+                }
+            })
+            .collect();
     if plain == name {
         return format!("attachment; filename=\"{plain}\"");
     }
-    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", percent_encoding::utf8_percent_encode(name, NOT_ATTR))
+    format!(
+        "attachment; filename=\"{plain}\"; filename*=UTF-8''{}",
+        percent_encoding::utf8_percent_encode(name, NOT_ATTR)
+    )
 }
 
 /// What RFC 8187 wants encoded: all but its `attr-char`.
@@ -264,14 +273,12 @@ fn safe_type(said: &str) -> &str {
         "text/csv",
         "text/plain",
     ];
-    const SAFE_FAMILIES: [&str; 4] = [
-        "application/vnd.oasis.opendocument.",
-        "application/vnd.openxmlformats-officedocument.",
-        "audio/",
-        "video/",
-    ];
+    const SAFE_FAMILIES: [&str; 4] =
+        ["application/vnd.oasis.opendocument.", "application/vnd.openxmlformats-officedocument.", "audio/", "video/"];
     let is_safe = SAFE.contains(&said)
-        || SAFE_FAMILIES.iter().any(|family| said.starts_with(family)) && !said.contains("xml+") && !said.ends_with("+xml");
+        || SAFE_FAMILIES.iter().any(|family| said.starts_with(family))
+            && !said.contains("xml+")
+            && !said.ends_with("+xml");
     if is_safe { said } else { "application/octet-stream" }
 }
 
@@ -286,7 +293,10 @@ mod tests {
             ("Übersicht.pdf", "attachment; filename=\"_bersicht.pdf\"; filename*=UTF-8''%C3%9Cbersicht.pdf"),
             ("a\"b\\c%d.txt", "attachment; filename=\"a_b_c_d.txt\"; filename*=UTF-8''a%22b%5Cc%25d.txt"),
             ("報告 1.doc", "attachment; filename=\"__ 1.doc\"; filename*=UTF-8''%E5%A0%B1%E5%91%8A%201.doc"),
-            ("a\r\nSet-Cookie: b", "attachment; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b"),
+            (
+                "a\r\nSet-Cookie: b",
+                "attachment; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b",
+            ),
         ] {
             assert_eq!(disposition(name), expected);
             assert!(HeaderValue::from_str(&disposition(name)).is_ok());
@@ -295,10 +305,26 @@ mod tests {
 
     #[test]
     fn what_a_browser_would_run_is_just_bytes() {
-        for kind in ["text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "application/javascript", "text/javascript", "application/x-shockwave-flash", "multipart/related", "video/x+xml", ""] {
+        for kind in [
+            "text/html",
+            "image/svg+xml",
+            "application/xhtml+xml",
+            "text/xml",
+            "application/javascript",
+            "text/javascript",
+            "application/x-shockwave-flash",
+            "multipart/related",
+            "video/x+xml",
+            "",
+        ] {
             assert_eq!(safe_type(kind), "application/octet-stream", "{kind}");
         }
-        for kind in ["image/png", "application/pdf", "application/vnd.openxmlformats-officedocument.wordprocessingml.document", "video/mp4"] {
+        for kind in [
+            "image/png",
+            "application/pdf",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            "video/mp4",
+        ] {
             assert_eq!(safe_type(kind), kind);
         }
     }

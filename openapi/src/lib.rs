@@ -6,13 +6,16 @@ use find_settings::NOBODY_KNOWS;
 use finish_sign_in::{GONE, NO_CONSENT, NOBODY as NO_ADDRESS, PROVIDER_AWAY, TOO_LITTLE, other_address};
 use health_ready::UNAVAILABLE;
 use mail::Code;
+use mailbox::reading::TOO_LONG;
 use serde_json::{Map, Value, json};
 use shared::account::state::State;
 use shared::account::{Account, AccountChange, EmailAddress, NewAccount};
 use shared::auth::NOBODY;
 use shared::authorization::State as Authorized;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
-use shared::error::{ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
+use shared::error::{
+    ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, NOT_YOURS, too_many_accounts,
+};
 use shared::message::{Cursor, MessageId};
 use shared::sync::Synchronisation;
 use shared::validation::{Field, parameter, whole_number};
@@ -116,6 +119,19 @@ fn operations() -> Vec<Operation> {
     };
     let one =
         || vec![("not yours", Error::Forbidden(NOT_YOURS)), ("no such account", Error::NotFound(NO_SUCH_ACCOUNT))];
+    let uuid = || json!({"type": "string", "format": "uuid"});
+    let message_id = || {
+        json!({"name": "id", "in": "path", "required": true, "description": "The id of a message of yours.",
+            "schema": uuid(), "example": "0198c0de-0000-7000-8000-000000000004"})
+    };
+    let reading_refusals = || {
+        let message = "The mail server does not answer. Try again later.".into();
+        vec![
+            ("no such message", Error::NotFound(NO_SUCH_MESSAGE)),
+            ("mail server away", Error::MailServer { code: Code::Unreachable.as_str(), message }),
+            ("too many tries", Error::TooManyRequests { retry_after: 42 }),
+        ]
+    };
     let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
     let too_many = || ("too many accounts", Error::Conflict(too_many_accounts(1000).into()));
     let id = || {
@@ -145,7 +161,6 @@ fn operations() -> Vec<Operation> {
     };
     let bad_address = parameter::<EmailAddress>(&[("emailAddress".into(), "jane".into())], "emailAddress");
     let query = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
-    let uuid = || json!({"type": "string", "format": "uuid"});
     let time = || json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
     // Twenty-five bytes, of which the first is known.
     let cursor = || json!({"type": "string", "pattern": "^A[Q-Za-f][A-Za-z0-9_-]{31}[AQgw]$"});
@@ -376,6 +391,51 @@ fn operations() -> Vec<Operation> {
                 ),
             )],
             refusals: with(vec![("bad cursor", Error::Invalid(bad_cursor.err().into_iter().collect()))]),
+        },
+        Operation {
+            method: "get",
+            path: "/api/messages/{id}",
+            id: "getMessage",
+            summary: "Read a message",
+            description: "The message with its text and its HTML, made harmless: no script, form, handler or remote load. Pictures from \
+                          elsewhere are kept back, their address is in `data-remote-src`; those of the message itself name the path of \
+                          their attachment. The first time it is fetched from the mail host. Reading does not mark as read.",
+            tag: "messages",
+            parameters: vec![message_id()],
+            body: None,
+            answers: vec![(200, json_answer("The message.", "OpenedMessage", example_opened()))],
+            refusals: with(reading_refusals()),
+        },
+        Operation {
+            method: "get",
+            path: "/api/messages/{id}/raw",
+            id: "getRawMessage",
+            summary: "Get a message as it was sent",
+            description: "Byte by byte. What is too long for an answer is a link to the object store, of five minutes.",
+            tag: "messages",
+            parameters: vec![message_id()],
+            body: None,
+            answers: vec![(200, bytes_answer("The message.", "message/rfc822")), (303, link_answer())],
+            refusals: with(
+                reading_refusals().into_iter().chain([("too long", Error::Conflict(TOO_LONG.into()))]).collect(),
+            ),
+        },
+        Operation {
+            method: "get",
+            path: "/api/messages/{id}/attachments/{attachmentId}",
+            id: "getAttachment",
+            summary: "Get an attachment",
+            description: "To be saved: the type is one that no browser runs. What is too long for an answer is a link to the object store, \
+                          of five minutes.",
+            tag: "messages",
+            parameters: vec![
+                message_id(),
+                json!({"name": "attachmentId", "in": "path", "required": true, "description": "As the message lists it.",
+                    "schema": {"type": "string", "maxLength": 20}, "example": "2"}),
+            ],
+            body: None,
+            answers: vec![(200, bytes_answer("The file.", "*/*")), (303, link_answer())],
+            refusals: with(reading_refusals()),
         },
         Operation {
             method: "post",
@@ -650,6 +710,24 @@ fn optional_body(schema: &str, example: Value) -> Value {
     body
 }
 
+/// What no tool can look into.
+fn bytes_answer(description: &str, kind: &str) -> Value {
+    let disposition = json!({
+        "description": "To be saved, under this name.", "required": true, "schema": {"type": "string"},
+        "example": "attachment; filename=\"report.pdf\"",
+    });
+    json!({"description": description, "headers": {"Content-Disposition": disposition}, "content": {kind: {"schema": {}}}})
+}
+
+/// Where something is that is too long for an answer.
+fn link_answer() -> Value {
+    let location = json!({
+        "description": "A link to the object store, of five minutes; whoever has it can use it.", "required": true,
+        "schema": {"type": "string", "format": "uri"}, "example": "https://mail-bucket.s3.eu-central-1.amazonaws.com/…",
+    });
+    json!({"description": "It is too long for an answer.", "headers": {"Location": location}})
+}
+
 /// With links, so that tools know what can be done with a new account.
 fn created() -> Value {
     let mut answer = json_answer("The account, as stored.", "Account", example_account());
@@ -720,6 +798,18 @@ fn example_message() -> Value {
         "isFlagged": false, "isAnswered": false, "isDraft": false, "hasAttachments": false,
         "preview": "At one, at the usual place?",
     })
+}
+
+fn example_opened() -> Value {
+    let mut message = example_message();
+    message["text"] = "At one, at the usual place?".into();
+    message["html"] = "<p>At one, at the usual place?</p>".into();
+    message["hasRemoteContent"] = false.into();
+    message["isTruncated"] = false.into();
+    message["attachments"] = json!([{
+        "id": "2", "filename": "map.png", "contentType": "image/png", "size": 20480, "contentId": null, "isInline": false,
+    }]);
+    message
 }
 
 fn example_cursor() -> Cursor {
@@ -821,6 +911,7 @@ fn schemas() -> Result<Value> {
     add::<cancel_sync::Output>(&mut all);
     add::<list_folders::Output>(&mut all);
     add::<list_messages::Output>(&mut all);
+    add::<get_message::Output>(&mut all);
     add::<health::Output>(&mut all);
     add::<health_ready::Output>(&mut all);
     add::<Envelope>(&mut all);

@@ -10,7 +10,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, O
 const HEADERS: HeaderValue =
     HeaderValue::from_static("Content-Type, Authorization, X-Tenant-ID, X-User-ID, X-User-Role, Idempotency-Key");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "X-Request-Id, Location, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit, RateLimit-Policy, Idempotency-Replayed",
+    "X-Request-Id, Location, Content-Disposition, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit, RateLimit-Policy, Idempotency-Replayed",
 );
 /// Two hours: the longest that Chromium caches a preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");

@@ -66,6 +66,7 @@ pub use error::Error;
 pub use event::Request;
 pub use serve::mail::{
     MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_reading, serve_sealing, serve_sign_in,
+    serve_tries,
 };
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 pub use work::due::serve_due;

@@ -56,6 +56,7 @@ async fn answers_good_and_bad_are_readable_and_so_are_their_headers() {
             "RateLimit-Policy",
             "Retry-After",
             "Location",
+            "Content-Disposition",
             "X-Request-Id",
             "Idempotency-Replayed",
         ] {

@@ -213,7 +213,8 @@ async fn other_users_and_other_tenants_read_nothing() {
         mailbox.get(&unknown).await.is_refused(404);
         mailbox.get(&path.replace(message.rsplit('/').next().unwrap(), "no-id")).await.is_refused(404);
     }
-    let deleted = mailbox.service.api.delete(&format!("/api/accounts/{}", mailbox.account)).by(&mailbox.user).send().await;
+    let deleted =
+        mailbox.service.api.delete(&format!("/api/accounts/{}", mailbox.account)).by(&mailbox.user).send().await;
     assert_eq!(deleted.status, 200);
     for path in [&message, &format!("{message}/raw"), &attachment] {
         mailbox.get(path).await.is_refused(404);
@@ -256,7 +257,8 @@ async fn what_only_the_whole_message_tells_is_noted_once() {
     let message = &mailbox.deliver(&[rich(b"file")]).await[0];
     let owner = &mailbox.service.owner;
     owner.execute("update email_messages set preview = null, has_attachments = false", &[]).await.unwrap();
-    let numbers = async || -> i64 { owner.query_one("select changed_number from email_messages", &[]).await.unwrap().get(0) };
+    let numbers =
+        async || -> i64 { owner.query_one("select changed_number from email_messages", &[]).await.unwrap().get(0) };
     let before = numbers().await;
     let shown = mailbox.get(&path_of(message)).await.body;
     assert_eq!((&shown["preview"], &shown["hasAttachments"]), (&json!("Hello x"), &json!(true)));
@@ -269,7 +271,8 @@ async fn what_only_the_whole_message_tells_is_noted_once() {
 
 /// A message of some 30 MB, with 200 files.
 fn heavy() -> Vec<u8> {
-    let mut message = b"From: a@example.com\r\nSubject: heavy\r\nContent-Type: multipart/mixed; boundary=h\r\n\r\n".to_vec();
+    let mut message =
+        b"From: a@example.com\r\nSubject: heavy\r\nContent-Type: multipart/mixed; boundary=h\r\n\r\n".to_vec();
     let line = [b"QUJD".repeat(19).as_slice(), b"\r\n"].concat();
     for number in 0..200 {
         let head = format!(

@@ -565,11 +565,9 @@ impl Answer {
         if self.header("content-disposition").is_none() {
             assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         }
-        for (name, expected) in [
-            ("cache-control", "no-store"),
-            ("x-content-type-options", "nosniff"),
-            ("vary", "Origin"),
-        ] {
+        for (name, expected) in
+            [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("vary", "Origin")]
+        {
             assert_eq!(self.header(name), Some(expected), "{name} of {self:?}");
         }
         assert!(self.header("strict-transport-security").is_some_and(|v| v.starts_with("max-age=")), "{self:?}");

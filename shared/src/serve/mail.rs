@@ -113,11 +113,37 @@ where
     .await
 }
 
-/// Serves an endpoint of identified callers that signs in to their accounts.
+/// Serves an endpoint of identified callers that tries whether one can sign in to an account: of tries a user has few.
+///
+/// # Errors
+/// As [`serve_mail`].
+pub async fn serve_tries<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(MailCall<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    serve_signing_in(true, prepare, handler).await
+}
+
+/// Serves an endpoint of identified callers that works in their mailboxes.
 ///
 /// # Errors
 /// As [`serve()`]; there are no private keys, or no public one.
 pub async fn serve_mail<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(MailCall<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    serve_signing_in(false, prepare, handler).await
+}
+
+async fn serve_signing_in<N, H, F>(
+    are_tries: bool,
+    prepare: impl Fn(&Outbound) -> anyhow::Result<N>,
+    handler: H,
+) -> anyhow::Result<()>
 where
     N: Clone + Send + Sync + 'static,
     H: Fn(MailCall<N>) -> F + Clone + Send + Sync + 'static,
@@ -130,7 +156,7 @@ where
     let keys = Keys::new(&config.auth, &secrets, &store)?;
     let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
     let (db, redis) = connected?;
-    let gate = Arc::new(Gate::new(&config, keys, &redis, true));
+    let gate = Arc::new(Gate::new(&config, keys, &redis, are_tries));
     run(config.public, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         let (db, keyring, seal_with, clients) = (db.for_request(), keyring.clone(), seal_with.clone(), clients.clone());

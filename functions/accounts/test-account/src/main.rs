@@ -11,5 +11,5 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    shared::serve_mail(mailbox::tokens::way, test_account::handler).await
+    shared::serve_tries(mailbox::tokens::way, test_account::handler).await
 }

@@ -11,6 +11,6 @@ use shared::{Error, MailCall, Reply};
 /// # Errors
 /// As `get-message`; [`Error::NotFound`] where the message has no such attachment.
 pub async fn handler(call: MailCall<Way>, objects: ObjectStore) -> Result<Reply, Error> {
-    let id = call.request.path_parameters.get("attachmentId").map(String::as_str).unwrap_or_default();
+    let id = call.request.path_parameters.get("attachmentId").unwrap_or_default();
     Reader::new(&call, &objects).await?.attachment(id).await
 }
