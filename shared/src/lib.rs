@@ -41,6 +41,7 @@ pub mod rate_limit;
 pub mod account;
 pub mod address;
 pub mod authorization;
+pub mod change;
 pub mod credential;
 pub mod folder;
 pub mod message;
