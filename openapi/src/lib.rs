@@ -13,9 +13,11 @@ use shared::account::{Account, AccountChange, EmailAddress, NewAccount};
 use shared::auth::NOBODY;
 use shared::authorization::State as Authorized;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
+use shared::change::{Cursor as ChangeCursor, Place, TOO_OLD, bad_cursor as bad_cursor_of_changes};
 use shared::error::{
     ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, NOT_YOURS, too_many_accounts,
 };
+use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageId};
 use shared::sync::Synchronisation;
 use shared::validation::{Field, parameter, whole_number};
@@ -438,6 +440,43 @@ fn operations() -> Vec<Operation> {
             refusals: with(reading_refusals()),
         },
         Operation {
+            method: "get",
+            path: "/api/changes",
+            id: "listChanges",
+            summary: "What has changed",
+            description: "What has become of your accounts, folders and messages since a cursor, in the order of the changes: each \
+                          thing once, with its last change. Without `since` it is a cursor to begin with: take it, list \
+                          everything, then ask from it on. A change never appears before a cursor that was given out. What was \
+                          destroyed is remembered for 30 days; an older cursor answers 410: begin anew. A destroyed \
+                          account takes all that it had with it. Times that each synchronisation moves (`lastSyncAt`, \
+                          `nextSyncAt`, `isSyncing`) are no changes.",
+            tag: "messages",
+            parameters: vec![
+                number("limit", "How many changes at most.", list_changes::DEFAULT_LIMIT, 1, list_changes::MAX_LIMIT),
+                query(
+                    "since",
+                    "The `cursor` of the answer before.",
+                    json!({"type": "string", "pattern": "^A[g-n][A-Za-z0-9_-]{31}[AQgw]$"}),
+                ),
+            ],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer(
+                    "Some of them. With `hasMore`, ask again at once.",
+                    "ChangeList",
+                    json!({
+                        "changes": [
+                            {"type": "message", "id": example_message()["id"], "accountId": ID, "change": "created"},
+                            {"type": "folder", "id": FOLDER_ID, "accountId": ID, "change": "updated"},
+                        ],
+                        "cursor": example_place(), "hasMore": false,
+                    }),
+                ),
+            )],
+            refusals: with(vec![("bad cursor", bad_cursor_of_changes()), ("too old", Error::Gone(TOO_OLD))]),
+        },
+        Operation {
             method: "post",
             path: "/api/oauth2/authorizations",
             id: "startSignIn",
@@ -816,6 +855,11 @@ fn example_cursor() -> Cursor {
     Cursor { received_at: 1_767_225_600_000, id: MessageId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0004)) }
 }
 
+fn example_place() -> ChangeCursor {
+    let scope = Scope { tenant_id: TenantId(Uuid::nil()), user_id: UserId(Uuid::nil()) };
+    Place { since: 4711, known: 4711 }.cursor(&scope)
+}
+
 fn example_authorization() -> Value {
     json!({
         "authorizationUrl": format!("https://accounts.google.com/o/oauth2/v2/auth?response_type=code&state={STATE}"),
@@ -912,6 +956,7 @@ fn schemas() -> Result<Value> {
     add::<list_folders::Output>(&mut all);
     add::<list_messages::Output>(&mut all);
     add::<get_message::Output>(&mut all);
+    add::<list_changes::Output>(&mut all);
     add::<health::Output>(&mut all);
     add::<health_ready::Output>(&mut all);
     add::<Envelope>(&mut all);

@@ -34,6 +34,9 @@ pub enum Error {
     /// 409.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
+    /// 410: it was there, and is forgotten.
+    #[error("{0}")]
+    Gone(&'static str),
     /// 413, with the most bytes that a body may have.
     #[error("The body is too large. Send at most {limit} bytes.")]
     PayloadTooLarge {
@@ -151,6 +154,7 @@ impl Error {
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not found"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            Self::Gone(_) => (StatusCode::GONE, "Gone"),
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
@@ -232,6 +236,7 @@ mod tests {
             (Error::NotFound(""), 404, "Not found"),
             (Error::MethodNotAllowed { allow: "GET".into() }, 405, "Method not allowed"),
             (Error::Conflict("".into()), 409, "Conflict"),
+            (Error::Gone(""), 410, "Gone"),
             (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
             (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
             (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),

@@ -42,6 +42,7 @@ pub mod rate_limit;
 pub mod account;
 pub mod address;
 pub mod authorization;
+pub mod change;
 pub mod credential;
 pub mod folder;
 pub mod message;
@@ -65,8 +66,8 @@ pub use call::{Call, MailCall, NetworkCall, PublicCall, ReadinessCall, Reply, Si
 pub use error::Error;
 pub use event::Request;
 pub use serve::mail::{
-    MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_reading, serve_sealing, serve_sign_in,
-    serve_tries,
+    MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_reading, serve_sealing,
+    serve_sign_in, serve_tries,
 };
 pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
 pub use work::due::serve_due;

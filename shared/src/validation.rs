@@ -131,6 +131,14 @@ fn once<'a>(query: &'a [(String, String)], field: &'static str) -> Result<Option
     }
 }
 
+/// What was read; a fault goes to the others.
+pub fn noted<T>(read: Result<Option<T>, Fault>, faults: &mut Vec<Fault>) -> Option<T> {
+    read.unwrap_or_else(|fault| {
+        faults.push(fault);
+        None
+    })
+}
+
 /// Reads a whole-number query parameter.
 ///
 /// # Errors

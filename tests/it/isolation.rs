@@ -382,8 +382,9 @@ async fn the_policies_alone_hold_without_any_filter_in_the_statement() {
 async fn the_matrix_goes_red_when_a_policy_is_missing() {
     for table in TABLES {
         let (database, client) = database_with_more_granted().await;
-        // An account takes a number, and so their policy holds for it as well.
-        let opened = if table == "email_accounts" { vec![table, "email_change_numbers"] } else { vec![table] };
+        // Accounts and messages take a number, and so their policy holds for them as well.
+        let takes_numbers = ["email_accounts", "email_messages"].contains(&table);
+        let opened = if takes_numbers { vec![table, "email_change_numbers"] } else { vec![table] };
         for table in opened {
             client
                 .batch_execute(&format!(
@@ -436,6 +437,17 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
             assert_eq!((found.status, found.body), (200, json!({"messages": [], "nextCursor": null})), "{query}");
         }
     }
+    // Not through the API: that refuses a cursor which is not the stranger's own.
+    let app = connect(&servers.postgres.app_url(&database)).await;
+    let changes = "select count(number) from list_changes($1, $2, 0, 0, 100)";
+    client
+        .batch_execute("update email_folders set changed_number = 1; update email_messages set changed_number = 1")
+        .await
+        .unwrap();
+    for (caller, expected) in strangers(&user).into_iter().map(|stranger| (stranger, 0)).chain([(user, 4)]) {
+        let row = app.query_one(changes, &[&caller.tenant, &caller.user]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), expected);
+    }
     let found = api.get("/api/messages").by(&user).send().await;
     assert_eq!(found.body["messages"][0]["folderId"], json!(label));
     assert_eq!(found.body["messages"].as_array().unwrap().len(), 1);
@@ -443,7 +455,6 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
     assert_eq!(client.query_one(hash, &[]).await.unwrap().get::<_, String>(0), before);
 
     // A sign-in that somebody else has begun; and a reconnection of somebody else's account.
-    let app = connect(&servers.postgres.app_url(&database)).await;
     let start = "select * from start_authorization($1, $2, decode(repeat($3, 32), 'hex'), decode(repeat('cd', 32), 'hex'), 'google', 'https://x', $4, null, 60000)";
     let no_account: Option<Uuid> = None;
     app.query_one(start, &[&user.tenant, &user.user, &"ab", &no_account]).await.unwrap();

@@ -5,6 +5,7 @@ mod addresses;
 mod arrows;
 mod attacks;
 mod auth;
+mod changes;
 mod cors;
 mod credentials;
 mod database;

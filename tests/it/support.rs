@@ -550,6 +550,7 @@ impl Answer {
             404 => "Not found",
             405 => "Method not allowed",
             409 => "Conflict",
+            410 => "Gone",
             413 => "Payload too large",
             429 => "Rate limit exceeded",
             502 => "Mail server error",

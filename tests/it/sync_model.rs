@@ -38,10 +38,14 @@ use crate::support::{JWT_KEY, SEALING_KEYS, User, api, owner, servers};
 const HISTORIES: u64 = 120;
 
 /// Numbers that look random, and are the same each time (xorshift64*).
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -370,7 +374,7 @@ type Happen = fn(&mut World, &mut Dice, &mut BTreeSet<u64>) -> String;
 
 /// A mailbox's history, and what must be true after it.
 async fn live(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut dice = Dice::new(seed);
     let extensions = Extensions { object_id: dice.roll(2) == 0, ..Extensions::default() };
     let (mut world, happen): (_, Happen) = match seed % 4 {
         0 => (World::gmail(), happen_at_gmail),

@@ -415,8 +415,9 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(has("MAIL_SECRET_ARN"), may("MailSecretPolicyArn") || may("MailSecretKeeperPolicyArn"), "{name}");
         assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
         assert_eq!(has("PROVIDERS_SECRET_ARN"), may("ProvidersSecretPolicyArn"), "{name}");
-        let asks_providers =
-            ["serve_sign_in", "serve_mail", "serve_reading", "serve_tries", "work_mail"].iter().any(|way| source.contains(way));
+        let asks_providers = ["serve_sign_in", "serve_mail", "serve_reading", "serve_tries", "work_mail"]
+            .iter()
+            .any(|way| source.contains(way));
         assert_eq!(has("PROVIDERS_SECRET_ARN"), asks_providers, "{name}");
         assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
         // The schedule's login, and neither tokens' key nor private keys.

@@ -23,6 +23,9 @@ export type FolderList = Schemas["FolderList"];
 export type FolderRole = Schemas["FolderRole"];
 export type Message = Schemas["Message"];
 export type MessageList = Schemas["MessageList"];
+/** What has become of accounts, folders and messages, and the cursor to ask with next. */
+export type ChangeList = Schemas["ChangeList"];
+export type Change = Schemas["Change"];
 /** What a sign-in with a provider begins with. */
 export type NewAuthorization = Schemas["NewAuthorization"];
 /** A sign-in that has begun. */
@@ -103,6 +106,19 @@ export interface MessageOptions extends MessageFilter, CallOptions {
   limit?: number;
   /** The `nextCursor` of the page before. */
   cursor?: string;
+}
+
+export interface ChangeOptions extends CallOptions {
+  /** The `cursor` of the answer before; without it the answer is a cursor to begin with. */
+  since?: string;
+  limit?: number;
+}
+
+export interface FollowOptions extends ChangeOptions {
+  /** The wait before the next question after something has changed, in milliseconds. Default 5000. */
+  pause?: number;
+  /** The longest wait: it grows up to this while nothing changes, or the service is away. Default 60000. */
+  longestPause?: number;
 }
 
 export interface SignInOptions extends CallOptions {
@@ -198,6 +214,44 @@ export class Client {
       yield* page.messages;
       cursor = page.nextCursor;
     } while (cursor);
+  }
+
+  /** What has changed since a cursor. */
+  listChanges({ signal, ...asked }: ChangeOptions = {}): Promise<ChangeList> {
+    return this.#call("GET", `/api/changes${query(asked)}`, undefined, signal);
+  }
+
+  /**
+   * What changes from now on, or from `since` on, for as long as you ask: each answer with changes as it comes, and without
+   * `since` first one that has none but a cursor; list everything then. Keep `cursor` to go on from it another time.
+   * It waits between questions, longer while nothing changes and while the service is away. Any other refusal rejects; that
+   * is the kind `Gone` when `since` is too old: begin anew without it. Break off the loop, or abort `signal`.
+   */
+  async *followChanges(options: FollowOptions = {}): AsyncGenerator<ChangeList> {
+    const { since, pause = 5_000, longestPause = 60_000, limit = 1000, signal } = options;
+    let cursor = since;
+    for (let idle = 0; ; ) {
+      let retryAfter = 0;
+      try {
+        const asked = { limit, ...(cursor !== undefined && { since: cursor }), ...(signal && { signal }) };
+        const answer = await this.listChanges(asked);
+        const isFirst = cursor === undefined;
+        cursor = answer.cursor;
+        idle = answer.changes.length > 0 ? 0 : idle + 1;
+        if (isFirst || idle === 0) yield answer;
+        if (answer.hasMore) continue;
+      } catch (error) {
+        signal?.throwIfAborted();
+        // What `fetch` rejects with is a TypeError: there was no answer.
+        const isPassing = error instanceof ApiError ? error.status === 429 || error.status >= 500 : error instanceof TypeError;
+        if (!isPassing) throw error;
+        retryAfter = (error instanceof ApiError && error.retryAfter) || 0;
+        idle += 1;
+      }
+      // Not all at once, of those that began together.
+      const next = Math.min(longestPause, pause * 2 ** idle) * (0.75 + Math.random() / 4);
+      await wait(Math.max(next, retryAfter), signal);
+    }
   }
 
   /** Begins a sign-in with a provider: send the browser to `authorizationUrl`. */

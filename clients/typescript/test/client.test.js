@@ -71,6 +71,56 @@ test("all messages are those of all pages", async () => {
   assert.deepEqual(asked.map(({ url }) => url.split("?")[1]), ["limit=200&isFlagged=true", "limit=200&isFlagged=true&cursor=c"]);
 });
 
+test("changes are followed from answer to answer, past what passes, up to what does not", async () => {
+  const change = { type: "message", id: "1", accountId: "2", change: "created" };
+  const answer = (changes, cursor, hasMore = false) => [200, { changes, cursor, hasMore }];
+  const { client, asked } = scripted(
+    [
+      answer([], "a"),
+      answer([change, change], "b", true),
+      answer([change], "c"),
+      answer([], "d"),
+      [500, refusal("Internal server error")],
+      [502, "<html>"],
+      [429, refusal("Rate limit exceeded"), { "Retry-After": "0" }],
+      answer([change], "e"),
+      [410, refusal("Gone")],
+    ],
+    { retries: 0 },
+  );
+  const seen = [];
+  await assert.rejects(async () => {
+    for await (const { changes, cursor } of client.followChanges({ pause: 0 })) seen.push([changes.length, cursor]);
+  }, { kind: "Gone", status: 410 });
+  assert.deepEqual(seen, [[0, "a"], [2, "b"], [1, "c"], [1, "e"]]);
+  const since = asked.map(({ url }) => new URL(url).searchParams.get("since"));
+  assert.deepEqual(since, [null, "a", "b", "c", "d", "d", "d", "d", "e"]);
+});
+
+test("who follows waits longer while nothing changes, asks again where there was no answer, and can be stopped", async () => {
+  const waits = [];
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = (done, milliseconds) => setTimeout(done, waits.push(milliseconds) && 0);
+  const stop = new AbortController();
+  let questions = 0;
+  const fetch = async () => {
+    questions += 1;
+    if (questions === 3) throw new TypeError("fetch failed");
+    if (questions === 7) stop.abort();
+    const changes = questions === 6 ? [{}] : [];
+    return new Response(JSON.stringify({ changes, cursor: "c", hasMore: false }));
+  };
+  const client = new Client({ baseUrl: "https://api.example.com", token: () => "t", fetch });
+  const following = async () => {
+    for await (const _ of client.followChanges({ since: "c", pause: 100, longestPause: 1000, signal: stop.signal }));
+  };
+  await assert.rejects(following, { name: "AbortError" });
+  globalThis.setTimeout = setTimeout;
+  const most = [200, 400, 800, 1000, 1000, 100, 200];
+  assert.equal(waits.length, most.length);
+  waits.forEach((milliseconds, n) => assert(milliseconds <= most[n] && milliseconds >= most[n] * 0.75, `${n}: ${milliseconds}`));
+});
+
 test("a sign-in begins, and ends with what the page's address has", async () => {
   const { client, asked } = scripted([[201, { state: "s" }], [201, { id: "1" }], [200, { id: "1" }]]);
   await client.startSignIn({ provider: "google", redirectUri: "https://app.example.com/connected" });

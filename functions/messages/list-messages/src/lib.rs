@@ -1,10 +1,9 @@
 //! `GET /api/messages`: the caller's messages, of all accounts or those that are asked for, newest first.
 
 use serde::Serialize;
-use shared::error::Fault;
 use shared::http::StatusCode;
 use shared::message::{Cursor, Filter, Message};
-use shared::validation::{flag, parameter, whole_number};
+use shared::validation::{flag, noted, parameter, whole_number};
 use shared::{Call, Error, Reply};
 
 /// The messages of a page that asks for no number.
@@ -48,14 +47,6 @@ impl Input {
         };
         if faults.is_empty() { Ok(input) } else { Err(Error::Invalid(faults)) }
     }
-}
-
-/// What was read; a fault goes to the others.
-fn noted<T>(read: Result<Option<T>, Fault>, faults: &mut Vec<Fault>) -> Option<T> {
-    read.unwrap_or_else(|fault| {
-        faults.push(fault);
-        None
-    })
 }
 
 /// One page.

@@ -5,7 +5,7 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 17] = [
+pub const ROUTES: [(&str, &str); 18] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
@@ -13,6 +13,7 @@ pub const ROUTES: [(&str, &str); 17] = [
     ("/api/accounts/{id}/sync", "GET, POST, DELETE, OPTIONS"),
     ("/api/accounts/{id}/test", "POST, OPTIONS"),
     ("/api/autoconfig", "GET, OPTIONS"),
+    ("/api/changes", "GET, OPTIONS"),
     ("/api/messages", "GET, OPTIONS"),
     ("/api/messages/{id}", "GET, OPTIONS"),
     ("/api/messages/{id}/raw", "GET, OPTIONS"),

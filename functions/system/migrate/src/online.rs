@@ -27,10 +27,16 @@ const UNPURGED_INDEX: &str = "email_accounts_unpurged_idx";
 const UNPURGED_INDEX_IS: &str =
     "index concurrently {} on email_accounts (updated_at) where not is_enabled and mail_purged_at is null";
 
+/// For those who ask what has changed.
+const CHANGED_INDEXES: [(&str, &str); 2] = [
+    ("email_accounts_changes_idx", "index concurrently {} on email_accounts (user_id, changed_number)"),
+    ("email_folders_changes_idx", "index concurrently {} on email_folders (user_id, changed_number)"),
+];
+
 /// Rows that are locked at a time, for less than a request waits.
 const BATCH: i32 = 1000;
 
-/// Ends what V5 and V8 began: builds their indexes, gives older accounts their address keys, and drops the index that
+/// Ends what V5, V8 and V14 began: builds their indexes, gives older accounts their address keys, and drops the index that
 /// decided before.
 ///
 /// # Errors
@@ -45,6 +51,9 @@ pub async fn finish(client: &mut Client) -> Result<()> {
     }
     build_index(client, DISABLED_INDEX, DISABLED_INDEX_IS).await?;
     build_index(client, UNPURGED_INDEX, UNPURGED_INDEX_IS).await?;
+    for (name, definition) in CHANGED_INDEXES {
+        build_index(client, name, definition).await?;
+    }
     fill_address_keys(client).await.context("cannot give all accounts their address keys")?;
     if !was_replaced {
         // In one transaction.
