@@ -23,6 +23,9 @@ export type FolderList = Schemas["FolderList"];
 export type FolderRole = Schemas["FolderRole"];
 export type Message = Schemas["Message"];
 export type MessageList = Schemas["MessageList"];
+/** A message with its text, its HTML made harmless, and what hangs on it. */
+export type OpenedMessage = Schemas["OpenedMessage"];
+export type Attachment = Schemas["Attachment"];
 /** What has become of accounts, folders and messages, and the cursor to ask with next. */
 export type ChangeList = Schemas["ChangeList"];
 export type Change = Schemas["Change"];
@@ -216,6 +219,21 @@ export class Client {
     } while (cursor);
   }
 
+  /** A message with what it shows; it does not count as read by that. Show `html` in a sandboxed frame. */
+  getMessage(id: string, { signal }: CallOptions = {}): Promise<OpenedMessage> {
+    return this.#call("GET", messagePath(id), undefined, signal);
+  }
+
+  /** A message as it was sent. */
+  getRawMessage(id: string, { signal }: CallOptions = {}): Promise<Blob> {
+    return this.#bytes(`${messagePath(id)}/raw`, signal);
+  }
+
+  /** A file that hangs on a message, such as a picture for `URL.createObjectURL`, or something to be saved. */
+  getAttachment(id: string, attachmentId: string, { signal }: CallOptions = {}): Promise<Blob> {
+    return this.#bytes(`${messagePath(id)}/attachments/${encodeURIComponent(attachmentId)}`, signal);
+  }
+
   /** What has changed since a cursor. */
   listChanges({ signal, ...asked }: ChangeOptions = {}): Promise<ChangeList> {
     return this.#call("GET", `/api/changes${query(asked)}`, undefined, signal);
@@ -274,6 +292,15 @@ export class Client {
   }
 
   async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {
+    return (await (await this.#send(method, path, body, signal)).json()) as T;
+  }
+
+  /** What is too long for an answer comes from the object store, where `fetch` is led, without the token. */
+  async #bytes(path: string, signal: AbortSignal | undefined): Promise<Blob> {
+    return (await this.#send("GET", path, undefined, signal)).blob();
+  }
+
+  async #send(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<Response> {
     const { baseUrl, token, retries = 3, longestWait = 60_000 } = this.#options;
     // Called as a plain function: a browser's fetch refuses another `this`.
     const send = this.#options.fetch ?? globalThis.fetch;
@@ -287,7 +314,7 @@ export class Client {
         ...(body !== undefined && { body: JSON.stringify(body) }),
         ...(signal && { signal }),
       });
-      if (response.ok) return (await response.json()) as T;
+      if (response.ok) return response;
       const error = await toError(response);
       // Neither was handled by the service, so repeating them is safe for every method.
       const mayRepeat = (error.status === 429 || error.status === 503) && attempt < retries;
@@ -306,6 +333,10 @@ function query(parameters: object): string {
 
 function path(id: string): string {
   return `/api/accounts/${encodeURIComponent(id)}`;
+}
+
+function messagePath(id: string): string {
+  return `/api/messages/${encodeURIComponent(id)}`;
 }
 
 /** Also of answers that are not the service's: a gateway's or a proxy's. */

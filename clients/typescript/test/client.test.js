@@ -62,6 +62,22 @@ test("a synchronisation is asked for, watched and ended, and its mail is listed"
   ]);
 });
 
+test("a message is read, and its bytes are blobs", async () => {
+  const disposition = { "Content-Type": "image/png", "Content-Disposition": "attachment; filename=\"a.png\"" };
+  const { client, asked } = scripted([[200, { text: "Hello" }], [200, "raw"], [200, "png", disposition], [404, refusal("Not found")]]);
+  assert.deepEqual(await client.getMessage("a/b"), { text: "Hello" });
+  assert.equal(await (await client.getRawMessage("1")).text(), "raw");
+  const picture = await client.getAttachment("1", "2/3");
+  assert.deepEqual([picture.type, await picture.text()], ["image/png", "png"]);
+  await assert.rejects(client.getAttachment("1", "9"), { kind: "Not found" });
+  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
+    "GET https://api.example.com/api/messages/a%2Fb",
+    "GET https://api.example.com/api/messages/1/raw",
+    "GET https://api.example.com/api/messages/1/attachments/2%2F3",
+    "GET https://api.example.com/api/messages/1/attachments/9",
+  ]);
+});
+
 test("all messages are those of all pages", async () => {
   const pages = [{ messages: [{ id: "1" }, { id: "2" }], nextCursor: "c" }, { messages: [{ id: "3" }], nextCursor: null }];
   const { client, asked } = scripted(pages.map((page) => [200, page]));
