@@ -28,7 +28,7 @@ pub const MAX_HTML_BYTES: usize = 1024 * 1024;
 const MAX_TRIES: usize = 8;
 
 /// Elements that may stay. The others are taken away and what is in them stays, but for [`WITH_CONTENT`].
-const ELEMENTS: [&str; 70] = [
+const ELEMENTS: [&str; 73] = [
     "a",
     "abbr",
     "acronym",
@@ -79,6 +79,9 @@ const ELEMENTS: [&str; 70] = [
     "p",
     "pre",
     "q",
+    "rp",
+    "rt",
+    "ruby",
     "s",
     "samp",
     "section",

@@ -572,6 +572,7 @@ pub fn clean_html(html: &str) -> Cleaned {
         assert_eq!(next.has_remote_content, cleaned.has_remote_content);
         last = next;
     }
+    assert_eq!(clean(&last.html), last);
     cleaned
 }
 

@@ -8,7 +8,7 @@ use mail::connect::{Security, Session};
 use mail::imap::{Command, Event, Imap};
 use mail::login::{Login, Protocol, Secret, TRY_BYTES};
 use mail::pop3::Pop3;
-use mail::testing::{Authority, HOST, Script, connect_to_script, sign_in_to_script};
+use mail::testing::{Authority, HOST, Script, connect_to_script, open_message, sign_in_to_script};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -19,6 +19,9 @@ const MAX_BYTES: usize = 512 * 1024;
 /// What a mailbox may take beside what is done with it: the longest response as it grows and what is made of it, or a
 /// list of all that there may be.
 const MAX_MAILBOX_BYTES: usize = 40 * 1024 * 1024;
+
+/// What opening a message may take beside it: a text as it is decoded, or the tree of its HTML.
+const MAX_OPEN_BYTES: usize = 64 * 1024 * 1024;
 
 #[tokio::test(start_paused = true)]
 async fn no_server_makes_us_hold_much() {
@@ -48,6 +51,7 @@ async fn no_server_makes_us_hold_much() {
         assert!(most < MAX_BYTES, "{protocol:?}: {most} bytes");
     }
     mailboxes().await;
+    messages();
 }
 
 async fn mailboxes() {
@@ -114,5 +118,38 @@ async fn mailboxes() {
             server.abort();
             assert!(most < MAX_MAILBOX_BYTES, "{then:.50}: {most} bytes");
         }
+    }
+}
+
+fn messages() {
+    let mixed = "Content-Type: multipart/mixed; boundary=b\r\n\r\n";
+    let line = "QUJD".repeat(19) + "\r\n";
+    let file = |bytes: usize| {
+        let head = "--b\r\nContent-Type: application/pdf; name=file.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+        head.to_owned() + &line.repeat(bytes / line.len())
+    };
+    let typed = |kind: &str, unit: &str| {
+        format!("Content-Type: text/{kind}\r\n\r\n{}", unit.repeat(8 * 1024 * 1024 / unit.len()))
+    };
+    // How many attachments, and a message.
+    for (attachments, message) in [
+        (200, mixed.to_owned() + &file(150 * 1024).repeat(200) + "--b--\r\n"),
+        (1, mixed.to_owned() + &file(40 * 1024 * 1024)),
+        (9_999, mixed.to_owned() + &"--b\r\nContent-Type: a/b\r\n\r\nx\r\n".repeat(9_999)),
+        (0, typed("plain; charset=utf-8", "x")),
+        (0, typed("plain; charset=gb18030", "\u{fc}")),
+        (0, typed("html", "<b>x</b>")),
+        (0, typed("html", "<p style='color:red' title=x>")),
+        (0, typed("html", "<table><b>")),
+        (0, "a: b\r\n".repeat(1024 * 1024)),
+        (1, "Content-Type: message/rfc822\r\n\r\n".repeat(300_000)),
+    ] {
+        let profiler = Profiler::builder().testing().build();
+        let opened = open_message(message.as_bytes());
+        let most = HeapStats::get().max_bytes;
+        drop(profiler);
+        eprintln!("{most} {message:.40?}");
+        assert_eq!(opened.content.attachments.len(), attachments, "{message:.100}");
+        assert!(most < MAX_OPEN_BYTES, "{message:.100}: {most} bytes");
     }
 }

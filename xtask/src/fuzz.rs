@@ -5,8 +5,21 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use local::{build::build_binaries, workspace_root};
 
-const TARGETS: [&str; 11] =
-    ["autoconfig", "body", "config", "event", "imap", "imap-mailbox", "message", "pop3", "query", "smtp", "token"];
+const TARGETS: [&str; 13] = [
+    "autoconfig",
+    "body",
+    "config",
+    "content",
+    "event",
+    "html",
+    "imap",
+    "imap-mailbox",
+    "message",
+    "pop3",
+    "query",
+    "smtp",
+    "token",
+];
 
 /// The command line.
 pub(crate) struct Options {

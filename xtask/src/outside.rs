@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -21,6 +21,7 @@ use local::{
     tools::{SCHEMATHESIS, python_tool},
     workspace_root,
 };
+use mail::clean::clean;
 
 use crate::functions::SealingKeys;
 use serde_json::{Value, json};
@@ -179,12 +180,14 @@ pub(crate) async fn browser() -> Result<()> {
     let provider = Provider::start(&mail)?;
     // The limit of production, so that the page meets it.
     let service = Service::start(50, way_to(&mail, &provider)).await?;
+    let cleaned = clean_samples()?;
     let mut command = Command::new("node");
     command
         // One file after the other: each has the origin's port.
         .args(["--test", "--test-concurrency=1", "browser/"])
         .current_dir(client)
         .env("CHROMIUM", chromium)
+        .env("CLEANED", cleaned)
         .env("API_URL", service.gateway.url())
         .env("TOKEN", service.token()?)
         .env("HASTY_TOKEN", service.token()?)
@@ -194,6 +197,25 @@ pub(crate) async fn browser() -> Result<()> {
         outcome = run(command, "the browser test") => outcome,
         failed = service.work() => failed,
     }
+}
+
+/// Cleans the samples of `tests/html`, for the browser to look at, and says where they are.
+fn clean_samples() -> Result<PathBuf> {
+    let samples = |name: &str| -> Result<Value> {
+        let path = workspace_root().join("tests/html").join(name).with_extension("json");
+        let mut samples: Vec<Value> = serde_json::from_str(&fs::read_to_string(path)?)?;
+        for sample in &mut samples {
+            let html = sample["html"].as_str().context("a sample has no HTML")?;
+            let cleaned = clean(html, |id| (id == "logo").then(|| "/attachments/1".to_owned()));
+            sample["cleaned"] = json!({"html": cleaned.html, "hasRemoteContent": cleaned.has_remote_content});
+        }
+        Ok(samples.into())
+    };
+    let directory = workspace_root().join("target/html");
+    fs::create_dir_all(&directory)?;
+    let path = directory.join("cleaned.json");
+    fs::write(&path, json!({"hostile": samples("hostile")?, "honest": samples("honest")?}).to_string())?;
+    Ok(path)
 }
 
 /// What the functions need to reach a provider and a mail server of this machine.

@@ -1,6 +1,6 @@
 //! How much HTML can be parsed. The standard's algorithm looks through all open elements for many a tag, and opens
 //! elements again that were closed by others, so a mebibyte can take hours and all memory there is; and within a tag the
-//! parser compares each attribute with all before. So the parser is run on pieces first, with a tree that holds names
+//! parser compares each attribute with all before. What writes HTML looks from each `&` on to the end of the text. So the parser is run on pieces first, with a tree that holds names
 //! alone, and what it read when that became too deep or too large is all that is cleaned.
 
 use std::borrow::Cow;
@@ -20,6 +20,9 @@ const MAX_ELEMENTS: usize = 50_000;
 
 /// Signs that may separate attributes, between two tags. Each may be compared with all before.
 const MAX_SEPARATORS: usize = 16 * 1024;
+
+/// Signs of a text that are escaped, times its bytes, in all. Writing them takes some tenths of a second; a book has less.
+const MAX_ESCAPING: usize = 1_000_000_000;
 
 /// What is read before the tree is looked at again.
 const PIECE_BYTES: usize = 1024;
@@ -61,6 +64,8 @@ fn separators_in(piece: &[u8]) -> usize {
 struct Tree {
     elements: RefCell<Vec<Element>>,
     deepest: Cell<usize>,
+    /// See [`MAX_ESCAPING`].
+    escaping: Cell<usize>,
     /// Whether the parser has done something since it was last asked.
     is_active: Cell<bool>,
 }
@@ -70,6 +75,29 @@ struct Element {
     parent: Option<usize>,
     /// Those whose parent it is, and some that have left.
     children: Vec<usize>,
+    /// What was added last, and what was put before a table in it, wherever that is.
+    texts: [Text; 2],
+}
+
+/// Which of [`Element::texts`].
+const LAST: usize = 0;
+const BEFORE: usize = 1;
+
+#[derive(Default)]
+struct Text {
+    bytes: usize,
+    escaped: usize,
+}
+
+impl Text {
+    /// By how much that adds to what it costs.
+    fn add(&mut self, text: &str) -> usize {
+        let before = self.bytes * self.escaped;
+        self.bytes += text.len();
+        // A space that does not break begins with this byte.
+        self.escaped += text.bytes().filter(|byte| matches!(byte, b'&' | 0xc2)).count();
+        self.bytes.saturating_mul(self.escaped).saturating_sub(before)
+    }
 }
 
 /// What stands for an element.
@@ -81,7 +109,9 @@ struct Handle {
 
 impl Tree {
     fn is_over(&self) -> bool {
-        self.deepest.get() > MAX_DEPTH || self.elements.borrow().len() > MAX_ELEMENTS
+        self.deepest.get() > MAX_DEPTH
+            || self.escaping.get() > MAX_ESCAPING
+            || self.elements.borrow().len() > MAX_ELEMENTS
     }
 
     fn add(&self, name: QualName) -> Handle {
@@ -95,6 +125,7 @@ impl Tree {
         let mut elements = self.elements.borrow_mut();
         elements[child.index].parent = Some(parent);
         elements[parent].children.push(child.index);
+        elements[parent].texts[LAST] = Text::default();
         let mut depth = 0;
         let mut at = elements[child.index].parent;
         while let Some(parent) = at.filter(|_| depth <= MAX_DEPTH) {
@@ -102,6 +133,16 @@ impl Tree {
             at = elements[parent].parent;
         }
         self.deepest.set(self.deepest.get().max(depth));
+    }
+
+    fn write(&self, parent: usize, which: usize, text: &str) {
+        let more = self.elements.borrow_mut()[parent].texts[which].add(text);
+        self.escaping.set(self.escaping.get().saturating_add(more));
+    }
+
+    fn write_attributes(&self, attributes: &[Attribute]) {
+        let more: usize = attributes.iter().map(|attribute| Text::default().add(&attribute.value)).sum();
+        self.escaping.set(self.escaping.get().saturating_add(more));
     }
 
     /// What it was a child of keeps it in its list, for nobody asks before the children move on.
@@ -128,7 +169,8 @@ impl TreeSink for Tree {
         target.name.expanded()
     }
 
-    fn create_element(&self, name: QualName, _: Vec<Attribute>, _: ElementFlags) -> Handle {
+    fn create_element(&self, name: QualName, attributes: Vec<Attribute>, _: ElementFlags) -> Handle {
+        self.write_attributes(&attributes);
         // The first is the document.
         self.get_document();
         self.add(name)
@@ -144,8 +186,9 @@ impl TreeSink for Tree {
 
     fn append(&self, parent: &Handle, child: NodeOrText<Handle>) {
         self.is_active.set(true);
-        if let NodeOrText::AppendNode(child) = child {
-            self.adopt(parent.index, &child);
+        match child {
+            NodeOrText::AppendNode(child) => self.adopt(parent.index, &child),
+            NodeOrText::AppendText(text) => self.write(parent.index, LAST, &text),
         }
     }
 
@@ -173,12 +216,16 @@ impl TreeSink for Tree {
     fn append_before_sibling(&self, sibling: &Handle, child: NodeOrText<Handle>) {
         self.is_active.set(true);
         let parent = self.elements.borrow()[sibling.index].parent;
-        if let (Some(parent), NodeOrText::AppendNode(child)) = (parent, child) {
-            self.adopt(parent, &child);
+        match (parent, child) {
+            (Some(parent), NodeOrText::AppendNode(child)) => self.adopt(parent, &child),
+            (Some(parent), NodeOrText::AppendText(text)) => self.write(parent, BEFORE, &text),
+            (None, _) => {}
         }
     }
 
-    fn add_attrs_if_missing(&self, _: &Handle, _: Vec<Attribute>) {}
+    fn add_attrs_if_missing(&self, _: &Handle, attributes: Vec<Attribute>) {
+        self.write_attributes(&attributes);
+    }
 
     fn remove_from_parent(&self, target: &Handle) {
         self.detach(target.index);
