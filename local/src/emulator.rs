@@ -93,6 +93,11 @@ impl Emulator {
         Ok(Queues { client, urls, arns, env })
     }
 
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Makes a bucket, under a name that nobody else has.
     ///
     /// # Errors
@@ -141,6 +146,11 @@ impl Bucket {
     /// What the functions need to find it: the way to the emulator, and the variable that holds its name.
     pub fn env(&self) -> &[(String, String)] {
         &self.env
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The keys of what is in it, in alphabetical order; of a thousand at most.

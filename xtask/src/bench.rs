@@ -9,6 +9,7 @@ mod crowd;
 mod machine;
 mod messages;
 mod peer;
+mod reading;
 mod report;
 mod requests;
 mod scale;
@@ -53,7 +54,8 @@ const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 
 const QUICK_MESSAGES: u64 = 2 * messages::FEW;
 
-const SECTIONS: [&str; 9] = ["size", "cold", "warm", "sign-in", "sync", "context", "crowd", "scale", "messages"];
+const SECTIONS: [&str; 10] =
+    ["size", "cold", "warm", "sign-in", "sync", "reading", "context", "crowd", "scale", "messages"];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
@@ -159,6 +161,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "warm" => warm::measure(&bench).await?,
                 "sign-in" => sign_in::measure(&bench).await?,
                 "sync" => sync::measure(&bench).await?,
+                "reading" => reading::measure(&bench).await?,
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,
                 "scale" => scale::measure(&bench, options.accounts).await?,

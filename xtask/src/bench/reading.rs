@@ -1,0 +1,104 @@
+//! Reading a message that was read before: the function beside a bare GET of what the object store keeps of it.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use local::{emulator::Emulator, environment::Environment};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Bench, DATABASE, Row, Times, micros,
+    requests::{Caller, ensure_good, seed, seed_messages},
+};
+
+const ROUNDS: usize = 1000;
+const UNCOUNTED: usize = 50;
+/// Of the HTML: a newsletter has as much.
+const HTML_BYTES: usize = 40_000;
+
+pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    bench.progress("reading: a message that is kept");
+    let emulator = Emulator::start()?;
+    let bucket = emulator.make_bucket().await?;
+    let caller = Caller::new()?;
+    let account = *seed(bench, &caller, 1).await?.first().context("no account")?;
+    seed_messages(bench, &caller, account, 1).await?;
+    let sql = "select id from email_messages where account_id = $1";
+    let message: Uuid = bench.owner(DATABASE).await?.query_one(sql, &[&account]).await?.try_get(0)?;
+    let kept = json!({
+        "version": mail::content::VERSION, "places": [], "preview": "Hello", "hasAttachments": false, "isCut": false,
+        "content": {"text": "Hello", "html": "<p>Hello</p>".repeat(HTML_BYTES / 12), "hasRemoteContent": false,
+            "isTruncated": false, "attachments": []},
+    });
+    let key = format!("mail/{}/{account}/{message}/shown", caller.tenant);
+    bucket.put(&key, serde_json::to_vec(&kept)?).await?;
+
+    let mut env = bench.env(DATABASE);
+    env.extend(bench.sealing.mail_env(bench.postgres.mail_url(DATABASE)));
+    env.extend(bucket.env().iter().cloned());
+    let mut ours = Environment::start(&bench.binary("get-message")?, &env)?;
+    let mut bare = Bare::connect(emulator.url().trim_start_matches("http://"), &format!("/{}/{key}", bucket.name()))?;
+    let event = caller.event("get-message", Some(message), None)?;
+    let (mut our_times, mut bare_times) = (Times::default(), Times::default());
+    for n in 0..bench.rounds(UNCOUNTED) + bench.rounds(ROUNDS) {
+        // Who went first last time goes second.
+        let before = if n % 2 == 0 { Some(bare.get()?) } else { None };
+        let answer = ours.invoke(&event)?;
+        ensure_good(&answer)?;
+        let took = before.map_or_else(|| bare.get(), Ok)?;
+        if n >= bench.rounds(UNCOUNTED) {
+            our_times.0.push(answer.took);
+            bare_times.0.push(took);
+        }
+    }
+    let beside =
+        |what: &str, ours, bare| Row::beside(format!("get-message, kept ÷ bare GET: {what}"), "µs", ours, bare);
+    Ok(vec![
+        beside("p50", micros(our_times.median()), micros(bare_times.median())).at_most(1.5),
+        beside("p99", micros(our_times.percentile(99)), micros(bare_times.percentile(99))),
+        Row::alone("peak memory get-message", "MB", ours.peak_memory()? as f64 / 1e6).at_most(64.0),
+    ])
+}
+
+/// A connection that asks for one object again and again, and does nothing with it.
+struct Bare {
+    stream: BufReader<TcpStream>,
+    request: String,
+}
+
+impl Bare {
+    fn connect(address: &str, path: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        Ok(Self { stream: BufReader::new(stream), request })
+    }
+
+    fn get(&mut self) -> Result<Duration> {
+        let started = Instant::now();
+        self.stream.get_mut().write_all(self.request.as_bytes())?;
+        let mut length = 0;
+        for n in 0.. {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            let line = line.trim_end();
+            ensure!(n > 0 || line.starts_with("HTTP/1.1 200 "), "the object store answers {line}");
+            if line.is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(": ")
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.parse()?;
+            }
+        }
+        ensure!(length > HTML_BYTES, "{length} bytes");
+        self.stream.read_exact(&mut vec![0; length])?;
+        Ok(started.elapsed())
+    }
+}
