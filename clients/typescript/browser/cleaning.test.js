@@ -75,27 +75,32 @@ const WAYS = {
 /** A window that shows one mail after the other. */
 class Viewer {
   #way;
-  #did = [];
+  #context;
   #page;
+  #did = [];
 
   constructor(way) {
     this.#way = way;
   }
 
   async #open() {
-    const context = await browser.newContext();
-    // Of the window that it was opened for, also when another has come.
-    const did = (this.#did = []);
-    await context.route("**/*", (route) => {
-      const url = new URL(route.request().url());
-      if (url.origin === origin && pages.has(url.pathname)) return route.continue();
-      did.push(`asked for ${url}`);
-      return route.fulfill({ contentType: "text/javascript", body: "alert('from elsewhere')" });
+    this.#did = [];
+    if (!this.#context) {
+      this.#context = await browser.newContext();
+      await this.#context.route("**/*", (route) => {
+        const url = new URL(route.request().url());
+        if (url.origin === origin && pages.has(url.pathname)) return route.continue();
+        this.#did.push(`asked for ${url}`);
+        return route.fulfill({ contentType: "text/javascript", body: "alert('from elsewhere')" });
+      });
+    }
+    this.#page = await this.#context.newPage();
+    this.#page.on("popup", (popup) => {
+      this.#did.push("opened a window");
+      return popup.close();
     });
-    this.#page = await context.newPage();
-    context.on("page", () => did.push("opened a window"));
     this.#page.on("dialog", (dialog) => {
-      did.push(`said ${dialog.message()}`);
+      this.#did.push(`said ${dialog.message()}`);
       return dialog.dismiss().catch(() => {});
     });
     await this.#page.goto(origin);
@@ -120,14 +125,15 @@ class Viewer {
     await Promise.race([looked(), late]).catch((error) => did.push(`left: ${error}`));
     clearTimeout(timer);
     // What did something may do more.
-    if (did.length > 0) await this.close();
+    if (did.length > 0) {
+      this.#page = undefined;
+      await page.close();
+    }
     return { did, inspected };
   }
 
   async close() {
-    const context = this.#page?.context();
-    this.#page = undefined;
-    await context?.close();
+    await this.#context?.close();
   }
 }
 

@@ -52,8 +52,8 @@ pub(super) fn picture(
     let mut from = |value: &str| {
         let address = trimmed(value);
         if let Some(id) = after_scheme(&address, "cid:") {
-            let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
-            return attachment(&id).map(Picture::Here);
+            let decoded = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
+            return attachment(id).or_else(|| attachment(&decoded)).map(Picture::Here);
         }
         if after_scheme(&address, "data:").is_some() {
             return data(&address).map(Picture::Here);
@@ -62,10 +62,9 @@ pub(super) fn picture(
     };
     // Of pictures of several sizes any will do.
     let of_set = |set: &str| set.trim_start().split([' ', '\n', '\t', ',']).next().unwrap_or_default().to_owned();
+    let kept_back = |value: &str| remote(&trimmed(value)).map(Picture::Remote);
     None.or_else(|| value("src").and_then(&mut from))
-        .or_else(|| {
-            value("data-remote-src").and_then(&mut from).filter(|picture| matches!(picture, Picture::Remote(_)))
-        })
+        .or_else(|| value("data-remote-src").and_then(kept_back))
         .or_else(|| value("srcset").map(of_set).and_then(|first| from(&first)))
 }
 

@@ -396,9 +396,8 @@ fn what_is_made_to_take_long_does_not() {
         let started = Instant::now();
         open(&message);
         let taken = started.elapsed();
-        eprintln!("{taken:?}: {:.90}", &message[multipart.len().min(message.len() - 200)..].escape_debug().to_string());
         // Unoptimised, on a machine that does other things as well.
-        assert!(taken.as_secs() < 20, "{taken:?}: {:.200}", message);
+        assert!(taken.as_secs() < 60, "{taken:?}: {:.200}", message);
     }
 }
 
