@@ -30,7 +30,17 @@ fuzz_target!(|data: &[u8]| {
         Err(refusal) => assert_eq!(refusal.status().0, StatusCode::BAD_REQUEST),
     }
     match list_messages::Input::read(&request.query) {
-        Ok(page) => assert!((1..=200).contains(&page.limit), "{page:?}"),
+        Ok(page) => {
+            assert!((1..=200).contains(&page.limit), "{page:?}");
+            for text in [page.filter.from, page.filter.to, page.filter.subject, page.filter.text].into_iter().flatten()
+            {
+                let expressions = [text.in_text(), text.in_names()].concat();
+                assert!(
+                    expressions.iter().all(|expression| (1..16_000).contains(&expression.len())),
+                    "{expressions:?}"
+                );
+            }
+        }
         Err(refusal) => assert_eq!(refusal.status().0, StatusCode::BAD_REQUEST),
     }
     match list_changes::Input::read(&request.query) {

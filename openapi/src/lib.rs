@@ -19,6 +19,7 @@ use shared::error::{
 };
 use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageId};
+use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
 use shared::validation::{Field, parameter, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
@@ -164,6 +165,12 @@ fn operations() -> Vec<Operation> {
     let bad_address = parameter::<EmailAddress>(&[("emailAddress".into(), "jane".into())], "emailAddress");
     let query = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
     let time = || json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
+    let text = || {
+        json!({
+            "type": "string", "minLength": 1, "maxLength": MAX_CHARACTERS,
+            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        })
+    };
     // Twenty-five bytes, of which the first is known.
     let cursor = || json!({"type": "string", "pattern": "^A[Q-Za-f][A-Za-z0-9_-]{31}[AQgw]$"});
     let bad_cursor = parameter::<Cursor>(&[("cursor".into(), "x".into())], "cursor");
@@ -359,7 +366,8 @@ fn operations() -> Vec<Operation> {
             path: "/api/messages",
             id: "listMessages",
             summary: "List your messages",
-            description: "Of all accounts or those that are asked for, newest first by `receivedAt`. An unknown id as a filter finds \
+            description: "Of all accounts or those that are asked for, newest first by `receivedAt`. All filters must fit. Texts are a \
+                          part, in any letter case, and each character stands for itself. An unknown id as a filter finds \
                           nothing. The next page is the same request with `cursor`.",
             tag: "messages",
             parameters: vec![
@@ -380,6 +388,12 @@ fn operations() -> Vec<Operation> {
                 ),
                 query("isRead", "Only what is read, or what is unread.", json!({"type": "boolean"})),
                 query("isFlagged", "Only what is flagged, or what is not.", json!({"type": "boolean"})),
+                query("hasAttachments", "Only with files attached, or without.", json!({"type": "boolean"})),
+                query("threadId", "Only messages of this conversation.", uuid()),
+                query("from", "Only with this in the sender's name or address, in any letter case.", text()),
+                query("to", "Only with this in the name or address of a recipient: `to`, `cc` or `bcc`.", text()),
+                query("subject", "Only with this in the subject.", text()),
+                query("q", "Only with this in any of these, or in the preview.", text()),
                 query("after", "Only what was received then or later: `receivedAt` at least this.", time()),
                 query("before", "Only what was received earlier: `receivedAt` less than this.", time()),
             ],

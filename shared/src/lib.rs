@@ -47,6 +47,7 @@ pub mod credential;
 pub mod folder;
 pub mod message;
 pub mod sealing;
+pub mod search;
 pub mod sync;
 pub mod validation;
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::account::AccountId;
 use crate::folder::{FolderId, Role};
 use crate::identity::id;
+use crate::search::SearchText;
 use crate::validation::Field;
 
 id!(
@@ -97,7 +98,7 @@ impl Correspondent {
 }
 
 /// Which messages a list is of; what is `None` is not asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Of this account.
     pub account_id: Option<AccountId>,
@@ -113,6 +114,26 @@ pub struct Filter {
     pub after: Option<Milliseconds>,
     /// Received earlier.
     pub before: Option<Milliseconds>,
+    /// Of this conversation.
+    pub thread_id: Option<ThreadId>,
+    /// With files attached, or without.
+    pub has_attachments: Option<bool>,
+    /// With this in the sender's name or address.
+    pub from: Option<SearchText>,
+    /// With this in a recipient's, open or in secret.
+    pub to: Option<SearchText>,
+    /// With this in the subject.
+    pub subject: Option<SearchText>,
+    /// With this in any of these, or in the preview.
+    pub text: Option<SearchText>,
+}
+
+impl Field for ThreadId {
+    const RULE: &'static str = AccountId::RULE;
+
+    fn read(value: Value) -> Option<Self> {
+        Self::parse(value.as_str()?)
+    }
 }
 
 /// A moment, in milliseconds since the Unix epoch.

@@ -8,6 +8,8 @@ use futures_util::future::join_all;
 use local::gateway::PayloadVersion;
 use local::services::{PgBouncer, free_port};
 use serde_json::json;
+use shared::change::Place;
+use shared::identity::{Scope, TenantId, UserId};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -117,6 +119,11 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
     let foreign = api.create(&User::new(), json!({})).await;
     let foreign = format!("/api/accounts/{}", foreign["id"].as_str().unwrap());
     let unknown = format!("/api/accounts/{}", Uuid::now_v7());
+    let scope = Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) };
+    let [since, ahead] = [0, 1 << 60].map(|number| {
+        let cursor = serde_json::to_value(Place { since: number, known: number }.cursor(&scope)).unwrap();
+        cursor.as_str().unwrap().to_owned()
+    });
     let requests = || {
         [
             (200, api.get("/api/accounts")),
@@ -136,6 +143,10 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
             (403, api.get(&format!("{foreign}/folders"))),
             (200, api.get("/api/messages")),
             (200, api.get("/api/messages?role=inbox&isRead=false&after=7")),
+            (200, api.get("/api/messages?q=lunch&from=jane&hasAttachments=true")),
+            (200, api.get("/api/changes")),
+            (200, api.get(&format!("/api/changes?since={since}"))),
+            (400, api.get(&format!("/api/changes?since={ahead}"))),
             (403, api.delete(&foreign)),
             (404, api.delete(&unknown)),
         ]
@@ -275,8 +286,9 @@ async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_as
     for n in [0, 7, 1001] {
         for (arguments, index, folders) in &cases {
             let arguments = arguments.replace("$n", &n.to_string());
-            let call =
-                format!("select count(*) from list_messages(id_of({n} / 100, 2), id_of({n}, 3), 51, {arguments})");
+            let call = format!(
+                "select count(*) from list_messages(id_of({n} / 100, 2), id_of({n}, 3), 51, {arguments}, {NO_MORE})"
+            );
             // Within the function a statement with these values is planned anew; that of the folders is kept after five.
             for _ in 0..2 {
                 notices.lock().unwrap().clear();
@@ -304,6 +316,43 @@ async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_as
         }
     }
 
+    // What has changed is read from indexes likewise, no further than the page.
+    client
+        .batch_execute(
+            "insert into email_change_numbers select id_of(n / 100, 2), id_of(n, 3), 1000000, 0 from generate_series(0, 1001) n;
+             insert into email_destroyed select id_of(n / 100, 2), id_of(n, 3), 150000 + k, 'message', id_of(k, 9), id_of(n, 1), 0
+             from generate_series(0, 1001) n, generate_series(0, 99) k;
+             update email_accounts set changed_number = 160000; update email_folders set changed_number = 170000;
+             analyze email_accounts, email_folders, email_destroyed, email_change_numbers;",
+        )
+        .await
+        .unwrap();
+    // The sixth time the plan may be one for any numbers.
+    for n in [0, 7, 0, 7, 1001, 0, 0, 7] {
+        for since in [10, 60_000, 149_000, 999_999] {
+            notices.lock().unwrap().clear();
+            let call =
+                format!("select count(number) from list_changes(id_of({n} / 100, 2), id_of({n}, 3), {since}, 0, 51)");
+            let count: i64 = explained.query_one(&call, &[]).await.unwrap().get(0);
+            assert!(count == if since == 999_999 { 0 } else { 51 } || n == 1001 && count > 0, "{call}: {count}");
+            let plans = notices.lock().unwrap().clone();
+            let plan = plans.iter().find(|plan| plan.contains("with counter")).unwrap();
+            for index in ["email_accounts_changes_idx", "email_folders_changes_idx", "email_messages_changes_idx"] {
+                assert!(plan.contains(&format!("Index Scan using {index}")), "{call}: {plan}");
+            }
+            assert!(
+                plan.contains("Merge Append") && plan.contains("Index Scan using email_destroyed_pkey"),
+                "{call}: {plan}"
+            );
+            let is_one = ["Seq Scan", "Bitmap", "Removed by Filter", "JIT"].iter().all(|word| !plan.contains(word));
+            assert!(is_one, "{call}: {plan}");
+            for rows in plan.split("actual rows=").skip(1) {
+                let rows: f64 = rows.split(' ').next().unwrap().parse().unwrap();
+                assert!(rows <= 51.0, "{call}: {plan}");
+            }
+        }
+    }
+
     // All messages of the one who has half of them get a label.
     client
         .batch_execute(
@@ -322,7 +371,7 @@ async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_as
         (format!("null, true, null, 150000, {place}"), "flagged_idx"),
     ] {
         let call = format!(
-            "select count(*) from list_messages(id_of(0, 2), id_of(0, 3), 51, null, id_of(9, 5), null, {arguments})"
+            "select count(*) from list_messages(id_of(0, 2), id_of(0, 3), 51, null, id_of(9, 5), null, {arguments}, {NO_MORE})"
         );
         notices.lock().unwrap().clear();
         assert_eq!(explained.query_one(&call, &[]).await.unwrap().get::<_, i64>(0), 51);
@@ -335,6 +384,9 @@ async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_as
         assert!(!whole.contains("Seq Scan") && !whole.contains("JIT"), "{call}: {whole}");
     }
 }
+
+/// No thread, no attachments, no texts.
+const NO_MORE: &str = "null, null, null, null, null, null, null";
 
 /// A connection whose notices are kept: that is where auto_explain writes to.
 async fn explaining(url: &str, setup: &str) -> (tokio_postgres::Client, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, User, api, folder_row, merged, message_row, owner, store};
+use crate::support::{Api, User, api, folder_row, merged, message_row, owner, store, store_label};
 
 async fn folder(client: &Client, account: &Value, path: &str, changes: Value) -> Uuid {
     store(client, "email_folders", folder_row(account, path, changes)).await
@@ -294,4 +294,221 @@ async fn a_query_that_cannot_be_read_is_refused_with_every_fault() {
     }
     // As elsewhere, a parameter that nobody knows is none.
     assert_eq!(page(api, &user, "unknown=1&limit=200").await, (vec![], None));
+}
+
+/// What a list finds, by subject.
+async fn subjects(api: &Api, user: &User, query: &[(&str, &str)]) -> Vec<String> {
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let query: Vec<_> = query.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let query = query.join("&");
+    let answer = api.get(&format!("/api/messages?{query}")).by(user).send().await;
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    let messages = answer.body["messages"].as_array().unwrap();
+    messages.iter().map(|message| message["subject"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn texts_are_found_in_any_script_and_case_and_mean_nothing_but_themselves() {
+    let (api, user, client) = (api().await, User::new(), owner().await);
+    let account = api.create(&user, json!({})).await;
+    let inbox = folder(&client, &account, "INBOX", json!({"role": "inbox"})).await;
+    for (text, finds, not) in [
+        ("Lunch", &["lunch", "LUNCH", "lUn", "n"][..], &["lunsh", "lunch?"][..]),
+        (
+            "Grüße aus der Straße",
+            &["GRÜSSE", "grüsse", "STRASSE", "straẞe", "e AUS d", "ß", "ss"],
+            &["strase", "grusse"],
+        ),
+        ("Привет, МИР", &["привет", "ПРИВЕТ, мир", "Ир"], &["privet", "миру"]),
+        ("ΟΔΟΣ Σίσυφος", &["οδος", "οδοσ", "σίσυφοσ", "ΣΊΣΥΦΟΣ"], &["οδοί"]),
+        ("İSTANBUL ısı", &["istanbul", "İstanbul", "ISI", "ısı", "isi"], &["ustanbul"]),
+        ("こんにちは世界", &["世界", "にち"], &["世 界"]),
+        ("שלום مرحبا", &["שלום", "مرحبا", "ם م"], &["שלומ"]),
+        ("ﬁnance ſtop", &["finance", "FINANCE", "stop", "STOP"], &["fnance"]),
+        ("🎉 party", &["🎉", "🎉 P"], &["🎈"]),
+        ("𐐨𐐩", &["𐐀", "𐐁"], &["𐐂"]),
+        ("100% _sure_", &["100%", "%", "_", "_SURE_"], &["100_", "%sure", "_sure%"]),
+        (r#"it's "so" \ or so"#, &["it's", "\"so\"", "\\", " \\ ", "\"SO\" \\"], &["\\\\", "\"\"", "\\or", "\\s"]),
+        ("a.b*c+d?(e)[f]{2}^$|g", &["a.b*c", "+D?(", "(e)[f]{2}^$|G", "|", "[f]"], &["axb", "a.bbc", ".*", "[e]"]),
+        ("caf\u{e9}", &["CAFE\u{301}", "caf\u{c9}"], &["cafe"]),
+        (&"long ".repeat(60), &[&"long ".repeat(40), "ng LONG"], &[&"lang ".repeat(40)]),
+    ] {
+        message(&client, &account, inbox, json!({"subject": text})).await;
+        for (looked_for, is_found) in finds.iter().map(|text| (text, true)).chain(not.iter().map(|text| (text, false)))
+        {
+            for parameter in ["subject", "q"] {
+                let found = subjects(api, &user, &[(parameter, looked_for)]).await;
+                assert_eq!(found.contains(&text.to_owned()), is_found, "{parameter} {looked_for:?} in {text:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_and_addresses_are_searched_and_not_how_they_are_stored() {
+    let (api, user, client) = (api().await, User::new(), owner().await);
+    let account = api.create(&user, json!({})).await;
+    let inbox = folder(&client, &account, "INBOX", json!({})).await;
+    let people = [
+        (Some("Doe, Jane"), "jane@example.com"),
+        (None, "null-and@void.example"),
+        (Some(r#"Joe "the \ back" Null"#), "joe@example.com"),
+        (Some(r"ends in \"), "back@example.com"),
+        (Some("],["), "brackets@example.com"),
+        (Some(","), "comma@example.com"),
+        (Some("JÜRGEN"), "j@bücher.example"),
+        (Some("Nn"), "lone@example.com"),
+    ];
+    let columns = ["from_list", "to_list", "cc_list", "bcc_list", "preview"];
+    for (n, (name, address)) in people.iter().enumerate() {
+        let list = Value::from(vec![json!([name, address])]).to_string();
+        for column in columns {
+            let value = if column == "preview" { json!(address) } else { json!(list) };
+            let subject = format!("{n} {column}");
+            message(&client, &account, inbox, json!({ column: value, "subject": subject, "received_at": n })).await;
+        }
+    }
+    let texts = [
+        "jane",
+        "DOE, J",
+        "doe,j",
+        ",",
+        "null",
+        "NULL-AND",
+        "l",
+        "\"",
+        "\\",
+        "\\\"",
+        "\"the",
+        "back\\",
+        "n \\",
+        "],[",
+        "[",
+        "]",
+        "\",\"",
+        "[\"",
+        "null,",
+        "[null",
+        "],",
+        "jürgen",
+        "bücher.",
+        "@",
+        "nn\",",
+        "example.com\"",
+        "[[",
+        "]]",
+        "nul",
+        "\\\\",
+    ];
+    for text in texts {
+        let lower = text.to_lowercase();
+        let within = |text: &str| text.to_lowercase().contains(&lower);
+        let fits = |columns: &[&str]| {
+            let mut fitting = Vec::new();
+            for (n, (name, address)) in people.iter().enumerate() {
+                for column in columns {
+                    let is_name = *column != "preview" && name.is_some_and(within);
+                    let subject = format!("{n} {column}");
+                    if is_name || within(address) || columns.len() == 5 && within(&subject) {
+                        fitting.push(subject);
+                    }
+                }
+            }
+            fitting.sort();
+            fitting
+        };
+        for (parameter, columns) in [("from", &columns[..1]), ("to", &columns[1..4]), ("q", &columns[..])] {
+            let mut found = subjects(api, &user, &[(parameter, text), ("limit", "200")]).await;
+            found.sort();
+            assert_eq!(found, fits(columns), "{parameter}={text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn texts_threads_and_attachments_go_with_the_other_filters_and_with_cursors() {
+    let (api, user, client) = (api().await, User::new(), owner().await);
+    let account = api.create(&user, json!({})).await;
+    let id = account["id"].as_str().unwrap();
+    let mut folders = Vec::new();
+    for (path, role) in [("INBOX", Some("inbox")), ("Sent", Some("sent"))] {
+        folders.push(folder(&client, &account, path, json!({ "role": role })).await);
+    }
+    let label = folder(&client, &account, "Label", json!({"is_label": true})).await;
+    let threads = [Uuid::now_v7(), Uuid::now_v7()];
+    // Another user's message of the same thread is found by nobody but him.
+    let (stranger, colleague) = (User::new(), user.colleague());
+    for other in [&stranger, &colleague] {
+        let theirs = api.create(other, json!({})).await;
+        let inbox = folder(&client, &theirs, "INBOX", json!({"role": "inbox"})).await;
+        message(&client, &theirs, inbox, json!({"thread_id": threads[0], "subject": "Größe", "has_attachments": true}))
+            .await;
+    }
+    let mut samples = Vec::new();
+    for n in 0..80_usize {
+        let (thread, place, is_read) = (threads[n % 2], n / 2 % 2, n % 5 != 0);
+        let (has_attachments, subject) = (n % 3 == 0, ["Größe", "Farbe", "größer"][n / 4 % 3]);
+        let row = json!({
+            "thread_id": thread, "received_at": n / 3, "is_read": is_read, "has_attachments": has_attachments,
+            "subject": subject, "from_list": format!(r#"[[null,"{}@example.com"]]"#, n % 7)
+        });
+        let message = message(&client, &account, folders[place], row).await;
+        let is_labelled = n % 4 < 2;
+        if is_labelled {
+            store_label(&client, &account, label, message).await;
+        }
+        samples.push((message, n, is_labelled));
+    }
+    samples.sort_by_key(|(id, n, _)| std::cmp::Reverse((n / 3, *id)));
+    let texts = ["", "&q=GR%C3%96SS", "&subject=farb", "&from=3%40EXAMPLE", "&q=3%40&subject=GR%C3%96%C3%9FE"];
+    let places = ["", "&role=inbox", "&isRead=false", &format!("&folderId={label}"), &format!("&accountId={id}")];
+    let mut found_any = 0;
+    for n in 0..texts.len() * 3 * 3 * 5 * 2 {
+        let (text, thread, attached, place, time) = (n % 5, n / 5 % 3, n / 15 % 3, n / 45 % 5, n / 225);
+        let fits = |&&(_, n, is_labelled): &&(Uuid, usize, bool)| {
+            let great = n / 4 % 3 != 1;
+            let is_text = [true, great, !great, n % 7 == 3, n % 7 == 3 && great][text];
+            is_text
+                && (thread == 2 || thread == n % 2)
+                && (attached == 2 || (n % 3 == 0) == (attached == 0))
+                && [true, n / 2 % 2 == 0, n % 5 == 0, is_labelled, true][place]
+                && (time == 0 || n / 3 >= 4)
+        };
+        let expected: Vec<_> = samples.iter().filter(fits).map(|(id, ..)| *id).collect();
+        let thread = threads.get(thread).map(|thread| format!("&threadId={thread}")).unwrap_or_default();
+        let attached = ["&hasAttachments=true", "&hasAttachments=false", ""][attached];
+        let place = &places[place];
+        let query = format!("{}{thread}{attached}{place}{}", texts[text], ["", "&after=4"][time]);
+        assert_eq!(page(api, &user, &format!("limit=200{query}")).await, (expected.clone(), None), "{query}");
+        found_any += usize::from(!expected.is_empty());
+        if n % 3 == 0 {
+            let (mut pages, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let (found, next) = page(api, &user, &format!("limit=3{query}{cursor}")).await;
+                pages.extend(found);
+                let Some(next) = next else { break };
+                cursor = format!("&cursor={next}");
+            }
+            assert_eq!(pages, expected, "{query}");
+        }
+    }
+    assert!(found_any > 200, "{found_any}");
+    for nobody in [&stranger, &colleague] {
+        for query in
+            [format!("threadId={}", threads[0]), "q=gr%C3%B6%C3%9Fe".to_owned(), "hasAttachments=true".to_owned()]
+        {
+            let (found, _) = page(api, nobody, &query).await;
+            assert!(found.len() == 1 && samples.iter().all(|(id, ..)| *id != found[0]), "{query}");
+        }
+    }
+    assert_eq!(page(api, &user, &format!("threadId={}", Uuid::now_v7())).await, (vec![], None));
+
+    let long = "a".repeat(201);
+    for bad in
+        ["q=", "q=%00", "from=%0A", "to=", &format!("subject={long}"), "q=a&q=b", "threadId=7", "hasAttachments=1"]
+    {
+        let refused = api.get(&format!("/api/messages?{bad}")).by(&user).send().await;
+        refused.is_refused(400);
+        assert_eq!(refused.faults(), [bad.split('=').next().unwrap()], "{bad}");
+    }
 }

@@ -103,6 +103,17 @@ export interface MessageFilter {
   after?: number;
   /** Received earlier. */
   before?: number;
+  /** Of this conversation. */
+  threadId?: string;
+  hasAttachments?: boolean;
+  /** A part of the sender's name or address, in any letter case. */
+  from?: string;
+  /** A part of a recipient's: `to`, `cc` or `bcc`. */
+  to?: string;
+  /** A part of the subject. */
+  subject?: string;
+  /** A part of any of these, or of the preview. */
+  q?: string;
 }
 
 export interface MessageOptions extends MessageFilter, CallOptions {

@@ -52,13 +52,13 @@ test("a synchronisation is asked for, watched and ended, and its mail is listed"
   await client.getSync("1");
   await client.cancelSync("1");
   await client.listFolders("1");
-  await client.listMessages({ accountId: "1", role: "inbox", isRead: false, before: 7, limit: 10, cursor: "c" });
+  await client.listMessages({ accountId: "1", role: "inbox", isRead: false, before: 7, q: "50% & more", limit: 10, cursor: "c" });
   assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
     "POST https://api.example.com/api/accounts/a%2Fb/sync",
     "GET https://api.example.com/api/accounts/1/sync",
     "DELETE https://api.example.com/api/accounts/1/sync",
     "GET https://api.example.com/api/accounts/1/folders",
-    "GET https://api.example.com/api/messages?accountId=1&role=inbox&isRead=false&before=7&limit=10&cursor=c",
+    "GET https://api.example.com/api/messages?accountId=1&role=inbox&isRead=false&before=7&q=50%25+%26+more&limit=10&cursor=c",
   ]);
 });
 

@@ -1,5 +1,5 @@
 //! Queries on folders and messages, of those who read them. The SQL of the functions that they call is in
-//! `migrations/V9__mail_endpoints.sql` and V13.
+//! `migrations/V9__mail_endpoints.sql`, V13 and V14.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::folder::{FolderId, Listed, Role};
 use crate::identity::Scope;
 use crate::message::{Correspondent, Cursor, Filter, Message, MessageId, ThreadId};
+use crate::search::SearchText;
 
 /// A page ends after so many bytes of rows, should its messages have been written to be large. Lambda answers with 6 MB at
 /// most, and what is JSON within JSON there can be four times as long here.
@@ -67,11 +68,17 @@ impl Db {
         limit: i64,
         cursor: Option<Cursor>,
     ) -> Result<MessagePage, Error> {
+        let text = filter.text.as_ref().map(SearchText::in_text);
+        let names = filter.text.as_ref().map(SearchText::in_names).filter(|names| text.as_ref() != Some(names));
         let rows = self
             .query(
                 Access::Read,
                 scope,
-                shown!("list_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
+                shown!(
+                    "list_messages(
+                         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19
+                     )"
+                ),
                 &[
                     // One more tells whether there is a next page.
                     (&(limit + 1), Type::INT8),
@@ -84,6 +91,13 @@ impl Db {
                     (&filter.before.map(|time| time.0), Type::INT8),
                     (&cursor.map(|cursor| cursor.received_at), Type::INT8),
                     (&cursor.map(|cursor| cursor.id.0), Type::UUID),
+                    (&filter.thread_id.map(|id| id.0), Type::UUID),
+                    (&filter.has_attachments, Type::BOOL),
+                    (&filter.from.as_ref().map(SearchText::in_names), Type::TEXT_ARRAY),
+                    (&filter.to.as_ref().map(SearchText::in_names), Type::TEXT_ARRAY),
+                    (&filter.subject.as_ref().map(SearchText::in_text), Type::TEXT_ARRAY),
+                    (&text, Type::TEXT_ARRAY),
+                    (&names, Type::TEXT_ARRAY),
                 ],
             )
             .await?;

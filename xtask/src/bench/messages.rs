@@ -19,6 +19,7 @@ const TABLES: [&str; 3] = ["email_accounts", "email_folders", "email_messages"];
 
 pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
     let mut rows = sizes(bench).await?;
+    rows.extend(search(bench).await?);
     for count in [FEW, many] {
         bench.progress(&format!("messages: filling a table with {count}"));
         bench.new_database(&database(count)).await?;
@@ -106,6 +107,53 @@ async fn sizes(bench: &Bench) -> Result<Vec<Row>> {
         let sql = "select pg_total_relation_size('email_messages') / count(*)::float8 from email_messages";
         let bytes: f64 = owner.query_one(sql, &[]).await?.try_get(0)?;
         rows.push(Row::alone(format!("a message {name}, indexes included"), "B", bytes).at_most(1000.0));
+    }
+    Ok(rows)
+}
+
+/// What is looked for in vain, by one who has so many messages: each is looked at.
+async fn search(bench: &Bench) -> Result<Vec<Row>> {
+    const COUNT: u64 = 100_000;
+    const ROUNDS: usize = 60;
+    bench.progress("messages: a search");
+    let database = "messages_search";
+    bench.new_database(database).await?;
+    let (tenant, user) = (id_of(0, 2), id_of(0, 3));
+    let owner = bench.owner(database).await?;
+    owner.batch_execute(ID_OF).await?;
+    let messages = insert_messages(&format!(
+        "select n, id_of(0, 2) as tenant_id, id_of(0, 3) as user_id, id_of(0, 1) as account_id, id_of(n % 10, 5) as folder_id,
+             n * 1000 as received_at, true as has_preview from generate_series(1, {COUNT}::bigint) n"
+    ));
+    let account = "insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
+             hostname, port, encryption, username, credential_id, created_at, updated_at)
+         select id_of(0, 1), id_of(0, 2), id_of(0, 3), 'Work', 'x@example.com', 'x@example.com', 'imap', 'imap.example.com', 993,
+             'tls', 'jane', id_of(0, 4), 1, 1";
+    scale::in_bulk(&owner, &TABLES, &format!("{account}; {messages}")).await?;
+    let mut environment = bench.start("list-messages", database)?;
+    let mut rows = Vec::new();
+    for (name, query) in [
+        ("q", "q=quartz%20vein"),
+        // As each message begins to match.
+        ("q that often begins", "q=example.cot"),
+        ("q of a cased script", "q=%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82"),
+        ("subject", "subject=quartz"),
+        ("threadId", "threadId=00000001-0000-7000-8000-000000000000"),
+    ] {
+        let mut event: Value =
+            serde_json::from_slice(&Caller::with_ids(tenant, user)?.event("list-messages", None, None)?)?;
+        event["rawQueryString"] = query.into();
+        let event = serde_json::to_vec(&event)?;
+        let mut times = Times::default();
+        for round in 0..bench.rounds(ROUNDS).max(5) {
+            let answer = environment.invoke(&event)?;
+            ensure_good(&answer)?;
+            if round > 2 {
+                times.0.push(answer.took);
+            }
+        }
+        let name = format!("list-messages, {name} in vain, {COUNT} messages: p50");
+        rows.push(Row::alone(name, "ms", micros(times.median()) / 1000.0).at_most(200.0));
     }
     Ok(rows)
 }

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use shared::change::Place;
+use shared::identity::{Scope, TenantId, UserId};
 use uuid::Uuid;
 
 use super::{
@@ -90,9 +92,23 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
                 let mut params = vec![json!({"int8": 51})];
                 params.extend(["uuid", "uuid", "text"].map(null));
                 params.push(json!({"bool": false}));
-                params.extend(["bool", "int8", "int8", "int8", "uuid"].map(null));
+                params.extend(["bool", "int8", "int8", "int8", "uuid", "uuid", "bool"].map(null));
+                params.extend(["texts"; 5].map(null));
                 Ok(caller.params(&params))
             }),
+            counts: true,
+        },
+        Case {
+            name: "50 changes",
+            function: "list-changes",
+            event: Box::new(|_| {
+                let mut event: Value = serde_json::from_slice(&caller.event("list-changes", None, None)?)?;
+                let scope = Scope { tenant_id: TenantId(caller.tenant), user_id: UserId(caller.user) };
+                let since = serde_json::to_value(Place { since: 0, known: 0 }.cursor(&scope))?;
+                event["rawQueryString"] = format!("limit=50&since={}", since.as_str().unwrap_or_default()).into();
+                Ok(serde_json::to_vec(&event)?)
+            }),
+            params: Box::new(|_| Ok(caller.params(&[0, 0, 51].map(|number| json!({ "int8": number }))))),
             counts: true,
         },
         Case {

@@ -36,6 +36,7 @@ struct Statement {
 enum Param {
     Uuid(Option<Uuid>),
     Text(Option<String>),
+    Texts(Option<Vec<String>>),
     Int4(Option<i32>),
     Int8(Option<i64>),
     Bool(Option<bool>),
@@ -48,6 +49,7 @@ impl Param {
         match self {
             Self::Uuid(_) => Type::UUID,
             Self::Text(_) => Type::TEXT,
+            Self::Texts(_) => Type::TEXT_ARRAY,
             Self::Int4(_) => Type::INT4,
             Self::Int8(_) => Type::INT8,
             Self::Bool(_) => Type::BOOL,
@@ -61,6 +63,7 @@ impl ToSql for Param {
         match self {
             Self::Uuid(value) => value.to_sql(kind, out),
             Self::Text(value) => value.to_sql(kind, out),
+            Self::Texts(value) => value.to_sql(kind, out),
             Self::Int4(value) => value.to_sql(kind, out),
             Self::Int8(value) => value.to_sql(kind, out),
             Self::Bool(value) => value.to_sql(kind, out),

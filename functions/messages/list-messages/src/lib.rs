@@ -43,6 +43,12 @@ impl Input {
                 is_flagged: noted(flag(query, "isFlagged"), &mut faults),
                 after: noted(parameter(query, "after"), &mut faults),
                 before: noted(parameter(query, "before"), &mut faults),
+                thread_id: noted(parameter(query, "threadId"), &mut faults),
+                has_attachments: noted(flag(query, "hasAttachments"), &mut faults),
+                from: noted(parameter(query, "from"), &mut faults),
+                to: noted(parameter(query, "to"), &mut faults),
+                subject: noted(parameter(query, "subject"), &mut faults),
+                text: noted(parameter(query, "q"), &mut faults),
             },
         };
         if faults.is_empty() { Ok(input) } else { Err(Error::Invalid(faults)) }
@@ -98,8 +104,24 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported_at_once() {
-        let names = ["limit", "cursor", "accountId", "folderId", "role", "isRead", "isFlagged", "after", "before"];
-        let bad: Vec<_> = names.iter().map(|name| (*name, "!")).collect();
+        let names = [
+            "limit",
+            "cursor",
+            "accountId",
+            "folderId",
+            "role",
+            "isRead",
+            "isFlagged",
+            "after",
+            "before",
+            "threadId",
+            "hasAttachments",
+            "from",
+            "to",
+            "subject",
+            "q",
+        ];
+        let bad: Vec<_> = names.iter().map(|name| (*name, "\n")).collect();
         let Err(Error::Invalid(faults)) = Input::read(&query(&bad)) else { panic!() };
         assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), names);
     }
