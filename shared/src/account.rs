@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use anyhow::anyhow;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -393,7 +393,8 @@ impl Field for AccountName {
 
 /// A mailbox address of at most 254 characters (RFC 5321, 4.5.3.1.3, less the brackets), as its owner wrote it.
 /// See [`is_address`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct EmailAddress(pub String);
 
 impl EmailAddress {
@@ -719,7 +720,7 @@ mod tests {
         )) else {
             panic!("accepted")
         };
-        let names: Vec<_> = faults.iter().map(|fault| fault.field).collect();
+        let names: Vec<_> = faults.iter().map(|fault| &*fault.field).collect();
         assert_eq!(
             names,
             [
@@ -753,7 +754,7 @@ mod tests {
         else {
             panic!("accepted")
         };
-        assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), ["accountName", "port", "isEnabled"]);
+        assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), ["accountName", "port", "isEnabled"]);
     }
 
     proptest! {

@@ -89,8 +89,8 @@ pub const NOT_YOURS: &str = "This account belongs to somebody else. List your ac
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fault {
-    /// Its name, as the client wrote it.
-    pub field: &'static str,
+    /// Its name, as the client wrote it; within a list with its place, as in `to[0].address`.
+    pub field: Cow<'static, str>,
     /// What it must be, for a person.
     pub message: Cow<'static, str>,
     /// What is wrong as a sentence that names the field; none when the field is missing.
@@ -100,19 +100,29 @@ pub struct Fault {
 
 impl Fault {
     /// A value that is not as `message` says; `sentence` says so on its own.
-    pub fn new(field: &'static str, message: impl Into<Cow<'static, str>>, sentence: String) -> Self {
-        Self { field, message: message.into(), sentence: Some(sentence) }
+    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>, sentence: String) -> Self {
+        Self { field: field.into(), message: message.into(), sentence: Some(sentence) }
     }
 
     /// No value at all.
-    pub fn missing(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { field, message: message.into(), sentence: None }
+    pub fn missing(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: field.into(), message: message.into(), sentence: None }
+    }
+
+    /// The same fault, of a field of the object at `index` in the list `list`.
+    pub fn within(self, list: &str, index: usize) -> Self {
+        let place = format!("{list}[{index}]");
+        Self {
+            field: format!("{place}.{}", self.field).into(),
+            message: self.message,
+            sentence: self.sentence.map(|sentence| format!("{place}: {sentence}")),
+        }
     }
 }
 
 /// All faults in one text, for clients that show nothing else: what is missing, then what is wrong.
 fn sentences(faults: &[Fault]) -> String {
-    let missing: Vec<_> = faults.iter().filter(|fault| fault.sentence.is_none()).map(|fault| fault.field).collect();
+    let missing: Vec<_> = faults.iter().filter(|fault| fault.sentence.is_none()).map(|fault| &*fault.field).collect();
     let missing = (!missing.is_empty()).then(|| format!("Missing required fields: {}", missing.join(", ")));
     let wrong = faults.iter().filter_map(|fault| fault.sentence.clone());
     missing.into_iter().chain(wrong).collect::<Vec<_>>().join("; ")

@@ -43,6 +43,7 @@ pub mod account;
 pub mod address;
 pub mod authorization;
 pub mod change;
+pub mod composition;
 pub mod credential;
 pub mod folder;
 pub mod message;

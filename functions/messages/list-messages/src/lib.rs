@@ -101,6 +101,6 @@ mod tests {
         let names = ["limit", "cursor", "accountId", "folderId", "role", "isRead", "isFlagged", "after", "before"];
         let bad: Vec<_> = names.iter().map(|name| (*name, "!")).collect();
         let Err(Error::Invalid(faults)) = Input::read(&query(&bad)) else { panic!() };
-        assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), names);
+        assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), names);
     }
 }
