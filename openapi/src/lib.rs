@@ -17,6 +17,7 @@ use shared::change::{Cursor as ChangeCursor, Place, TOO_OLD, bad_cursor as bad_c
 use shared::error::{
     ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, NOT_YOURS, too_many_accounts,
 };
+use shared::idempotency::{KEY, MAX_KEY, OTHER_BODY, RUNNING};
 use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageId};
 use shared::sync::Synchronisation;
@@ -136,6 +137,22 @@ fn operations() -> Vec<Operation> {
     };
     let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
     let too_many = || ("too many accounts", Error::Conflict(too_many_accounts(1000).into()));
+    // What a key adds to an operation that makes something.
+    let key = || {
+        json!({
+            "name": KEY, "in": "header", "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+            "description": "A random text, such as a UUID, by which this request is known when it is sent again within 24 hours: it \
+                gets the same answer again, with `Idempotency-Replayed`, and does nothing more. Kept are successes and conflicts: \
+                what was a 400 may be corrected under the same key.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[!-~]+$"},
+        })
+    };
+    let keyed = || {
+        vec![
+            ("first request still at work", Error::Conflict(RUNNING.into())),
+            ("key used with another body", Error::Unprocessable(OTHER_BODY)),
+        ]
+    };
     let id = || {
         json!({
             "name": "id", "in": "path", "required": true, "description": "The account's id.",
@@ -206,12 +223,13 @@ fn operations() -> Vec<Operation> {
             path: "/api/accounts",
             id: "createAccount",
             summary: "Register an account",
-            description: "Not idempotent, yet safe to repeat: an account with the same address answers 409.",
+            description: "Safe to repeat: an account with the same address answers 409, and the same request with an `Idempotency-Key` \
+                          as it did before.",
             tag: "accounts",
-            parameters: vec![],
+            parameters: vec![key()],
             body: Some(json_body("NewAccount", example_new_account())),
             answers: vec![(201, created())],
-            refusals: with(unreadable().into_iter().chain([taken(), too_many()]).collect()),
+            refusals: with(unreadable().into_iter().chain([taken(), too_many()]).chain(keyed()).collect()),
         },
         Operation {
             method: "get",
@@ -644,7 +662,11 @@ impl Operation {
         let is_public = ["health", "reference"].contains(&self.tag);
         let common = if is_public { &COMMON_HEADERS[..] } else { &COMMON_HEADERS_AND_LIMITS[..] };
         let mut responses = Map::new();
+        let has_key = self.parameters.iter().any(|parameter| parameter["name"] == KEY);
         for (status, mut answer) in self.answers {
+            if has_key {
+                refer_to(&mut answer, &[REPLAYED]);
+            }
             refer_to(&mut answer, common);
             responses.insert(status.to_string(), answer);
         }
@@ -662,6 +684,9 @@ impl Operation {
                 // As HTTP writes it: the type keeps names in lower case.
                 let name = if header == "retry-after" { "Retry-After" } else { "WWW-Authenticate" };
                 refer_to(answer, &[name]);
+            }
+            if has_key && status == 409 {
+                refer_to(answer, &[REPLAYED]);
             }
         }
         let mut value = json!({
@@ -683,6 +708,7 @@ impl Operation {
     }
 }
 
+const REPLAYED: &str = "Idempotency-Replayed";
 const COMMON_HEADERS: [&str; 5] =
     ["X-Request-Id", "Cache-Control", "X-Content-Type-Options", "Strict-Transport-Security", "Vary"];
 const COMMON_HEADERS_AND_LIMITS: [&str; 10] = [
@@ -717,13 +743,14 @@ fn headers() -> Value {
         "X-Content-Type-Options": header("string", "The content type is meant.", "nosniff".into()),
         "Strict-Transport-Security": header("string", "HTTPS only.", "max-age=31536000; includeSubDomains".into()),
         "Vary": header("string", "The CORS headers depend on the origin.", "Origin".into()),
-        "Location": header("string", "The path of the new account.", format!("/api/accounts/{ID}").into()),
+        "Location": header("string", "The path of what was made.", format!("/api/accounts/{ID}").into()),
         "WWW-Authenticate": header("string", "How to say who you are.", "Bearer".into()),
         "Retry-After": header("integer", "Seconds until a request will be let through.", 7.into()),
         "X-RateLimit-Limit": limit("integer", "Requests that a user may make in any 60 seconds.", 50.into()),
         "X-RateLimit-Remaining": limit("integer", "Requests that are left now.", 49.into()),
         "X-RateLimit-Reset": limit("integer", "Epoch seconds at which the oldest request leaves the window.", 1_767_225_660.into()),
         "RateLimit": limit("string", "The state, after draft-ietf-httpapi-ratelimit-headers-10.", "\"default\";r=49;t=60".into()),
+        REPLAYED: limit("string", "`true`: this was answered before to a request with the same key, and nothing was done now.", "true".into()),
         "RateLimit-Policy": limit("string", "The policy, after the same draft.", "\"default\";q=50;w=60".into()),
     })
 }

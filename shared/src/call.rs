@@ -12,6 +12,7 @@ use crate::account::AccountId;
 use crate::composition::MAX_COMPOSITION_BYTES;
 use crate::cors::Cors;
 use crate::db::Db;
+use crate::draft::{DraftId, NO_SUCH_DRAFT};
 use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE};
 use crate::event::Request;
 use crate::identity::Identity;
@@ -153,6 +154,15 @@ impl Call {
     /// See [`body`].
     pub fn composition_body(&self) -> Result<Fields, Error> {
         body_within(&self.request, MAX_COMPOSITION_BYTES)
+    }
+
+    /// The draft that the path names.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for what is no id.
+    pub fn draft_id(&self) -> Result<DraftId, Error> {
+        let id = self.request.path_parameters.get("id");
+        id.and_then(DraftId::parse).ok_or(Error::NotFound(NO_SUCH_DRAFT))
     }
 
     /// The account that the path names.

@@ -11,7 +11,7 @@ use crate::account::{AccountId, EmailAddress, MAX_NAME};
 use crate::error::Fault;
 use crate::identity::id;
 use crate::message::MessageId;
-use crate::validation::{Field, Fields};
+use crate::validation::{Field, Fields, whole};
 
 id!(
     /// A file that was announced, and perhaps put, to be attached.
@@ -114,6 +114,18 @@ impl Composition {
     pub fn recipients(&self) -> impl Iterator<Item = &Recipient> {
         self.to.iter().chain(&self.cc).chain(&self.bcc)
     }
+}
+
+/// What is wrong with a field that names nothing of the user's.
+pub fn unknown(field: String) -> Fault {
+    let rule = match field.as_str() {
+        "accountId" => "must be the id of one of your accounts",
+        "replyToId" | "forwardOfId" => "must be the id of one of your messages",
+        "draftId" => "must be the id of one of your drafts",
+        _ => "must be the id of one of your uploads: one that nothing uses is gone after a day",
+    };
+    let sentence = format!("{field} {rule}");
+    Fault::new(field, rule, sentence)
 }
 
 /// Who is written to.
@@ -299,10 +311,7 @@ impl Field for SendAt {
     const RULE: &'static str = "must be a whole number of milliseconds since the Unix epoch";
 
     fn read(value: Value) -> Option<Self> {
-        let number = value.as_f64()?;
-        // The cast saturates: what is too large stays out of range. Each whole number up to the latest is a float's.
-        let whole = number as i64;
-        ((0..=LATEST).contains(&whole) && whole as f64 == number).then_some(Self(whole))
+        whole(&value, 0..=LATEST).map(Self)
     }
 }
 

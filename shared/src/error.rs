@@ -37,12 +37,18 @@ pub enum Error {
     /// 410: it was there, and is forgotten.
     #[error("{0}")]
     Gone(&'static str),
+    /// 409, as it was answered before under the same `Idempotency-Key`.
+    #[error("{0}")]
+    ReplayedConflict(Cow<'static, str>),
     /// 413, with the most bytes that a body may have.
     #[error("The body is too large. Send at most {limit} bytes.")]
     PayloadTooLarge {
         /// Bytes.
         limit: usize,
     },
+    /// 422: what was sent contradicts what was sent before.
+    #[error("{0}")]
+    Unprocessable(&'static str),
     /// 429.
     #[error("Too many requests. Please try again later.")]
     TooManyRequests {
@@ -63,6 +69,14 @@ pub enum Error {
     /// 503: it was nobody's fault, and the same request may go well a moment later. The cause is for the log.
     #[error("The service is busy. Please send the request again in a moment.")]
     Unavailable(#[source] anyhow::Error),
+}
+
+/// The header of an answer that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// What an answer says that was given before under the same `Idempotency-Key`.
+pub(crate) fn replayed_header() -> (HeaderName, HeaderValue) {
+    (REPLAYED, HeaderValue::from_static("true"))
 }
 
 /// Seconds after which a client may repeat what was [`Error::Unavailable`].
@@ -163,9 +177,10 @@ impl Error {
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not found"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
-            Self::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            Self::Conflict(_) | Self::ReplayedConflict(_) => (StatusCode::CONFLICT, "Conflict"),
             Self::Gone(_) => (StatusCode::GONE, "Gone"),
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
+            Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
             Self::MailServer { .. } => (StatusCode::BAD_GATEWAY, "Mail server error"),
@@ -178,6 +193,7 @@ impl Error {
         match self {
             Self::Unauthorized(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::MethodNotAllowed { allow } => Some((header::ALLOW, HeaderValue::from_str(allow).ok()?)),
+            Self::ReplayedConflict(_) => Some(replayed_header()),
             Self::TooManyRequests { retry_after } => Some((header::RETRY_AFTER, HeaderValue::from(*retry_after))),
             Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from(RETRY_UNAVAILABLE))),
             _ => None,
@@ -247,7 +263,9 @@ mod tests {
             (Error::MethodNotAllowed { allow: "GET".into() }, 405, "Method not allowed"),
             (Error::Conflict("".into()), 409, "Conflict"),
             (Error::Gone(""), 410, "Gone"),
+            (Error::ReplayedConflict("".into()), 409, "Conflict"),
             (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
+            (Error::Unprocessable(""), 422, "Unprocessable"),
             (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
             (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),
             (Error::MailServer { code: "unavailable", message: "".into() }, 502, "Mail server error"),

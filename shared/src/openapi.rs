@@ -14,6 +14,7 @@ use crate::composition::{
     PersonName, SendAt, Subject,
 };
 use crate::credential::{MAX_PASSWORD_BYTES, Password};
+use crate::upload::{MAX_SIZE, Size};
 use crate::validation::Field;
 
 /// No control characters (C0, DEL, C1).
@@ -81,5 +82,6 @@ schema! {
     Filename: text(MAX_FILENAME).pattern(Some(FILENAME)), "report.pdf";
     ContentType: text(MAX_CONTENT_TYPE).pattern(Some(MEDIA_TYPE)), "application/pdf";
     ContentId: text(MAX_CONTENT_ID).pattern(Some(r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]*$")), "logo@example.com";
+    Size: number(0..=MAX_SIZE), 48_213;
     SendAt: number(0..=LATEST), 1_767_225_600_000_i64;
 }

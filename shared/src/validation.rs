@@ -58,6 +58,11 @@ impl Fields {
         Self { object, faults: Vec::new() }
     }
 
+    /// What has not been taken.
+    pub(crate) fn object(&self) -> &Map<String, Value> {
+        &self.object
+    }
+
     /// Takes a field that must be there. `None` stands for a fault that was noted.
     pub fn required<T: Field>(&mut self, field: &'static str) -> Option<T> {
         let value = self.optional(field);
@@ -129,6 +134,14 @@ impl Fields {
     pub fn finish(self) -> Result<(), Error> {
         if self.faults.is_empty() { Ok(()) } else { Err(Error::Invalid(self.faults)) }
     }
+}
+
+/// Reads a whole number within `range`. JSON has one kind of number, so 993.0 is as whole as 993.
+pub fn whole(value: &Value, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+    let number = value.as_f64()?;
+    // The cast saturates: what is too large stays out of range.
+    let whole = number as i64;
+    (range.contains(&whole) && whole as f64 == number).then_some(whole)
 }
 
 /// Reads a query parameter; `None` where there is none.

@@ -16,6 +16,7 @@ mod front_doors;
 mod gmail;
 mod health;
 mod host_slots;
+mod idempotency;
 mod isolation;
 mod issuer;
 mod jobs;

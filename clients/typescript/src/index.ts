@@ -84,6 +84,14 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+export interface CreateOptions extends CallOptions {
+  /**
+   * Makes the call safe to repeat: within 24 hours the same call with the same key gets the same answer, and makes nothing
+   * more. A random text, such as `crypto.randomUUID()`, kept until an answer has come.
+   */
+  idempotencyKey?: string;
+}
+
 export interface PageOptions extends CallOptions {
   limit?: number;
   offset?: number;
@@ -150,8 +158,8 @@ export class Client {
     }
   }
 
-  createAccount(account: NewAccount, { signal }: CallOptions = {}): Promise<Account> {
-    return this.#call("POST", "/api/accounts", account, signal);
+  createAccount(account: NewAccount, { signal, idempotencyKey }: CreateOptions = {}): Promise<Account> {
+    return this.#call("POST", "/api/accounts", account, signal, idempotencyKey);
   }
 
   getAccount(id: string, { signal }: CallOptions = {}): Promise<Account> {
@@ -291,8 +299,14 @@ export class Client {
     return this.#call("POST", "/api/oauth2/accounts", body, signal);
   }
 
-  async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {
-    return (await (await this.#send(method, path, body, signal)).json()) as T;
+  async #call<T>(
+    method: string,
+    path: string,
+    body: unknown,
+    signal: AbortSignal | undefined,
+    idempotencyKey?: string,
+  ): Promise<T> {
+    return (await (await this.#send(method, path, body, signal, idempotencyKey)).json()) as T;
   }
 
   /** What is too long for an answer comes from the object store, where `fetch` is led, without the token. */
@@ -300,7 +314,13 @@ export class Client {
     return (await this.#send("GET", path, undefined, signal)).blob();
   }
 
-  async #send(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<Response> {
+  async #send(
+    method: string,
+    path: string,
+    body: unknown,
+    signal: AbortSignal | undefined,
+    idempotencyKey?: string,
+  ): Promise<Response> {
     const { baseUrl, token, retries = 3, longestWait = 60_000 } = this.#options;
     // Called as a plain function: a browser's fetch refuses another `this`.
     const send = this.#options.fetch ?? globalThis.fetch;
@@ -308,6 +328,7 @@ export class Client {
       signal?.throwIfAborted();
       const headers: Record<string, string> = { Authorization: `Bearer ${await token()}` };
       if (body !== undefined) headers["Content-Type"] = "application/json";
+      if (idempotencyKey !== undefined) headers["Idempotency-Key"] = idempotencyKey;
       const response = await send(baseUrl.replace(/\/+$/, "") + path, {
         method,
         headers,

@@ -32,6 +32,13 @@ test("a call has its method, path, body and a fresh token", async () => {
   assert.equal(asked[1].headers["Content-Type"], undefined);
 });
 
+test("a call that makes something has a key where one is given", async () => {
+  const { client, asked } = scripted([[201, {}], [201, {}]]);
+  await client.createAccount({}, { idempotencyKey: "k" });
+  await client.createAccount({});
+  assert.deepEqual(asked.map(({ headers }) => headers["Idempotency-Key"]), ["k", undefined]);
+});
+
 test("settings are tried, an account is tried with or without other fields, and an address is looked up", async () => {
   const { client, asked } = scripted(Array.from({ length: 4 }, () => [200, {}]));
   await client.testSettings({ accountName: "Work" });
