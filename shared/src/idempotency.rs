@@ -21,8 +21,10 @@ use crate::error::{Error, Fault, replayed_header};
 use crate::event::Request;
 use crate::validation::Fields;
 
-/// The header that a client sends.
+/// The header that a client sends, as people write it.
 pub const KEY: &str = "Idempotency-Key";
+/// As an event has it.
+const HEADER: &str = "idempotency-key";
 /// The most characters of a key.
 pub const MAX_KEY: usize = 255;
 /// What a key must be.
@@ -52,7 +54,7 @@ impl Once {
     /// # Errors
     /// [`Error::Invalid`] for what is no key.
     pub fn read(request: &Request, endpoint: &'static str, fields: &Fields) -> Result<Option<Self>, Error> {
-        let Some(key) = request.header(KEY) else { return Ok(None) };
+        let Some(key) = request.headers.get(HEADER).map(str::trim) else { return Ok(None) };
         if !(1..=MAX_KEY).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Invalid(vec![Fault::new(KEY, RULE, format!("{KEY} {RULE}"))]));
         }

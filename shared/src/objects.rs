@@ -132,7 +132,7 @@ impl ObjectStore {
         Ok(call.presigned(lifetime).await.map_err(unavailable)?.uri().to_owned())
     }
 
-    /// Leave to put a file, once, for whoever has the link: of this type and size, for an hour after it was announced.
+    /// Leave to put a file, once, for whoever has the link: of this type and size, for a quarter of an hour after it was announced.
     /// Where it is put a second time the store refuses (412), so what is being sent never changes.
     pub async fn put_link(&self, scope: &Scope, upload: &Upload, announced: &NewUpload) -> Result<PutLink, Error> {
         let start = UNIX_EPOCH + Duration::from_millis(u64::try_from(upload.created_at).unwrap_or_default());
@@ -141,8 +141,8 @@ impl ObjectStore {
         let call = self.client.put_object().bucket(&self.bucket).key(Key::of_upload(scope, upload.id).0);
         let call = call.content_type(&announced.content_type.0).content_length(announced.size.0).if_none_match("*");
         let signed = call.presigned(lifetime.map_err(Error::internal)?).await.map_err(unavailable)?;
-        // What sends a file counts its bytes itself, and a page must not say how many.
-        let headers = signed.headers().filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
+        // Of what is signed: what sends a file counts its bytes itself, and a page must not say how many.
+        let headers = signed.headers().filter(|(name, _)| ["content-type", "if-none-match"].contains(name));
         Ok(PutLink {
             id: upload.id,
             url: signed.uri().to_owned(),

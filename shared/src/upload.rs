@@ -12,8 +12,9 @@ use crate::validation::{Field, Fields, whole};
 
 /// The most bytes of a file.
 pub const MAX_SIZE: i64 = 25 * 1024 * 1024;
-/// How long a file can be put after it was announced. What is not there by then is to be announced again.
-pub const PUT_LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// How long a file can be put after it was announced. What is not there by then is to be announced again. The bucket takes
+/// no older link, whatever that says.
+pub const PUT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// The most files that a user may have, in drafts, in messages to be sent and unused.
 pub const MAX_UPLOADS: i64 = 1000;
 /// The most bytes of all of them together.

@@ -10,6 +10,7 @@ mod cors;
 mod credentials;
 mod database;
 mod docs;
+mod drafts;
 mod errors;
 mod faults;
 mod front_doors;
