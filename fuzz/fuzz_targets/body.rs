@@ -1,8 +1,12 @@
-//! The body of a create and of an update: it is refused with a 4xx, or every field keeps its rule.
+//! The body of a create and of an update, of an account, a draft and an upload: it is refused with a 4xx, or every field
+//! keeps its rule.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use shared::account::{AccountChange, EmailAddress, Hostname, NewAccount};
+use shared::composition::Composition;
+use shared::draft::DraftChange;
+use shared::upload::NewUpload;
 use shared::validation::Fields;
 use shared::{Error, Request, call};
 
@@ -26,7 +30,49 @@ fuzz_target!(|data: &[u8]| {
         assert!(change.port.is_none_or(|port| (1..=65535).contains(&port.0)));
         assert!(change.sync_interval.is_none_or(|interval| (60..=3600).contains(&interval.0)));
     }
+    let written = |mut fields: Fields| {
+        let composition = Composition::take(&mut fields, 0);
+        fields.finish().map(|()| composition)
+    };
+    if let Some(composition) = accepted(&request, written) {
+        check_composition(&composition);
+    }
+    if let Some(change) = accepted(&request, |fields| DraftChange::read(fields, 0)) {
+        assert!(change.version.0 > 0);
+        check_composition(&change.composition);
+    }
+    if let Some(upload) = accepted(&request, NewUpload::read) {
+        check_line(&upload.filename.0, 255);
+        check_line(&upload.content_type.0, 255);
+        assert!((0..=26_214_400).contains(&upload.size.0));
+    }
 });
+
+/// What becomes a message's header has one line, and all is stored as it was read.
+fn check_composition(composition: &Composition) {
+    assert!(composition.recipients().count() <= 100 && composition.reply_to.len() <= 100);
+    for person in composition.recipients().chain(&composition.reply_to) {
+        check_line(&person.address.0, 254);
+        check_line(person.name.as_ref().map_or("x", |name| &name.0), 255);
+    }
+    check_line(composition.subject.as_ref().map_or("x", |subject| &subject.0), 998);
+    assert!(composition.attachments.len() <= 100);
+    for attachment in &composition.attachments {
+        check_line(attachment.filename.as_ref().map_or("x", |name| &name.0), 255);
+        check_line(attachment.content_type.as_ref().map_or("x", |kind| &kind.0), 255);
+        check_line(attachment.content_id.as_ref().map_or("x", |id| &id.0), 255);
+    }
+    for body in [&composition.text, &composition.html].into_iter().flatten() {
+        assert!(!body.0.contains('\0'));
+    }
+    let stored = serde_json::to_string(composition).expect("it has a JSON form");
+    assert_eq!(serde_json::from_str::<Composition>(&stored).expect("what was written can be read"), *composition);
+}
+
+fn check_line(text: &str, max: usize) {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    assert!(text.chars().count() <= max && !text.contains(breaks), "{text:?}");
+}
 
 fn accepted<T>(request: &Request, read: impl Fn(Fields) -> Result<T, Error>) -> Option<T> {
     match call::body(request).and_then(read) {

@@ -14,13 +14,17 @@ use shared::auth::NOBODY;
 use shared::authorization::State as Authorized;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
 use shared::change::{Cursor as ChangeCursor, Place, TOO_OLD, bad_cursor as bad_cursor_of_changes};
+use shared::composition::{Composition, MAX_COMPOSITION_BYTES, unknown};
+use shared::draft::{Draft, NO_SUCH_DRAFT, STALE, TOO_MANY_DRAFTS, Version};
 use shared::error::{
     ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, NOT_YOURS, too_many_accounts,
 };
+use shared::idempotency::{KEY, MAX_KEY, OTHER_BODY, RUNNING};
 use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageId};
 use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
+use shared::upload::{NewUpload, PutLink, Size, TOO_MANY_UPLOADS};
 use shared::validation::{Field, parameter, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
@@ -29,6 +33,8 @@ use uuid::Uuid;
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 const FOLDER_ID: &str = "0198c0de-0000-7000-8000-000000000003";
+const DRAFT_ID: &str = "0198c0de-0000-7000-8000-000000000004";
+const UPLOAD_ID: &str = "0198c0de-0000-7000-8000-000000000005";
 const STATE: &str = "q0mUqYbVSmWkGtH2sI1oAk0UoXr3Vw1m1S0C8d0aXbU";
 const REQUEST_ID: &str = "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42";
 
@@ -82,6 +88,7 @@ pub fn document() -> Result<String> {
             {"name": "accounts", "description": "The caller's mailbox accounts."},
             {"name": "synchronisation", "description": "When the caller's mail is fetched, and how far that is."},
             {"name": "messages", "description": "The caller's mail."},
+            {"name": "drafts", "description": "What the caller writes and has not sent, and files to go along."},
             {"name": "health", "description": "For monitors: no identity, no rate limit."},
             {"name": "reference", "description": "This document."},
         ],
@@ -137,6 +144,38 @@ fn operations() -> Vec<Operation> {
     };
     let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
     let too_many = || ("too many accounts", Error::Conflict(too_many_accounts(1000).into()));
+    // What a key adds to an operation that makes something.
+    let key = || {
+        json!({
+            "name": KEY, "in": "header", "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+            "description": "A random text, such as a UUID, by which this request is known when it is sent again within 24 hours: it \
+                gets the same answer again, with `Idempotency-Replayed`, and does nothing more. Kept are successes and conflicts: \
+                what was a 400 may be corrected under the same key.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[!-~]+$"},
+        })
+    };
+    let draft_id = || {
+        json!({
+            "name": "id", "in": "path", "required": true, "description": "The draft's id.",
+            "schema": {"type": "string", "format": "uuid"}, "example": DRAFT_ID,
+        })
+    };
+    let no_draft = || ("no such draft", Error::NotFound(NO_SUCH_DRAFT));
+    let unwritable = || {
+        let address = Fault::new("address", EmailAddress::RULE, EmailAddress::fault("address")).within("to", 0);
+        vec![
+            ("no JSON", Error::Malformed(NO_OBJECT.into())),
+            ("faults", Error::Invalid(vec![address])),
+            ("not the caller's", Error::Invalid(vec![unknown("replyToId".into())])),
+            ("too large", Error::PayloadTooLarge { limit: MAX_COMPOSITION_BYTES }),
+        ]
+    };
+    let keyed = || {
+        vec![
+            ("first request still at work", Error::Conflict(RUNNING.into())),
+            ("key used with another body", Error::Unprocessable(OTHER_BODY)),
+        ]
+    };
     let id = || {
         json!({
             "name": "id", "in": "path", "required": true, "description": "The account's id.",
@@ -175,6 +214,7 @@ fn operations() -> Vec<Operation> {
     let cursor = || json!({"type": "string", "pattern": "^A[Q-Za-f][A-Za-z0-9_-]{31}[AQgw]$"});
     let bad_cursor = parameter::<Cursor>(&[("cursor".into(), "x".into())], "cursor");
     let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
+    let bad_draft_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_drafts::MAX_LIMIT);
     vec![
         Operation {
             method: "get",
@@ -213,12 +253,13 @@ fn operations() -> Vec<Operation> {
             path: "/api/accounts",
             id: "createAccount",
             summary: "Register an account",
-            description: "Not idempotent, yet safe to repeat: an account with the same address answers 409.",
+            description: "Safe to repeat: an account with the same address answers 409, and the same request with an `Idempotency-Key` \
+                          as it did before.",
             tag: "accounts",
-            parameters: vec![],
+            parameters: vec![key()],
             body: Some(json_body("NewAccount", example_new_account())),
             answers: vec![(201, created())],
-            refusals: with(unreadable().into_iter().chain([taken(), too_many()]).collect()),
+            refusals: with(unreadable().into_iter().chain([taken(), too_many()]).chain(keyed()).collect()),
         },
         Operation {
             method: "get",
@@ -407,6 +448,119 @@ fn operations() -> Vec<Operation> {
                 ),
             )],
             refusals: with(vec![("bad cursor", Error::Invalid(bad_cursor.err().into_iter().collect()))]),
+        },
+        Operation {
+            method: "get",
+            path: "/api/drafts",
+            id: "listDrafts",
+            summary: "List your drafts",
+            description: "Newest first. A page of large ones ends early: go on while there is a `nextCursor`.",
+            tag: "drafts",
+            parameters: vec![
+                number("limit", "How many drafts at most.", list_drafts::DEFAULT_LIMIT, 1, list_drafts::MAX_LIMIT),
+                query("cursor", "The `nextCursor` of the page before.", uuid()),
+            ],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer(
+                    "A page of drafts.",
+                    "DraftList",
+                    json!({"drafts": [example_draft()], "nextCursor": DRAFT_ID}),
+                ),
+            )],
+            refusals: with(vec![("bad limit", Error::Invalid(bad_draft_limit.err().into_iter().collect()))]),
+        },
+        Operation {
+            method: "post",
+            path: "/api/drafts",
+            id: "createDraft",
+            summary: "Keep what is written",
+            description: "Any field may be missing or null. Drafts are in no folder of the mail server.",
+            tag: "drafts",
+            parameters: vec![key()],
+            body: Some(body_within(MAX_COMPOSITION_BYTES, "NewDraft", example_composition())),
+            answers: vec![(201, created_draft())],
+            refusals: with(
+                unwritable()
+                    .into_iter()
+                    .chain([("too many drafts", Error::Conflict(TOO_MANY_DRAFTS.into()))])
+                    .chain(keyed())
+                    .collect(),
+            ),
+        },
+        Operation {
+            method: "get",
+            path: "/api/drafts/{id}",
+            id: "getDraft",
+            summary: "Read a draft",
+            description: "As it can be put back: an account or a message that it names and that is gone is null.",
+            tag: "drafts",
+            parameters: vec![draft_id()],
+            body: None,
+            answers: vec![(200, json_answer("The draft.", "Draft", example_draft()))],
+            refusals: with(vec![no_draft()]),
+        },
+        Operation {
+            method: "put",
+            path: "/api/drafts/{id}",
+            id: "updateDraft",
+            summary: "Change a draft",
+            description: "Puts the body in the place of all that the draft had. `version` is the one that the change is of: where the \
+                          draft has another one by now, nothing is changed.",
+            tag: "drafts",
+            parameters: vec![draft_id()],
+            body: Some(body_within(MAX_COMPOSITION_BYTES, "DraftChange", example_change())),
+            answers: vec![(200, json_answer("The draft after the change.", "Draft", example_draft()))],
+            refusals: with(
+                unwritable().into_iter().chain([no_draft(), ("stale", Error::Conflict(STALE.into()))]).collect(),
+            ),
+        },
+        Operation {
+            method: "delete",
+            path: "/api/drafts/{id}",
+            id: "deleteDraft",
+            summary: "Delete a draft",
+            description: "Its files go within a day, unless something else uses them. A second delete answers 404: take that as done.",
+            tag: "drafts",
+            parameters: vec![draft_id()],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer(
+                    "It is deleted.",
+                    "DraftDeleted",
+                    json!({"message": "Draft deleted successfully", "id": DRAFT_ID}),
+                ),
+            )],
+            refusals: with(vec![no_draft()]),
+        },
+        Operation {
+            method: "post",
+            path: "/api/uploads",
+            id: "createUpload",
+            summary: "Announce a file",
+            description: "The answer says where to send the file itself: one `PUT` to `url`, with `headers` and nothing of this API, until \
+                          `expiresAt`. The store takes exactly this type and size, once: a second `PUT` is a 412 there. An attachment \
+                          names the file by `id`. One that no draft and no message uses is gone after a day.",
+            tag: "drafts",
+            parameters: vec![key()],
+            body: Some(json_body(
+                "NewUpload",
+                json!({"filename": "report.pdf", "contentType": "application/pdf", "size": 48213}),
+            )),
+            answers: vec![(201, json_answer("Where to send it.", "Upload", example_upload()))],
+            refusals: with(
+                vec![
+                    ("no JSON", Error::Malformed(NO_OBJECT.into())),
+                    ("faults", Error::Invalid(vec![Fault::new("size", Size::RULE, Size::fault("size"))])),
+                    ("too large", Error::PayloadTooLarge { limit: MAX_BODY_BYTES }),
+                    ("too many uploads", Error::Conflict(TOO_MANY_UPLOADS.into())),
+                ]
+                .into_iter()
+                .chain(keyed())
+                .collect(),
+            ),
         },
         Operation {
             method: "get",
@@ -658,7 +812,11 @@ impl Operation {
         let is_public = ["health", "reference"].contains(&self.tag);
         let common = if is_public { &COMMON_HEADERS[..] } else { &COMMON_HEADERS_AND_LIMITS[..] };
         let mut responses = Map::new();
+        let has_key = self.parameters.iter().any(|parameter| parameter["name"] == KEY);
         for (status, mut answer) in self.answers {
+            if has_key {
+                refer_to(&mut answer, &[REPLAYED]);
+            }
             refer_to(&mut answer, common);
             responses.insert(status.to_string(), answer);
         }
@@ -676,6 +834,9 @@ impl Operation {
                 // As HTTP writes it: the type keeps names in lower case.
                 let name = if header == "retry-after" { "Retry-After" } else { "WWW-Authenticate" };
                 refer_to(answer, &[name]);
+            }
+            if has_key && status == 409 {
+                refer_to(answer, &[REPLAYED]);
             }
         }
         let mut value = json!({
@@ -697,6 +858,7 @@ impl Operation {
     }
 }
 
+const REPLAYED: &str = "Idempotency-Replayed";
 const COMMON_HEADERS: [&str; 5] =
     ["X-Request-Id", "Cache-Control", "X-Content-Type-Options", "Strict-Transport-Security", "Vary"];
 const COMMON_HEADERS_AND_LIMITS: [&str; 10] = [
@@ -731,13 +893,14 @@ fn headers() -> Value {
         "X-Content-Type-Options": header("string", "The content type is meant.", "nosniff".into()),
         "Strict-Transport-Security": header("string", "HTTPS only.", "max-age=31536000; includeSubDomains".into()),
         "Vary": header("string", "The CORS headers depend on the origin.", "Origin".into()),
-        "Location": header("string", "The path of the new account.", format!("/api/accounts/{ID}").into()),
+        "Location": header("string", "The path of what was made.", format!("/api/accounts/{ID}").into()),
         "WWW-Authenticate": header("string", "How to say who you are.", "Bearer".into()),
         "Retry-After": header("integer", "Seconds until a request will be let through.", 7.into()),
         "X-RateLimit-Limit": limit("integer", "Requests that a user may make in any 60 seconds.", 50.into()),
         "X-RateLimit-Remaining": limit("integer", "Requests that are left now.", 49.into()),
         "X-RateLimit-Reset": limit("integer", "Epoch seconds at which the oldest request leaves the window.", 1_767_225_660.into()),
         "RateLimit": limit("string", "The state, after draft-ietf-httpapi-ratelimit-headers-10.", "\"default\";r=49;t=60".into()),
+        REPLAYED: limit("string", "`true`: this was answered before to a request with the same key, and nothing was done now.", "true".into()),
         "RateLimit-Policy": limit("string", "The policy, after the same draft.", "\"default\";q=50;w=60".into()),
     })
 }
@@ -750,8 +913,12 @@ fn json_answer(description: &str, schema: &str, example: Value) -> Value {
 }
 
 fn json_body(schema: &str, example: Value) -> Value {
+    body_within(MAX_BODY_BYTES, schema, example)
+}
+
+fn body_within(limit: usize, schema: &str, example: Value) -> Value {
     json!({
-        "required": true, "description": format!("At most {MAX_BODY_BYTES} bytes."),
+        "required": true, "description": format!("At most {limit} bytes."),
         "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}, "example": example}},
     })
 }
@@ -788,6 +955,15 @@ fn created() -> Value {
     for operation in
         ["getAccount", "updateAccount", "testAccount", "requestSync", "getSync", "listFolders", "deleteAccount"]
     {
+        answer["links"][operation] = json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
+    }
+    answer
+}
+
+fn created_draft() -> Value {
+    let mut answer = json_answer("The draft, as stored.", "Draft", example_draft());
+    refer_to(&mut answer, &["Location"]);
+    for operation in ["getDraft", "updateDraft", "deleteDraft"] {
         answer["links"][operation] = json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
     }
     answer
@@ -902,6 +1078,40 @@ fn no_such_provider() -> Error {
     Error::Invalid(vec![Fault::new("provider", rule, format!("Provider {rule}"))])
 }
 
+fn example_composition() -> Value {
+    json!({
+        "accountId": ID, "to": [{"name": "Jane Doe", "address": "jane@example.com"}], "cc": [], "bcc": [], "replyTo": [],
+        "subject": "The report", "text": "Here it is.", "html": null,
+        "attachments": [{
+            "uploadId": UPLOAD_ID, "filename": "report.pdf", "contentType": "application/pdf", "contentId": null,
+            "isInline": false,
+        }],
+        "replyToId": null, "forwardOfId": null, "sendAt": null,
+    })
+}
+
+fn example_change() -> Value {
+    let mut change = example_composition();
+    change["version"] = 1.into();
+    change
+}
+
+fn example_draft() -> Value {
+    let mut draft = example_change();
+    draft["id"] = DRAFT_ID.into();
+    draft["createdAt"] = 1_767_225_600_000_i64.into();
+    draft["updatedAt"] = 1_767_225_600_000_i64.into();
+    draft
+}
+
+fn example_upload() -> Value {
+    let url = format!("https://mail.s3.eu-central-1.amazonaws.com/uploads/.../{UPLOAD_ID}?X-Amz-Signature=...");
+    json!({
+        "id": UPLOAD_ID, "url": url, "headers": {"content-type": "application/pdf", "if-none-match": "*"},
+        "expiresAt": 1_767_226_500_000_i64,
+    })
+}
+
 fn example_new_account() -> Value {
     json!({
         "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap",
@@ -969,6 +1179,12 @@ fn schemas() -> Result<Value> {
     add::<cancel_sync::Output>(&mut all);
     add::<list_folders::Output>(&mut all);
     add::<list_messages::Output>(&mut all);
+    add::<Draft>(&mut all);
+    add::<Composition>(&mut all);
+    add::<list_drafts::Output>(&mut all);
+    add::<delete_draft::Output>(&mut all);
+    add::<NewUpload>(&mut all);
+    add::<PutLink>(&mut all);
     add::<get_message::Output>(&mut all);
     add::<list_changes::Output>(&mut all);
     add::<health::Output>(&mut all);
@@ -980,6 +1196,20 @@ fn schemas() -> Result<Value> {
     }
     let new = schemas.get_mut("NewAccount").context("no NewAccount")?;
     new["properties"]["isSyncEnabled"]["default"] = true.into();
+    // What is sent may leave out what an answer always has.
+    let mut draft = schemas.get("Composition").context("no Composition")?.clone();
+    draft.as_object_mut().context("no object")?.remove("required");
+    draft["description"] = "What is to be kept.".into();
+    schemas.insert("NewDraft".into(), draft);
+    let version = json!({"type": "integer", "format": "int32", "minimum": 1, "description": Version::RULE});
+    let change = json!({
+        "description": "What a draft is to have from now on.",
+        "allOf": [
+            {"$ref": "#/components/schemas/NewDraft"},
+            {"type": "object", "required": ["version"], "properties": {"version": version}},
+        ],
+    });
+    schemas.insert("DraftChange".into(), change);
     // Texts in the types, since the database keeps them as such.
     let codes = Code::ALL.map(Code::as_str).map(Value::from);
     let sources =

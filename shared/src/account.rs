@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use anyhow::anyhow;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ use crate::address::{address_key, ascii_domain, is_address};
 use crate::credential::Password;
 use crate::error::Error;
 use crate::identity::{TenantId, UserId, id};
-use crate::validation::{Field, Fields};
+use crate::validation::{Field, Fields, whole};
 
 use state::State;
 
@@ -362,12 +362,9 @@ fn one_of(value: &Value, known: &'static [&'static str]) -> Option<&'static str>
     known.iter().find(|name| name.eq_ignore_ascii_case(text)).copied()
 }
 
-/// Reads a whole number within `range`. JSON has one kind of number, so 993.0 is as whole as 993.
-fn whole(value: &Value, range: RangeInclusive<i64>) -> Option<i32> {
-    let number = value.as_f64()?;
-    // The cast saturates: what is too large stays out of range.
-    let whole = number as i64;
-    i32::try_from(whole).ok().filter(|_| range.contains(&whole) && whole as f64 == number)
+/// Reads a whole number within `range` for a column of small ones.
+fn small(value: &Value, range: RangeInclusive<i64>) -> Option<i32> {
+    whole(value, range).and_then(|whole| i32::try_from(whole).ok())
 }
 
 /// What the user calls the account: 1 to 255 characters, without white space around.
@@ -393,7 +390,8 @@ impl Field for AccountName {
 
 /// A mailbox address of at most 254 characters (RFC 5321, 4.5.3.1.3, less the brackets), as its owner wrote it.
 /// See [`is_address`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct EmailAddress(pub String);
 
 impl EmailAddress {
@@ -487,7 +485,7 @@ impl Field for Port {
     }
 
     fn read(value: Value) -> Option<Self> {
-        whole(&value, PORTS).map(Self)
+        small(&value, PORTS).map(Self)
     }
 }
 
@@ -521,7 +519,7 @@ impl Field for SyncInterval {
     }
 
     fn read(value: Value) -> Option<Self> {
-        whole(&value, SYNC_INTERVALS).map(Self)
+        small(&value, SYNC_INTERVALS).map(Self)
     }
 }
 
@@ -719,7 +717,7 @@ mod tests {
         )) else {
             panic!("accepted")
         };
-        let names: Vec<_> = faults.iter().map(|fault| fault.field).collect();
+        let names: Vec<_> = faults.iter().map(|fault| &*fault.field).collect();
         assert_eq!(
             names,
             [
@@ -753,7 +751,7 @@ mod tests {
         else {
             panic!("accepted")
         };
-        assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), ["accountName", "port", "isEnabled"]);
+        assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), ["accountName", "port", "isEnabled"]);
     }
 
     proptest! {

@@ -9,8 +9,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::account::AccountId;
+use crate::composition::MAX_COMPOSITION_BYTES;
 use crate::cors::Cors;
 use crate::db::Db;
+use crate::draft::{DraftId, NO_SUCH_DRAFT};
 use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE};
 use crate::event::Request;
 use crate::identity::Identity;
@@ -146,6 +148,23 @@ impl Call {
         body(&self.request)
     }
 
+    /// The fields of a body that may have what a user writes in it.
+    ///
+    /// # Errors
+    /// See [`body`].
+    pub fn composition_body(&self) -> Result<Fields, Error> {
+        body_within(&self.request, MAX_COMPOSITION_BYTES)
+    }
+
+    /// The draft that the path names.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for what is no id.
+    pub fn draft_id(&self) -> Result<DraftId, Error> {
+        let id = self.request.path_parameters.get("id");
+        id.and_then(DraftId::parse).ok_or(Error::NotFound(NO_SUCH_DRAFT))
+    }
+
     /// The account that the path names.
     ///
     /// # Errors
@@ -163,8 +182,16 @@ pub const NO_OBJECT: &str = "The body is no JSON object. Send the fields between
 /// # Errors
 /// It is too large, is declared as something other than JSON, or is no JSON object.
 pub fn body(request: &Request) -> Result<Fields, Error> {
-    if request.body.len() > MAX_BODY_BYTES {
-        return Err(Error::PayloadTooLarge { limit: MAX_BODY_BYTES });
+    body_within(request, MAX_BODY_BYTES)
+}
+
+/// As [`body`], of at most `limit` bytes.
+///
+/// # Errors
+/// See [`body`].
+pub fn body_within(request: &Request, limit: usize) -> Result<Fields, Error> {
+    if request.body.len() > limit {
+        return Err(Error::PayloadTooLarge { limit });
     }
     if !request.header("content-type").is_none_or(is_json) {
         return Err(Error::Malformed("Send the body as JSON, with Content-Type: application/json.".into()));

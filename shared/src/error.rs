@@ -37,12 +37,18 @@ pub enum Error {
     /// 410: it was there, and is forgotten.
     #[error("{0}")]
     Gone(&'static str),
+    /// 409, as it was answered before under the same `Idempotency-Key`.
+    #[error("{0}")]
+    ReplayedConflict(Cow<'static, str>),
     /// 413, with the most bytes that a body may have.
     #[error("The body is too large. Send at most {limit} bytes.")]
     PayloadTooLarge {
         /// Bytes.
         limit: usize,
     },
+    /// 422: what was sent contradicts what was sent before.
+    #[error("{0}")]
+    Unprocessable(&'static str),
     /// 429.
     #[error("Too many requests. Please try again later.")]
     TooManyRequests {
@@ -63,6 +69,14 @@ pub enum Error {
     /// 503: it was nobody's fault, and the same request may go well a moment later. The cause is for the log.
     #[error("The service is busy. Please send the request again in a moment.")]
     Unavailable(#[source] anyhow::Error),
+}
+
+/// The header of an answer that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// What an answer says that was given before under the same `Idempotency-Key`.
+pub(crate) fn replayed_header() -> (HeaderName, HeaderValue) {
+    (REPLAYED, HeaderValue::from_static("true"))
 }
 
 /// Seconds after which a client may repeat what was [`Error::Unavailable`].
@@ -89,8 +103,8 @@ pub const NOT_YOURS: &str = "This account belongs to somebody else. List your ac
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fault {
-    /// Its name, as the client wrote it.
-    pub field: &'static str,
+    /// Its name, as the client wrote it; within a list with its place, as in `to[0].address`.
+    pub field: Cow<'static, str>,
     /// What it must be, for a person.
     pub message: Cow<'static, str>,
     /// What is wrong as a sentence that names the field; none when the field is missing.
@@ -100,19 +114,29 @@ pub struct Fault {
 
 impl Fault {
     /// A value that is not as `message` says; `sentence` says so on its own.
-    pub fn new(field: &'static str, message: impl Into<Cow<'static, str>>, sentence: String) -> Self {
-        Self { field, message: message.into(), sentence: Some(sentence) }
+    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>, sentence: String) -> Self {
+        Self { field: field.into(), message: message.into(), sentence: Some(sentence) }
     }
 
     /// No value at all.
-    pub fn missing(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { field, message: message.into(), sentence: None }
+    pub fn missing(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: field.into(), message: message.into(), sentence: None }
+    }
+
+    /// The same fault, of a field of the object at `index` in the list `list`.
+    pub fn within(self, list: &str, index: usize) -> Self {
+        let place = format!("{list}[{index}]");
+        Self {
+            field: format!("{place}.{}", self.field).into(),
+            message: self.message,
+            sentence: self.sentence.map(|sentence| format!("{place}: {sentence}")),
+        }
     }
 }
 
 /// All faults in one text, for clients that show nothing else: what is missing, then what is wrong.
 fn sentences(faults: &[Fault]) -> String {
-    let missing: Vec<_> = faults.iter().filter(|fault| fault.sentence.is_none()).map(|fault| fault.field).collect();
+    let missing: Vec<_> = faults.iter().filter(|fault| fault.sentence.is_none()).map(|fault| &*fault.field).collect();
     let missing = (!missing.is_empty()).then(|| format!("Missing required fields: {}", missing.join(", ")));
     let wrong = faults.iter().filter_map(|fault| fault.sentence.clone());
     missing.into_iter().chain(wrong).collect::<Vec<_>>().join("; ")
@@ -153,9 +177,10 @@ impl Error {
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not found"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
-            Self::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            Self::Conflict(_) | Self::ReplayedConflict(_) => (StatusCode::CONFLICT, "Conflict"),
             Self::Gone(_) => (StatusCode::GONE, "Gone"),
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
+            Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
             Self::MailServer { .. } => (StatusCode::BAD_GATEWAY, "Mail server error"),
@@ -168,6 +193,7 @@ impl Error {
         match self {
             Self::Unauthorized(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::MethodNotAllowed { allow } => Some((header::ALLOW, HeaderValue::from_str(allow).ok()?)),
+            Self::ReplayedConflict(_) => Some(replayed_header()),
             Self::TooManyRequests { retry_after } => Some((header::RETRY_AFTER, HeaderValue::from(*retry_after))),
             Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from(RETRY_UNAVAILABLE))),
             _ => None,
@@ -237,7 +263,9 @@ mod tests {
             (Error::MethodNotAllowed { allow: "GET".into() }, 405, "Method not allowed"),
             (Error::Conflict("".into()), 409, "Conflict"),
             (Error::Gone(""), 410, "Gone"),
+            (Error::ReplayedConflict("".into()), 409, "Conflict"),
             (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
+            (Error::Unprocessable(""), 422, "Unprocessable"),
             (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
             (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),
             (Error::MailServer { code: "unavailable", message: "".into() }, 502, "Mail server error"),

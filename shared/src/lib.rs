@@ -43,12 +43,16 @@ pub mod account;
 pub mod address;
 pub mod authorization;
 pub mod change;
+pub mod composition;
 pub mod credential;
+pub mod draft;
 pub mod folder;
+pub mod idempotency;
 pub mod message;
 pub mod sealing;
 pub mod search;
 pub mod sync;
+pub mod upload;
 pub mod validation;
 
 #[cfg(feature = "openapi")]
@@ -70,7 +74,7 @@ pub use serve::mail::{
     MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_reading, serve_sealing,
     serve_sign_in, serve_tries,
 };
-pub use serve::{serve, serve_public, serve_readiness, serve_ringing};
+pub use serve::{serve, serve_public, serve_readiness, serve_ringing, serve_uploads};
 pub use work::due::serve_due;
 pub use work::mail::work_mail;
 pub use work::{serve_schedule, work};
@@ -78,6 +82,12 @@ pub use work::{serve_schedule, work};
 /// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's
 /// network forgets those that idle for some 350 s and tells nobody, load balancers and firewalls sooner.
 pub const MAX_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The present moment, in milliseconds since the Unix epoch.
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// The service's name, as health checks and Redis keys show it.
 pub const SERVICE: &str = "email_service";

@@ -4,7 +4,7 @@
 //! makes a key has a [`Scope`]. Only functions that make an [`ObjectStore`] have S3's client in their program.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
@@ -16,12 +16,16 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::account::AccountId;
+use crate::composition::UploadId;
 use crate::error::{Error, describe};
 use crate::identity::Scope;
 use crate::message::MessageId;
+use crate::upload::{NewUpload, PUT_LIFETIME, PutLink, Upload};
 
 /// How long a link to an object can be used.
 pub const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// The most objects that S3 deletes in one call.
+const MAX_DELETED: usize = 1000;
 /// The longest that one attempt takes. The largest objects have some 50 MB, at which S3 gives or takes them in a second.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a call takes, second attempts included, so that there is time to answer.
@@ -35,6 +39,11 @@ impl Key {
     /// What is kept of a message, for 30 days; `part` says which of it.
     pub fn of_message(scope: &Scope, account: AccountId, message: MessageId, part: &str) -> Self {
         Self(format!("{}{}/{part}", Self::all_of_account(scope.tenant_id.0, account.0), message.0))
+    }
+
+    /// A file that a user has announced. It is there as long as something uses it.
+    pub fn of_upload(scope: &Scope, upload: UploadId) -> Self {
+        Self(format!("uploads/{}/{}/{}", scope.tenant_id.0, scope.user_id.0, upload.0))
     }
 
     /// What all keys of an account's messages begin with.
@@ -123,6 +132,48 @@ impl ObjectStore {
         Ok(call.presigned(lifetime).await.map_err(unavailable)?.uri().to_owned())
     }
 
+    /// Leave to put a file, once, for whoever has the link: of this type and size, for a quarter of an hour after it was announced.
+    /// Where it is put a second time the store refuses (412), so what is being sent never changes.
+    pub async fn put_link(&self, scope: &Scope, upload: &Upload, announced: &NewUpload) -> Result<PutLink, Error> {
+        let start = UNIX_EPOCH + Duration::from_millis(u64::try_from(upload.created_at).unwrap_or_default());
+        // From when it was announced: the same again gives the same link.
+        let lifetime = PresigningConfig::builder().start_time(start).expires_in(PUT_LIFETIME).build();
+        let call = self.client.put_object().bucket(&self.bucket).key(Key::of_upload(scope, upload.id).0);
+        let call = call.content_type(&announced.content_type.0).content_length(announced.size.0).if_none_match("*");
+        let signed = call.presigned(lifetime.map_err(Error::internal)?).await.map_err(unavailable)?;
+        // Of what is signed: what sends a file counts its bytes itself, and a page must not say how many.
+        let headers = signed.headers().filter(|(name, _)| ["content-type", "if-none-match"].contains(name));
+        Ok(PutLink {
+            id: upload.id,
+            url: signed.uri().to_owned(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            expires_at: upload.created_at.saturating_add(i64::try_from(PUT_LIFETIME.as_millis()).unwrap_or(i64::MAX)),
+        })
+    }
+
+    /// Deletes these files, also where some are not there.
+    pub async fn delete_uploads(&self, uploads: &[(Scope, UploadId)]) -> Result<(), Error> {
+        for some in uploads.chunks(MAX_DELETED) {
+            let keys = some.iter().map(|(scope, id)| Key::of_upload(scope, *id).0);
+            let named: Result<Vec<_>, _> = keys.map(|key| ObjectIdentifier::builder().key(key).build()).collect();
+            self.delete(named.map_err(Error::internal)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes at most a thousand objects.
+    async fn delete(&self, named: Vec<ObjectIdentifier>) -> Result<(), Error> {
+        let these = Delete::builder().set_objects(Some(named)).quiet(true).build().map_err(Error::internal)?;
+        let deleted = self.client.delete_objects().bucket(&self.bucket).delete(these).send().await;
+        match deleted.map_err(unavailable)?.errors().first() {
+            None => Ok(()),
+            Some(failure) => {
+                let reason = failure.message().unwrap_or_default().to_owned();
+                Err(Error::Unavailable(anyhow::anyhow!("an object was not deleted: {reason}")))
+            }
+        }
+    }
+
     /// Deletes all that is kept of an account's messages; returns how many objects that were. One that is written
     /// meanwhile may stay, as long as the bucket keeps it.
     pub async fn delete_account(&self, tenant: Uuid, account: Uuid) -> Result<usize, Error> {
@@ -137,13 +188,8 @@ impl ObjectStore {
                 return Ok(count);
             }
             let some = named.len();
-            let these = Delete::builder().set_objects(Some(named)).quiet(true).build().map_err(Error::internal)?;
-            let deleted = self.client.delete_objects().bucket(&self.bucket).delete(these).send().await;
             // The next page is what is left: one that cannot be deleted would come for ever.
-            if let Some(failure) = deleted.map_err(unavailable)?.errors().first() {
-                let reason = failure.message().unwrap_or_default().to_owned();
-                return Err(Error::Unavailable(anyhow::anyhow!("an object was not deleted: {reason}")));
-            }
+            self.delete(named).await?;
             count += some;
         }
     }

@@ -9,13 +9,24 @@ use crate::account::{
     AccountName, ENCRYPTIONS, EmailAddress, Encryption, Hostname, MAX_ADDRESS, MAX_HOSTNAME, MAX_NAME, PORTS,
     PROTOCOLS, Port, Protocol, SYNC_INTERVALS, SyncInterval, Username,
 };
+use crate::composition::{
+    Body, ContentId, ContentType, Filename, LATEST, MAX_CONTENT_ID, MAX_CONTENT_TYPE, MAX_FILENAME, MAX_SUBJECT,
+    PersonName, SendAt, Subject,
+};
 use crate::credential::{MAX_PASSWORD_BYTES, Password};
+use crate::upload::{MAX_SIZE, Size};
 use crate::validation::Field;
 
 /// No control characters (C0, DEL, C1).
 const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// The same, with something between the white space that is trimmed away.
 const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
+/// One line: none of these, nor a line end of Unicode's own.
+const LINE: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$";
+/// The same of a file, with a letter among the white space.
+const FILENAME: &str = r"^ *[^\s/\\\u0000-\u001f\u007f-\u009f][^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]*$";
+/// A type without parameters that is not made of parts.
+const MEDIA_TYPE: &str = r"^(?![Mm][Uu][Ll][Tt][Ii][Pp][Aa][Rr][Tt]/)[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
 /// Names in ASCII, IPv4 and the usual forms of IPv6; names in other letters and a few rarer spellings of IPv6 are accepted
 /// beside.
 const HOST: &str = concat!(
@@ -65,4 +76,12 @@ schema! {
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
         .write_only(true), "correct horse battery staple";
     SyncInterval: number(SYNC_INTERVALS).default(Some(SyncInterval::default().0.into())), 300;
+    PersonName: ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_NAME)).pattern(Some(LINE)), "Jane Doe";
+    Subject: ObjectBuilder::new().schema_type(Type::String).max_length(Some(MAX_SUBJECT)).pattern(Some(LINE)), "The report";
+    Body: ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[^\u0000]*$")), "Here it is.";
+    Filename: text(MAX_FILENAME).pattern(Some(FILENAME)), "report.pdf";
+    ContentType: text(MAX_CONTENT_TYPE).pattern(Some(MEDIA_TYPE)), "application/pdf";
+    ContentId: text(MAX_CONTENT_ID).pattern(Some(r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]*$")), "logo@example.com";
+    Size: number(0..=MAX_SIZE), 48_213;
+    SendAt: number(0..=LATEST), 1_767_225_600_000_i64;
 }

@@ -17,7 +17,7 @@ use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, serv
 use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
-use crate::config::{Config, PublicConfig, QueueConfig};
+use crate::config::{Config, PublicConfig, QueueConfig, mail_bucket};
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
@@ -26,6 +26,7 @@ use crate::identity::Identity;
 use crate::issuer::Keys;
 use crate::log::{self, RequestLine};
 use crate::metrics::{Measured, Metrics, milliseconds};
+use crate::objects::ObjectStore;
 use crate::queue::Queue;
 use crate::rate_limit::{Decision, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
@@ -69,6 +70,19 @@ where
     let warming = queue.clone();
     drop(tokio::spawn(async move { warming.warm_up().await }));
     serve(move |call| handler(call, queue.clone())).await
+}
+
+/// As [`serve()`], for an endpoint that gives leave to put something into the object store. It signs, and calls nobody.
+///
+/// # Errors
+/// As [`serve()`]; there is no bucket.
+pub async fn serve_uploads<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(Call, ObjectStore) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let objects = ObjectStore::new(mail_bucket()?).await;
+    serve(move |call| handler(call, objects.clone())).await
 }
 
 /// Serves an endpoint of anybody, and connects to nothing.

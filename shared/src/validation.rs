@@ -58,6 +58,11 @@ impl Fields {
         Self { object, faults: Vec::new() }
     }
 
+    /// What has not been taken.
+    pub(crate) fn object(&self) -> &Map<String, Value> {
+        &self.object
+    }
+
     /// Takes a field that must be there. `None` stands for a fault that was noted.
     pub fn required<T: Field>(&mut self, field: &'static str) -> Option<T> {
         let value = self.optional(field);
@@ -87,6 +92,34 @@ impl Fields {
         }
     }
 
+    /// Takes a list of at most `most` objects, which may be missing or `null`, and reads each with `read`. A fault is noted
+    /// under its place in the list; what has one is left out.
+    pub fn list<T>(&mut self, field: &'static str, most: usize, read: impl Fn(&mut Fields) -> Option<T>) -> Vec<T> {
+        let values = match self.object.remove(field) {
+            None | Some(Value::Null) => return Vec::new(),
+            Some(Value::Array(values)) if values.len() <= most => values,
+            Some(_) => {
+                let rule = format!("must be a list of at most {most} objects");
+                let sentence = format!("{} {rule}", title(field));
+                self.faults.push(Fault::new(field, rule, sentence));
+                return Vec::new();
+            }
+        };
+        let mut items = Vec::with_capacity(values.len());
+        for (index, value) in values.into_iter().enumerate() {
+            let Value::Object(object) = value else {
+                let place = format!("{field}[{index}]");
+                let sentence = format!("{place} must be an object");
+                self.faults.push(Fault::new(place, "must be an object", sentence));
+                continue;
+            };
+            let mut fields = Fields::new(object);
+            items.extend(read(&mut fields));
+            self.faults.extend(fields.faults.into_iter().map(|fault| fault.within(field, index)));
+        }
+        items
+    }
+
     /// Notes a fault that the reader alone can see; after another one of the same field it is not noted.
     pub fn refuse(&mut self, fault: Fault) {
         if !self.faults.iter().any(|known| known.field == fault.field) {
@@ -101,6 +134,14 @@ impl Fields {
     pub fn finish(self) -> Result<(), Error> {
         if self.faults.is_empty() { Ok(()) } else { Err(Error::Invalid(self.faults)) }
     }
+}
+
+/// Reads a whole number within `range`. JSON has one kind of number, so 993.0 is as whole as 993.
+pub fn whole(value: &Value, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
+    let number = value.as_f64()?;
+    // The cast saturates: what is too large stays out of range.
+    let whole = number as i64;
+    (range.contains(&whole) && whole as f64 == number).then_some(whole)
 }
 
 /// Reads a query parameter; `None` where there is none.
@@ -190,7 +231,7 @@ mod tests {
         let error = fields.finish().unwrap_err();
         assert_eq!(error.to_string(), "Missing required fields: a; b must be true or false; c must be true or false");
         let Error::Invalid(faults) = error else { panic!("no faults") };
-        let faults: Vec<_> = faults.iter().map(|f| (f.field, &*f.message)).collect();
+        let faults: Vec<_> = faults.iter().map(|f| (&*f.field, &*f.message)).collect();
         assert_eq!(faults, [("a", "is required and must be true or false"), ("b", bool::RULE), ("c", bool::RULE)]);
     }
 
@@ -203,6 +244,36 @@ mod tests {
         assert_eq!(fields.nullable::<bool>("d"), None);
         let Err(Error::Invalid(faults)) = fields.finish() else { panic!("no faults") };
         assert_eq!(faults.len(), 1);
+    }
+
+    #[test]
+    fn faults_in_a_list_say_where_they_are() {
+        let read = |value: Value| {
+            let mut fields = fields(value);
+            let items = fields.list("to", 3, |item| item.required::<bool>("isIn"));
+            (items, fields.finish())
+        };
+        for (value, items) in [
+            (json!({}), vec![]),
+            (json!({"to": null}), vec![]),
+            (json!({"to": []}), vec![]),
+            (json!({"to": [{"isIn": true}, {"isIn": false, "other": 1}]}), vec![true, false]),
+        ] {
+            let (read, outcome) = read(value);
+            assert_eq!((read, outcome.is_ok()), (items, true));
+        }
+        let (items, outcome) = read(json!({"to": [{"isIn": 1}, {}, 7]}));
+        assert!(items.is_empty());
+        let error = outcome.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Missing required fields: to[1].isIn; to[0]: isIn must be true or false; to[2] must be an object"
+        );
+        let Error::Invalid(faults) = error else { panic!("no faults") };
+        assert_eq!(faults.iter().map(|f| &*f.field).collect::<Vec<_>>(), ["to[0].isIn", "to[1].isIn", "to[2]"]);
+        for bad in [json!({"to": {}}), json!({"to": "x"}), json!({"to": [{}, {}, {}, {}]})] {
+            assert_eq!(read(bad).1.unwrap_err().to_string(), "To must be a list of at most 3 objects");
+        }
     }
 
     fn query(value: &str) -> Vec<(String, String)> {

@@ -133,6 +133,7 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
             (200, api.put(&own, json!({"port": 1, "password": "x"}))),
             (403, api.put(&foreign, json!({"port": 1}))),
             (409, api.post("/api/accounts", account(json!({})))),
+            (409, api.post("/api/accounts", account(json!({}))).header("idempotency-key", "k")),
             (202, api.request("POST", &format!("{own}/sync"))),
             (200, api.get(&format!("{own}/sync"))),
             (200, api.delete(&format!("{own}/sync"))),
@@ -163,9 +164,14 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
             }
         }
     }
-    for (status, request) in
-        [(201, api.post("/api/accounts", account(json!({"emailAddress": "new@example.com"})))), (200, api.delete(&own))]
-    {
+    let new = |address: &str| api.post("/api/accounts", account(json!({"emailAddress": address})));
+    for (status, request) in [
+        (201, new("new@example.com")),
+        (201, new("newer@example.com").header("idempotency-key", "l")),
+        (201, new("newer@example.com").header("idempotency-key", "l")),
+        (422, new("other@example.com").header("idempotency-key", "l")),
+        (200, api.delete(&own)),
+    ] {
         postgres.take_trips();
         redis.take_trips();
         assert_eq!(request.by(&user).send().await.status, status);

@@ -123,7 +123,7 @@ async fn a_function_killed_in_the_middle_leaves_nothing_half_written() {
 }
 
 /// Watches from a connection of its own: within a transaction, PostgreSQL shows the activity of its first look.
-async fn some_request_waits_for_a_lock(servers: &Servers) {
+pub async fn some_request_waits_for_a_lock(servers: &Servers) {
     let watcher = connect(&servers.postgres.owner_url("app")).await;
     let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
     while watcher.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {}

@@ -5,19 +5,22 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::support::{
-    Api, MAIL_DATABASE_URL, Servers, User, api, connect, folder_row, message_row, new_database, owner, servers, store,
-    store_label,
+    Api, MAIL_DATABASE_URL, Servers, User, account, api, connect, folder_row, message_row, new_database, owner,
+    servers, store, store_label,
 };
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 12] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
     "email_destroyed",
+    "email_drafts",
     "email_folders",
+    "email_idempotency_keys",
     "email_labels",
     "email_messages",
     "email_unpurged_objects",
+    "email_uploads",
     "oauth2_authorizations",
 ];
 
@@ -145,6 +148,14 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "delete from email_labels",
         "delete from email_messages",
         "delete from email_destroyed",
+        "update email_idempotency_keys set user_id = gen_random_uuid()",
+        "select purge_idempotency_keys(1)",
+        "update email_drafts set user_id = gen_random_uuid()",
+        "update email_uploads set user_id = gen_random_uuid()",
+        "update email_uploads set size = 0",
+        "delete from email_uploads",
+        "select * from uploads_to_purge(1)",
+        "select purge_uploads('{}')",
         "update email_destroyed set number = 0",
         "select claim_due(1, 1)",
         "update oauth2_authorizations set user_id = gen_random_uuid()",
@@ -250,6 +261,15 @@ async fn leaks(database: &str) -> Vec<String> {
     store(&client, "email_destroyed", destroyed).await;
     let unpurged = format!("insert into email_unpurged_objects values ('{new}', '{tenant_id}', '{user_id}', 0)");
     client.batch_execute(&unpurged).await.unwrap();
+    let keep = "insert into email_idempotency_keys values ($1, $2, decode(repeat('ab', 32), 'hex'), decode(repeat('cd', 32), 'hex'), 'x', null, 0)";
+    client.execute(keep, &[&tenant_id, &user_id]).await.unwrap();
+    let (draft, upload) = (Uuid::now_v7(), Uuid::now_v7());
+    let write = "insert into email_drafts (id, tenant_id, user_id, content, created_at, updated_at) values ($3, $1, $2, '{}', 0, 0)";
+    client.execute(write, &[&tenant_id, &user_id, &draft]).await.unwrap();
+    let put =
+        "insert into email_uploads (id, tenant_id, user_id, filename, content_type, size, created_at, unused_since)
+               values ($3, $1, $2, 'x', 'x/y', 0, 0, 0)";
+    client.execute(put, &[&tenant_id, &user_id, &upload]).await.unwrap();
     let [account, credential] = ["id", "credentialId"].map(|name| created[name].as_str().unwrap());
     let by_id = |id: &str| format!("id = '{id}'");
     let target = |table, row, change, columns, values| Target { table, row, change, columns, values };
@@ -277,11 +297,25 @@ async fn leaks(database: &str) -> Vec<String> {
             format!("2, 'folder', '{new}', '{account}', 0"),
         ),
         target(
+            "email_drafts",
+            by_id(&draft.to_string()),
+            "version = version + 1",
+            "id, content, created_at, updated_at",
+            format!("'{new}', '{{}}', 0, 0"),
+        ),
+        target(
             "email_folders",
             by_id(&folder.to_string()),
             "total = total + 1",
             "id, account_id, wire_name, path, is_selectable, created_number, changed_number",
             format!("'{new}', '{account}', 'x', 'x', true, 0, 0"),
+        ),
+        target(
+            "email_idempotency_keys",
+            "key_hash = decode(repeat('ab', 32), 'hex')".into(),
+            "outcome = 'y'",
+            "key_hash, fingerprint, created_at",
+            "decode(repeat('ef', 32), 'hex'), decode(repeat('cd', 32), 'hex'), 0".into(),
         ),
         target(
             "email_labels",
@@ -305,6 +339,13 @@ async fn leaks(database: &str) -> Vec<String> {
             "deleted_at = 1",
             "account_id, deleted_at",
             "gen_random_uuid(), 0".into(),
+        ),
+        target(
+            "email_uploads",
+            by_id(&upload.to_string()),
+            "unused_since = 1",
+            "id, filename, content_type, size, created_at, unused_since",
+            format!("'{new}', 'x', 'x/y', 0, 0, 0"),
         ),
         target(
             "oauth2_authorizations",
@@ -363,7 +404,7 @@ async fn database_with_more_granted() -> (String, Client) {
     let client = connect(&servers().await.postgres.owner_url(&database)).await;
     client
         .batch_execute(
-            "grant delete on email_accounts, email_credentials, oauth2_authorizations to email_service_app;
+            "grant delete on email_accounts, email_credentials, email_uploads, oauth2_authorizations to email_service_app;
              grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_labels, email_messages,
                  email_unpurged_objects to email_service_app",
         )
@@ -453,6 +494,18 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
     assert_eq!(found.body["messages"].as_array().unwrap().len(), 1);
     assert_eq!(api.get(&path).by(&user).send().await.body, created);
     assert_eq!(client.query_one(hash, &[]).await.unwrap().get::<_, String>(0), before);
+
+    // An answer that somebody else's key has kept.
+    let own =
+        || api.post("/api/accounts", account(json!({"emailAddress": "k@example.com"}))).header("idempotency-key", "k");
+    let first = own().by(&user).send().await.body;
+    for stranger in strangers(&user) {
+        let answer = own().by(&stranger).send().await;
+        assert!(
+            answer.status == 201 && answer.body["id"] != first["id"] && answer.header("idempotency-replayed").is_none()
+        );
+    }
+    assert_eq!(own().by(&user).send().await.body, first);
 
     // A sign-in that somebody else has begun; and a reconnection of somebody else's account.
     let start = "select * from start_authorization($1, $2, decode(repeat($3, 32), 'hex'), decode(repeat('cd', 32), 'hex'), 'google', 'https://x', $4, null, 60000)";
@@ -573,6 +626,17 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 ("select", "email_destroyed" | "email_folders" | "email_labels" | "email_messages") => true,
                 ("insert" | "update" | "delete", "email_folders" | "email_labels" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,
+                // What is written and what was answered is the endpoints' to keep, and never changes hands.
+                (_, "email_idempotency_keys" | "email_drafts") if is_mail => false,
+                ("select" | "insert" | "delete", "email_drafts") => true,
+                ("update", "email_drafts") => !["id", "tenant_id", "user_id", "created_at"].contains(&column),
+                ("select", "email_uploads") => true,
+                ("insert", "email_uploads") => !is_mail,
+                ("update", "email_uploads") => ["used_by", "unused_since"].contains(&column),
+                ("select" | "insert" | "delete", "email_idempotency_keys") => true,
+                ("update", "email_idempotency_keys") => {
+                    ["fingerprint", "outcome", "made", "created_at"].contains(&column)
+                }
                 // Sign-ins are begun and ended by the endpoints.
                 (_, "oauth2_authorizations") if is_mail => false,
                 ("select", "oauth2_authorizations") => true,
@@ -625,7 +689,10 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         "execute accounts_with_objects(bigint,integer)",
         "execute claim_due(integer,bigint)",
         "execute forget_objects(uuid)",
+        "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",
+        "execute purge_uploads(uuid[])",
+        "execute uploads_to_purge(integer)",
     ];
     assert_eq!(scheduler, wanted, "who is due, what is left behind, and nothing else");
 }

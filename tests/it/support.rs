@@ -552,6 +552,7 @@ impl Answer {
             409 => "Conflict",
             410 => "Gone",
             413 => "Payload too large",
+            422 => "Unprocessable",
             429 => "Rate limit exceeded",
             502 => "Mail server error",
             500 => "Internal server error",

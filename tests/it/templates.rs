@@ -428,10 +428,11 @@ fn no_function_gets_what_its_class_does_not_use() {
         let rings = works || is_schedule || source.contains("serve_ringing");
         assert_eq!((rings, works), (may("RingPolicyArn"), may("WorkPolicyArn")), "{name}");
         assert_eq!(rings, queue, "{name}");
-        // Who knows the bucket may keep messages in it, or delete them, and nobody both.
-        assert_eq!(has("MAIL_BUCKET"), may("KeepMailPolicyArn") || may("PurgeMailPolicyArn"), "{name}");
+        // Who knows the bucket may keep messages in it, delete them, or have users put files there, and nobody two of these.
+        let ways = ["KeepMailPolicyArn", "PurgeMailPolicyArn", "PutUploadsPolicyArn"];
+        assert_eq!(usize::from(has("MAIL_BUCKET")), ways.into_iter().filter(|way| may(way)).count(), "{name}");
+        assert_eq!(may("PutUploadsPolicyArn"), source.contains("serve_uploads"), "{name}");
         assert_eq!(may("PurgeMailPolicyArn"), is_schedule, "{name}");
-        assert!(!(may("KeepMailPolicyArn") && is_schedule), "{name}");
         // Only who is told which mail hosts it may reach has a way to them.
         let out = network.unwrap_or_default().contains("MailFunctionSubnetIds");
         assert_eq!(out, has("MAIL_PORTS"), "{name}");
@@ -567,6 +568,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
         "RingPolicy",
         "KeepMailPolicy",
         "PurgeMailPolicy",
+        "PutUploadsPolicy",
     ];
     let mut allowed: BTreeSet<_> =
         policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();

@@ -23,6 +23,16 @@ export type FolderList = Schemas["FolderList"];
 export type FolderRole = Schemas["FolderRole"];
 export type Message = Schemas["Message"];
 export type MessageList = Schemas["MessageList"];
+/** What a user writes and has not sent. */
+export type Draft = Schemas["Draft"];
+export type DraftList = Schemas["DraftList"];
+export type NewDraft = Schemas["NewDraft"];
+/** All that a draft is to have, and the version that it is a change of. */
+export type DraftChange = Schemas["DraftChange"];
+export type DraftDeleted = Schemas["DraftDeleted"];
+/** Where a file that was announced is put. */
+export type Upload = Schemas["Upload"];
+export type NewUpload = Schemas["NewUpload"];
 /** A message with its text, its HTML made harmless, and what hangs on it. */
 export type OpenedMessage = Schemas["OpenedMessage"];
 export type Attachment = Schemas["Attachment"];
@@ -84,6 +94,14 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+export interface CreateOptions extends CallOptions {
+  /**
+   * Makes the call safe to repeat: within 24 hours the same call with the same key gets the same answer, and makes nothing
+   * more. A random text, such as `crypto.randomUUID()`, kept until an answer has come.
+   */
+  idempotencyKey?: string;
+}
+
 export interface PageOptions extends CallOptions {
   limit?: number;
   offset?: number;
@@ -135,6 +153,12 @@ export interface FollowOptions extends ChangeOptions {
   longestPause?: number;
 }
 
+export interface DraftOptions extends CallOptions {
+  limit?: number;
+  /** The `nextCursor` of the page before. */
+  cursor?: string;
+}
+
 export interface SignInOptions extends CallOptions {
   /** What the user calls a new account; its address unless set. */
   accountName?: string;
@@ -161,8 +185,8 @@ export class Client {
     }
   }
 
-  createAccount(account: NewAccount, { signal }: CallOptions = {}): Promise<Account> {
-    return this.#call("POST", "/api/accounts", account, signal);
+  createAccount(account: NewAccount, { signal, idempotencyKey }: CreateOptions = {}): Promise<Account> {
+    return this.#call("POST", "/api/accounts", account, signal, idempotencyKey);
   }
 
   getAccount(id: string, { signal }: CallOptions = {}): Promise<Account> {
@@ -283,6 +307,59 @@ export class Client {
     }
   }
 
+  /** One page, newest first. */
+  listDrafts({ signal, ...asked }: DraftOptions = {}): Promise<DraftList> {
+    return this.#call("GET", `/api/drafts${query(asked)}`, undefined, signal);
+  }
+
+  /** All drafts, page by page. */
+  async *allDrafts(options: Omit<DraftOptions, "cursor"> = {}): AsyncGenerator<Draft> {
+    let cursor: string | null | undefined;
+    do {
+      const page: DraftList = await this.listDrafts({ ...options, ...(cursor && { cursor }) });
+      yield* page.drafts;
+      cursor = page.nextCursor;
+    } while (cursor);
+  }
+
+  createDraft(draft: NewDraft, { signal, idempotencyKey }: CreateOptions = {}): Promise<Draft> {
+    return this.#call("POST", "/api/drafts", draft, signal, idempotencyKey);
+  }
+
+  getDraft(id: string, { signal }: CallOptions = {}): Promise<Draft> {
+    return this.#call("GET", draftPath(id), undefined, signal);
+  }
+
+  /** Puts `change` in the place of all that the draft had. Rejects with the kind `Conflict` where it has another version by now. */
+  updateDraft(id: string, change: DraftChange, { signal }: CallOptions = {}): Promise<Draft> {
+    return this.#call("PUT", draftPath(id), change, signal);
+  }
+
+  deleteDraft(id: string, { signal }: CallOptions = {}): Promise<DraftDeleted> {
+    return this.#call("DELETE", draftPath(id), undefined, signal);
+  }
+
+  /** Announces a file: the answer says where to put it. */
+  createUpload(file: NewUpload, { signal, idempotencyKey }: CreateOptions = {}): Promise<Upload> {
+    return this.#call("POST", "/api/uploads", file, signal, idempotencyKey);
+  }
+
+  /**
+   * Announces a file and puts it into the object store; returns its id, for an attachment. Without a type it is
+   * `application/octet-stream`. A store that does not take it makes an `ApiError` of the kind `Unexpected answer`.
+   */
+  async upload(file: Blob, filename: string, { signal, idempotencyKey }: CreateOptions = {}): Promise<string> {
+    // A type's parameters are no part of an upload's.
+    const contentType = file.type.split(";")[0]?.trim() || "application/octet-stream";
+    const options = { ...(signal && { signal }), ...(idempotencyKey !== undefined && { idempotencyKey }) };
+    const { id, url, headers } = await this.createUpload({ filename, contentType, size: file.size }, options);
+    const send = this.#options.fetch ?? globalThis.fetch;
+    const response = await send(url, { method: "PUT", headers, body: file, ...(signal && { signal }) });
+    // 412: it is there already, put by a call before with the same key.
+    if (!response.ok && response.status !== 412) throw await toError(response);
+    return id;
+  }
+
   /** Begins a sign-in with a provider: send the browser to `authorizationUrl`. */
   startSignIn(authorization: NewAuthorization, { signal }: CallOptions = {}): Promise<Authorization> {
     return this.#call("POST", "/api/oauth2/authorizations", authorization, signal);
@@ -302,8 +379,14 @@ export class Client {
     return this.#call("POST", "/api/oauth2/accounts", body, signal);
   }
 
-  async #call<T>(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<T> {
-    return (await (await this.#send(method, path, body, signal)).json()) as T;
+  async #call<T>(
+    method: string,
+    path: string,
+    body: unknown,
+    signal: AbortSignal | undefined,
+    idempotencyKey?: string,
+  ): Promise<T> {
+    return (await (await this.#send(method, path, body, signal, idempotencyKey)).json()) as T;
   }
 
   /** What is too long for an answer comes from the object store, where `fetch` is led, without the token. */
@@ -311,7 +394,13 @@ export class Client {
     return (await this.#send("GET", path, undefined, signal)).blob();
   }
 
-  async #send(method: string, path: string, body: unknown, signal: AbortSignal | undefined): Promise<Response> {
+  async #send(
+    method: string,
+    path: string,
+    body: unknown,
+    signal: AbortSignal | undefined,
+    idempotencyKey?: string,
+  ): Promise<Response> {
     const { baseUrl, token, retries = 3, longestWait = 60_000 } = this.#options;
     // Called as a plain function: a browser's fetch refuses another `this`.
     const send = this.#options.fetch ?? globalThis.fetch;
@@ -319,6 +408,7 @@ export class Client {
       signal?.throwIfAborted();
       const headers: Record<string, string> = { Authorization: `Bearer ${await token()}` };
       if (body !== undefined) headers["Content-Type"] = "application/json";
+      if (idempotencyKey !== undefined) headers["Idempotency-Key"] = idempotencyKey;
       const response = await send(baseUrl.replace(/\/+$/, "") + path, {
         method,
         headers,
@@ -340,6 +430,10 @@ function query(parameters: object): string {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined);
   const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
   return text && `?${text}`;
+}
+
+function draftPath(id: string): string {
+  return `/api/drafts/${encodeURIComponent(id)}`;
 }
 
 function path(id: string): string {

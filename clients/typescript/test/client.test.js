@@ -32,6 +32,47 @@ test("a call has its method, path, body and a fresh token", async () => {
   assert.equal(asked[1].headers["Content-Type"], undefined);
 });
 
+test("a call that makes something has a key where one is given", async () => {
+  const { client, asked } = scripted([[201, {}], [201, {}]]);
+  await client.createAccount({}, { idempotencyKey: "k" });
+  await client.createAccount({});
+  assert.deepEqual(asked.map(({ headers }) => headers["Idempotency-Key"]), ["k", undefined]);
+});
+
+test("drafts are kept, changed, listed and deleted", async () => {
+  const pages = [{ drafts: [{ id: "2" }], nextCursor: "2" }, { drafts: [{ id: "1" }], nextCursor: null }];
+  const { client, asked } = scripted([[201, {}], [200, {}], [200, {}], [200, {}], [200, pages[0]], [200, pages[1]]]);
+  await client.createDraft({ subject: "x" }, { idempotencyKey: "k" });
+  await client.getDraft("a/b");
+  await client.updateDraft("1", { version: 1, subject: "y" });
+  await client.deleteDraft("1");
+  const ids = [];
+  for await (const { id } of client.allDrafts({ limit: 1 })) ids.push(id);
+  assert.deepEqual(ids, ["2", "1"]);
+  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
+    "POST https://api.example.com/api/drafts",
+    "GET https://api.example.com/api/drafts/a%2Fb",
+    "PUT https://api.example.com/api/drafts/1",
+    "DELETE https://api.example.com/api/drafts/1",
+    "GET https://api.example.com/api/drafts?limit=1",
+    "GET https://api.example.com/api/drafts?limit=1&cursor=2",
+  ]);
+  assert.equal(asked[0].headers["Idempotency-Key"], "k");
+});
+
+test("a file is announced and put, without the token", async () => {
+  const link = { id: "7", url: "https://store.example.com/7?signed", headers: { "content-type": "text/plain" }, expiresAt: 1 };
+  const file = new Blob(["hello"], { type: "text/plain;charset=utf-8" });
+  for (const status of [200, 412]) {
+    const { client, asked } = scripted([[201, link], [status, ""]]);
+    assert.equal(await client.upload(file, "a.txt"), "7");
+    assert.deepEqual(JSON.parse(asked[0].body), { filename: "a.txt", contentType: "text/plain", size: 5 });
+    assert.deepEqual([asked[1].method, asked[1].url, asked[1].headers, asked[1].body], ["PUT", link.url, link.headers, file]);
+  }
+  const { client } = scripted([[201, link], [403, "<Error/>"]]);
+  await assert.rejects(client.upload(file, "a.txt"), (error) => error instanceof ApiError && error.status === 403);
+});
+
 test("settings are tried, an account is tried with or without other fields, and an address is looked up", async () => {
   const { client, asked } = scripted(Array.from({ length: 4 }, () => [200, {}]));
   await client.testSettings({ accountName: "Work" });

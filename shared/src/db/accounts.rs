@@ -13,7 +13,8 @@ use super::{Access, Db};
 use crate::account::state::State;
 use crate::account::{Account, AccountChange, AccountId, CredentialId, EmailAddress, LastError, NewAccount};
 use crate::credential::{ALGORITHM, Credential, Password};
-use crate::error::{Error, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
+use crate::error::{ADDRESS_TAKEN, Error, NO_SUCH_ACCOUNT, NOT_YOURS, too_many_accounts};
+use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::{Scope, TenantId, UserId};
 use crate::sealing::{Kind, Place, PublicKey, seal};
 
@@ -112,18 +113,21 @@ impl Db {
         found(scope, &rows, account)
     }
 
-    /// Stores a new account and its credential, both or neither.
+    /// Stores a new account and its credential, both or neither; once for each key.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the caller has an enabled account with that address, or `most` enabled accounts.
-    pub async fn insert_account(
+    /// [`Error::Conflict`] when the caller has an enabled account with that address, or `most` enabled accounts. For those
+    /// of a key see [`is_replayed`].
+    pub async fn create_account(
         &self,
         scope: &Scope,
         new: &NewAccount,
         seal_with: &PublicKey,
         most: i32,
-    ) -> Result<Account, Error> {
+        once: Option<&Once>,
+    ) -> Result<Made<Account>, Error> {
         let id = AccountId(Uuid::now_v7());
+        let (key_hash, fingerprint) = Once::hashes(once);
         let sealing = |kind, password| sealed(seal_with, Place { scope: *scope, account: id, kind }, password);
         let sealed_password = sealing(Kind::Password, &new.password)?;
         let sealed_smtp_password =
@@ -135,7 +139,8 @@ impl Db {
             .query(
                 Access::Write,
                 scope,
-                "select * from insert_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+                "select (own.account).*, own.claim, own.outcome
+                 from create_account($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27) own",
                 &[
                     (&id.0, Type::UUID),
                     (&new.account_name.0, Type::TEXT),
@@ -160,11 +165,21 @@ impl Db {
                     (&new.smtp_port.map(|v| v.0), Type::INT4),
                     (&new.smtp_encryption.map(|v| v.0), Type::TEXT),
                     (&new.smtp_username.as_ref().map(|v| &v.0), Type::TEXT),
+                    (&key_hash, Type::BYTEA),
+                    (&fingerprint, Type::BYTEA),
                 ],
             )
             .await?;
-        let account = rows.first().map(account).transpose()?.flatten();
-        account.ok_or_else(|| Error::Conflict(too_many_accounts(most).into()))
+        let row = rows.first().ok_or_else(|| Error::internal(anyhow!("create_account gave no row")))?;
+        let is_replayed = is_replayed(row)?;
+        match row.try_get("outcome")? {
+            "addressTaken" => Err(conflict(ADDRESS_TAKEN, is_replayed)),
+            "tooMany" => Err(conflict(too_many_accounts(most), is_replayed)),
+            _ => match account(row)? {
+                Some(thing) => Ok(Made { thing, is_replayed }),
+                None => Err(Error::internal(anyhow!("create_account gave a row of nulls"))),
+            },
+        }
     }
 
     /// Changes an account; a change that changes nothing writes nothing.

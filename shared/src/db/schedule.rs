@@ -1,5 +1,5 @@
 //! Queries of the schedule, over all tenants. Their role is `email_service_scheduler`, which may call the functions of
-//! `migrations/V7__mail.sql`, V8 and V11 that answer them, and sees no table.
+//! `migrations/V7__mail.sql`, V8, V11 and V15 that answer them, and sees no table.
 
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 use super::{Access, Db};
 use crate::account::AccountId;
+use crate::composition::UploadId;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::identity::{TenantId, UserId};
+use crate::identity::{Scope, TenantId, UserId};
 
 /// An account that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,43 @@ impl Db {
         self.run(Access::Write, "select forget_objects($1)", &[(&account, Type::UUID)]).await?;
         Ok(())
     }
+
+    /// Forgets at most `limit` answers that were kept for requests that might come again, and returns how many.
+    ///
+    /// # Errors
+    /// As [`Db::purge_mail`].
+    pub async fn purge_idempotency_keys(&self, limit: i32) -> Result<u64, Error> {
+        count(&self.run(Access::Write, "select purge_idempotency_keys($1)", &[(&limit, Type::INT4)]).await?)
+    }
+
+    /// At most `limit` uploads that nothing has used for so long that nothing can any more: whose they are, and which.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails.
+    pub async fn uploads_to_purge(&self, limit: i32) -> Result<Vec<(Scope, UploadId)>, Error> {
+        let sql = "select tenant_id, user_id, id from uploads_to_purge($1)";
+        let rows = self.run(Access::Read, sql, &[(&limit, Type::INT4)]).await?;
+        let upload = |row: &Row| {
+            let scope = Scope { tenant_id: TenantId(row.try_get(0)?), user_id: UserId(row.try_get(1)?) };
+            Ok((scope, UploadId(row.try_get(2)?)))
+        };
+        Ok(rows.iter().map(upload).collect::<Result<_, tokio_postgres::Error>>()?)
+    }
+
+    /// Forgets these uploads, whose objects are deleted, and returns how many that were.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails: then they are to be purged once more.
+    pub async fn purge_uploads(&self, uploads: &[(Scope, UploadId)]) -> Result<u64, Error> {
+        let ids: Vec<_> = uploads.iter().map(|(_, id)| id.0).collect();
+        count(&self.run(Access::Write, "select purge_uploads($1)", &[(&ids, Type::UUID_ARRAY)]).await?)
+    }
+}
+
+/// How many rows a purge says that it deleted.
+fn count(rows: &[Row]) -> Result<u64, Error> {
+    let row = rows.first().ok_or_else(|| Error::internal(anyhow!("a purge gave no row")))?;
+    Ok(u64::try_from(row.try_get::<_, i32>(0)?).unwrap_or_default())
 }
 
 fn due(row: &Row) -> Result<Due, tokio_postgres::Error> {

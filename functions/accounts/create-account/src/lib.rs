@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shared::account::NewAccount;
 use shared::http::StatusCode;
+use shared::idempotency::Once;
 use shared::sealing::PublicKey;
 use shared::{Call, Error, Reply};
 
@@ -14,11 +15,16 @@ const COLLECTION: &str = "/api/accounts";
 ///
 /// # Errors
 /// [`Error::Invalid`] with every fault of the body, [`Error::Conflict`] when the caller has an account with that
-/// address, or as many accounts as a user can have.
+/// address, or as many accounts as a user can have; what an `Idempotency-Key` adds to that.
 pub async fn handler(call: Call, key: Arc<PublicKey>) -> Result<Reply, Error> {
-    let new = NewAccount::read(call.body()?)?;
-    let account = call.db.insert_account(&call.identity.scope, &new, &key, call.accounts_per_user).await?;
+    let scope = call.identity.scope;
+    let fields = call.body()?;
+    let once = Once::read(&call.request, "POST /api/accounts", &fields)?;
+    let new = NewAccount::read(fields)?;
+    let made = call.db.create_account(&scope, &new, &key, call.accounts_per_user, once.as_ref()).await?;
+    let (account, is_replayed) = (made.thing, made.is_replayed);
     // Clients resolve it against the host alone, so a stage or a base path must stand in it, too.
     let base = call.request.base_of(COLLECTION);
-    Reply::json(StatusCode::CREATED, &account)?.with_location(&format!("{base}{COLLECTION}/{}", account.id))
+    let reply = Reply::json(StatusCode::CREATED, &account)?;
+    Ok(reply.with_location(&format!("{base}{COLLECTION}/{}", account.id))?.replayed(is_replayed))
 }

@@ -100,6 +100,6 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!(faults.iter().map(|f| f.field).collect::<Vec<_>>(), ["limit", "offset", "state"]);
+        assert_eq!(faults.iter().map(|f| &*f.field).collect::<Vec<_>>(), ["limit", "offset", "state"]);
     }
 }

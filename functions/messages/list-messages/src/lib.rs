@@ -123,6 +123,6 @@ mod tests {
         ];
         let bad: Vec<_> = names.iter().map(|name| (*name, "\n")).collect();
         let Err(Error::Invalid(faults)) = Input::read(&query(&bad)) else { panic!() };
-        assert_eq!(faults.iter().map(|fault| fault.field).collect::<Vec<_>>(), names);
+        assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), names);
     }
 }

@@ -18,6 +18,8 @@ const PURGE_TIME: Duration = Duration::from_secs(5);
 
 /// Accounts whose objects are deleted in one turn: a second for each, where it had thousands.
 const OBJECTS_BATCH: i32 = 10;
+/// Uploads that are deleted at once: as many as the object store takes in one call.
+const UPLOADS_BATCH: i32 = 1000;
 /// The longest that a request may write objects which began before its account was deleted.
 const OBJECTS_AGE: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,8 @@ pub struct Turned {
     pub purged_rows: u64,
     /// Objects of deleted accounts that were.
     pub purged_objects: usize,
+    /// Uploads that nothing had used for a day.
+    pub purged_uploads: u64,
 }
 
 /// Rings for all that is due, and purges, both in batches and for as long as there is time.
@@ -44,8 +48,15 @@ pub struct Turned {
 /// # Errors
 /// PostgreSQL or the object store fails. What was done until then stays done.
 pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
-    let mut turned =
-        Turned { due: 0, failed: 0, lag_seconds: 0, purged_accounts: 0, purged_rows: 0, purged_objects: 0 };
+    let mut turned = Turned {
+        due: 0,
+        failed: 0,
+        lag_seconds: 0,
+        purged_accounts: 0,
+        purged_rows: 0,
+        purged_objects: 0,
+        purged_uploads: 0,
+    };
     loop {
         let batch = turn.db.claim_due(BATCH, AGAIN).await?;
         let doorbells: Vec<_> = batch.iter().map(|due| due.doorbell).collect();
@@ -72,6 +83,22 @@ pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
         }
         turned.purged_objects += turn.objects.delete_account(tenant, account).await?;
         turn.db.forget_objects(account).await?;
+    }
+    while Instant::now() < until {
+        let batch = turn.db.purge_idempotency_keys(PURGE_BATCH).await?;
+        turned.purged_rows += batch;
+        if is_last(batch, PURGE_BATCH) {
+            break;
+        }
+    }
+    while Instant::now() < until {
+        // Objects before the rows that speak of them.
+        let unused = turn.db.uploads_to_purge(UPLOADS_BATCH).await?;
+        turn.objects.delete_uploads(&unused).await?;
+        turned.purged_uploads += turn.db.purge_uploads(&unused).await?;
+        if is_last(unused.len(), UPLOADS_BATCH) {
+            break;
+        }
     }
     Ok(turned)
 }

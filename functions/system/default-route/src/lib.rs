@@ -5,7 +5,7 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 18] = [
+pub const ROUTES: [(&str, &str); 21] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
@@ -14,12 +14,15 @@ pub const ROUTES: [(&str, &str); 18] = [
     ("/api/accounts/{id}/test", "POST, OPTIONS"),
     ("/api/autoconfig", "GET, OPTIONS"),
     ("/api/changes", "GET, OPTIONS"),
+    ("/api/drafts", "GET, POST, OPTIONS"),
+    ("/api/drafts/{id}", "GET, PUT, DELETE, OPTIONS"),
     ("/api/messages", "GET, OPTIONS"),
     ("/api/messages/{id}", "GET, OPTIONS"),
     ("/api/messages/{id}/raw", "GET, OPTIONS"),
     ("/api/messages/{id}/attachments/{attachmentId}", "GET, OPTIONS"),
     ("/api/oauth2/accounts", "POST, OPTIONS"),
     ("/api/oauth2/authorizations", "POST, OPTIONS"),
+    ("/api/uploads", "POST, OPTIONS"),
     ("/docs", "GET, OPTIONS"),
     ("/health", "GET, HEAD, OPTIONS"),
     ("/health/ready", "GET, HEAD, OPTIONS"),
