@@ -7,6 +7,7 @@ mod imap;
 mod message;
 mod plan;
 mod pop3;
+mod suspects;
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,6 +32,8 @@ use crate::{OAUTH2, Settings};
 const LEASE: Duration = Duration::from_secs(120);
 /// When a large loss is looked at a second time, and how long it must have lasted then.
 const SECOND_LOOK: Duration = Duration::from_secs(65);
+/// When it goes on where a session broke at a message.
+const NEXT_PIECE: Duration = Duration::from_secs(60);
 /// See [`SECOND_LOOK`].
 const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 /// What may be read in a session. A minute at 100 Mbit/s is 750 MB; a session that is fed more ends.
@@ -62,6 +65,8 @@ enum Stop {
     Time,
     /// The mail host failed.
     Mail(::mail::Error),
+    /// It did while it gave out messages; `grew`: some that were not here.
+    Broken { error: ::mail::Error, grew: bool },
     /// The provider gave no token.
     Provider(::mail::Error),
     /// We failed.
@@ -118,19 +123,26 @@ pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
         db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
         return Ok(Done::Complete);
     };
-    let mut outcome = session(job, &mailbox, &settings).await;
+    let mut connection = None;
+    let mut outcome = session(job, &mailbox, &settings, &mut connection).await;
     if let (Err(Stop::Mail(error)), Some(token)) = (&outcome, &token)
         && error.code == ::mail::Code::Authentication
         && !token.is_new
     {
         // The provider may have ended the token before its time, or all consent with it.
         outcome = match by_token(job, &mailbox, Some(token)).await {
-            Ok((settings, _)) => session(job, &mailbox, &settings).await,
+            Ok((settings, _)) => session(job, &mailbox, &settings, &mut connection).await,
             Err(stop) => Err(stop),
         };
     }
-    job.slots.give_back(slot).await;
-    finish(db, &mailbox, outcome).await
+    let leave = async {
+        if let Some(connection) = connection {
+            connection.sign_out().await;
+        }
+        job.slots.give_back(slot).await;
+    };
+    let (done, ()) = tokio::join!(finish(db, &mailbox, outcome), leave);
+    done
 }
 
 /// What it takes to sign in to an account of a provider. `refused`: a token that the mail host did not take.
@@ -152,7 +164,8 @@ async fn by_token(
 /// Gives the account back, with what came of its turn.
 async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Result<Done, WorkError> {
     let done = End { more: false, complete: false, soon: None, event: Event::SignedIn, fault: None };
-    let (service, error) = match outcome {
+    let protocol = mailbox.account.protocol.as_str();
+    let (service, error, soon) = match outcome {
         Ok(pass) => {
             let end = End { complete: !pass.failed, soon: pass.doubt.then_some(SECOND_LOOK), ..done };
             db.finish_sync(mailbox, end).await?;
@@ -163,9 +176,15 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
             return Ok(Done::More);
         }
         Err(Stop::Lost) => return Ok(Done::Complete),
+        Err(Stop::Broken { error, grew: true }) => {
+            tracing::info!(accountId = %mailbox.account.id, detail = error.detail, "sync_broken");
+            db.finish_sync(mailbox, End { more: true, ..done }).await?;
+            return Ok(Done::More);
+        }
         Err(Stop::Internal(error)) => return Err(error.into()),
-        Err(Stop::Mail(error)) => (mailbox.account.protocol.as_str(), error),
-        Err(Stop::Provider(error)) => (OAUTH2, error),
+        Err(Stop::Broken { error, grew: false }) => (protocol, error, Some(NEXT_PIECE)),
+        Err(Stop::Mail(error)) => (protocol, error, None),
+        Err(Stop::Provider(error)) => (OAUTH2, error, None),
     };
     let code = error.code.as_str();
     tracing::info!(accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
@@ -174,7 +193,7 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
         _ => Event::Failed,
     };
     let fault = Fault { code, message: &error.message, service };
-    db.finish_sync(mailbox, End { event, fault: Some(fault), ..done }).await?;
+    db.finish_sync(mailbox, End { event, fault: Some(fault), soon, ..done }).await?;
     Ok(Done::Complete)
 }
 
@@ -183,8 +202,28 @@ fn chance(account: AccountId) -> f64 {
     f64::from(account.0.as_bytes()[15]) / 255.0
 }
 
-/// Signs in, synchronises, and signs out.
-async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
+/// Somebody who has signed in, and is done.
+enum Connection {
+    Pop3(Pop3),
+    Imap(Imap),
+}
+
+impl Connection {
+    async fn sign_out(self) {
+        match self {
+            Self::Pop3(pop3) => pop3.sign_out().await,
+            Self::Imap(imap) => imap.sign_out().await,
+        }
+    }
+}
+
+/// Signs in and synchronises; where that went well, somebody is left to sign out.
+async fn session(
+    job: &MailJob<Way>,
+    mailbox: &Mailbox,
+    settings: &Settings,
+    connection: &mut Option<Connection>,
+) -> Result<Pass, Stop> {
     let (db, stop_at) = (&job.db, job.job.stop_at);
     let server = &settings.incoming;
     let session = Session { deadline: (stop_at + GRACE).into(), bytes: SESSION_BYTES };
@@ -194,14 +233,14 @@ async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> 
         Protocol::Pop3 | Protocol::Smtp => {
             let mut pop3 = Pop3::sign_in(stream, server.security, &login).await?;
             let pass = pop3::Driver { db, mailbox, stop_at }.run(&mut pop3).await?;
-            pop3.sign_out().await;
+            *connection = Some(Connection::Pop3(pop3));
             Ok(pass)
         }
         Protocol::Imap => {
             let mut imap = Imap::sign_in(stream, server.security, &login).await?;
             let features = imap.features().await?;
             let pass = imap::Driver { db, mailbox, features, stop_at, labels: HashMap::new() }.run(&mut imap).await?;
-            imap.sign_out().await;
+            *connection = Some(Connection::Imap(imap));
             Ok(pass)
         }
     }

@@ -418,8 +418,8 @@ async fn live(seed: u64) {
             1 => {
                 history += "two at once; ";
                 let (first, second) = tokio::join!(running, rig.worker.run(&rig.scope, rig.account, time));
-                first.unwrap();
-                second.unwrap();
+                first.expect(&history);
+                second.expect(&history);
             }
             2 => {
                 // Its lease ends while it works on, and another one has its turn.
@@ -428,7 +428,7 @@ async fn live(seed: u64) {
                 let mut slow = Box::pin(running);
                 if poll_times(&mut slow, polls).await.is_none() {
                     rig.run().await;
-                    slow.await.unwrap();
+                    slow.await.expect(&history);
                 }
             }
             3 => {
@@ -443,7 +443,7 @@ async fn live(seed: u64) {
                 }
             }
             _ => {
-                running.await.unwrap();
+                running.await.expect(&history);
                 history += "ran; ";
             }
         }
