@@ -104,6 +104,10 @@ create table email_folders (
     doubted_at     bigint,
     -- When all flags were last compared, at a server that does not tell what changed.
     checked_at     bigint,
+    -- Messages that were asked for when a session broke and did not come, as a worker writes them, and how much speaks
+    -- against them: one of them may be such that the server breaks each session in which it is fetched.
+    suspects       text,
+    suspicions     integer not null default 0,
     created_number bigint  not null,
     changed_number bigint  not null,
     constraint email_folders_name_key unique (account_id, wire_name)
@@ -398,10 +402,11 @@ begin
 end
 $$;
 
--- Begins a folder anew, under another UIDVALIDITY or, where `p_validity` is null, under none: to be called after all of
--- its messages are without a UID. False where the lease is lost.
-create function reset_folder(
-    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_validity bigint
+-- Begins folders anew, each under another UIDVALIDITY: to be called after all of their messages are without a UID. What lies
+-- below `p_uid_nexts` is to be looked for. False where the lease is lost.
+create function reset_folders(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
+    p_folder_ids uuid[], p_validities bigint[], p_uid_nexts bigint[], p_modseqs bigint[]
 )
 returns boolean
 language plpgsql
@@ -411,8 +416,10 @@ begin
         return false;
     end if;
     update email_folders f
-    set uid_validity = p_validity, uid_next = 1, modseq = null, is_complete = false, checked_at = null
-    where f.id = p_folder_id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    set uid_validity = r.validity, uid_next = r.uid_next, modseq = r.modseq, is_complete = false, checked_at = null,
+        suspects = null, suspicions = 0
+    from unnest(p_folder_ids, p_validities, p_uid_nexts, p_modseqs) as r (id, validity, uid_next, modseq)
+    where f.id = r.id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
     return found;
 end
 $$;
@@ -512,26 +519,41 @@ begin
 end
 $$;
 
--- What came of a folder in one batch: flags of messages that are here, messages, all labels of those in `p_labelled`, in
--- pairs of a UID and a folder, and how far that goes; null where a cursor stays. A message that was here without a UID gets its own back, wherever in the account it was. Bits of flags:
--- 1 read, 2 flagged, 4 answered, 8 draft, 16 with attachments, 32 unreadable. No row where the lease is lost or the
--- folder's UIDs are others by now.
+-- What came of folders, `p_folder_ids`, in one batch. Of each: the UIDs that are gone, a multirange, whose messages are then
+-- found elsewhere or destroyed (for many of them see orphan_messages); and how far that goes, null where a cursor stays. It is complete
+-- where that is said and as many are here as the server has. Then flags of messages that are here, messages, and all labels of
+-- those in `p_labelled`, each of a folder by its place in `p_folder_ids`. A message that was here without a UID gets its own
+-- back, wherever in the account it was. Bits of flags: 1 read, 2 flagged, 4 answered, 8 draft, 16 with attachments,
+-- 32 unreadable. Returns the folders' counts in that order; no row where the lease is lost or a folder's UIDs are others by now.
+--
+-- One plan for batches of all sizes, made once: each row is found by a key.
 create function store_batch(
-    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_validity bigint,
-    p_flag_uids bigint[], p_flag_bits smallint[],
-    p_ids uuid[], p_uids bigint[], p_identities uuid[], p_thread_ids uuid[], p_received bigint[], p_sent bigint[],
-    p_sizes bigint[], p_bits smallint[], p_subjects text[], p_from text[], p_to text[], p_cc text[], p_bcc text[],
-    p_reply_to text[], p_message_ids text[], p_in_reply_to text[], p_previews text[],
-    p_labelled bigint[], p_label_uids bigint[], p_labels uuid[],
-    p_uid_next bigint, p_modseq bigint, p_is_complete boolean, p_checked_at bigint,
-    p_total integer, p_unread integer
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
+    p_folder_ids uuid[], p_validities bigint[], p_gone text[],
+    p_uid_nexts bigint[], p_modseqs bigint[], p_complete boolean[], p_checked bigint[], p_totals integer[],
+    p_unread integer[],
+    p_flag_folders integer[], p_flag_uids bigint[], p_flag_bits smallint[],
+    p_folders integer[], p_ids uuid[], p_uids bigint[], p_identities uuid[], p_thread_ids uuid[], p_received bigint[],
+    p_sent bigint[], p_sizes bigint[], p_bits smallint[], p_subjects text[], p_from text[], p_to text[], p_cc text[],
+    p_bcc text[], p_reply_to text[], p_message_ids text[], p_in_reply_to text[], p_previews text[],
+    p_labelled_folders integer[], p_labelled bigint[], p_label_folders integer[], p_label_uids bigint[], p_labels uuid[]
 )
-returns table (inserted integer, adopted integer, changed integer)
-language plpgsql rows 1
+returns table (stored integer, orphans integer)
+language plpgsql rows 10
+set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_count integer;
+    v_nexts bigint[];
+    v_cursors integer := 0;
+    -- A folder for each message that was lost, came, or lost its place without a UID to a place with one.
+    v_lost uuid[] := '{}';
+    v_came uuid[] := '{}';
+    v_found uuid[] := '{}';
     v_changed uuid[];
     v_changed_bits smallint[];
+    v_skipped bigint[] := '{}';
+    v_adopted bigint[];
     v_labelled uuid[];
     v_last bigint;
     v_first bigint;
@@ -539,32 +561,55 @@ begin
     if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
         return;
     end if;
-    perform from email_folders f
-    where f.id = p_folder_id and f.account_id = p_account_id and f.uid_validity = p_validity
-        and f.tenant_id = p_tenant_id and f.user_id = p_user_id
-    for no key update;
-    if not found then
+    with locked as (
+        select f.uid_next, g.nth
+        from unnest(p_folder_ids, p_validities) with ordinality as g (id, validity, nth)
+        join email_folders f on f.id = g.id and f.uid_validity = g.validity
+        where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        for no key update of f
+    )
+    select array_agg(l.uid_next order by l.nth), count(*) into v_nexts, v_count from locked l;
+    if v_count < cardinality(p_folder_ids) then
         return;
     end if;
 
-    -- Numbers are for what differs: a server may tell all flags each time.
-    select array_agg(m.id), array_agg(f.bits) into v_changed, v_changed_bits
-    from unnest(p_flag_uids, p_flag_bits) as f (uid, bits)
-    join email_messages m on m.folder_id = p_folder_id and m.uid = f.uid
-    where m.tenant_id = p_tenant_id and m.user_id = p_user_id
-        and (m.is_read, m.is_flagged, m.is_answered, m.is_draft)
-            is distinct from (f.bits & 1 <> 0, f.bits & 2 <> 0, f.bits & 4 <> 0, f.bits & 8 <> 0);
-    changed := coalesce(cardinality(v_changed), 0);
-    inserted := 0;
-    adopted := 0;
-    if changed + cardinality(p_ids) > 0 then
-        v_last := next_numbers(p_tenant_id, p_user_id, changed + cardinality(p_ids));
-        v_first := v_last - changed - cardinality(p_ids) + 1;
+    if num_nonnulls(variadic p_gone) > 0 then
+        with gone as (
+            update email_messages m set uid = null
+            from unnest(p_folder_ids, p_gone) as g (folder_id, gone)
+            cross join lateral unnest(g.gone::int8multirange) as r
+            where m.folder_id = g.folder_id and m.uid >= lower(r) and m.uid < upper(r)
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            returning m.folder_id
+        )
+        select coalesce(array_agg(folder_id), '{}') into v_lost from gone;
     end if;
-    if changed > 0 then
+
+    if cardinality(p_flag_uids) > 0 then
+        -- Numbers are for what differs: a server may tell all flags each time.
+        with changed as (
+            select m.id, f.bits
+            from unnest(p_flag_folders, p_flag_uids, p_flag_bits) as f (folder, uid, bits)
+            join email_messages m on m.folder_id = p_folder_ids[f.folder] and m.uid = f.uid
+            where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+                and (m.is_read, m.is_flagged, m.is_answered, m.is_draft)
+                    is distinct from (f.bits & 1 <> 0, f.bits & 2 <> 0, f.bits & 4 <> 0, f.bits & 8 <> 0)
+            for no key update of m
+        )
+        select array_agg(id), array_agg(bits) into v_changed, v_changed_bits from changed;
+    end if;
+    if num_nonnulls(variadic p_totals) > 0 then
+        v_cursors := cardinality(p_totals);
+    end if;
+    v_count := v_cursors + coalesce(cardinality(v_changed), 0) + cardinality(p_ids);
+    if v_count > 0 then
+        v_last := next_numbers(p_tenant_id, p_user_id, v_count);
+        v_first := v_last - v_count + 1;
+    end if;
+    if v_changed is not null then
         update email_messages m
         set is_read = f.bits & 1 <> 0, is_flagged = f.bits & 2 <> 0, is_answered = f.bits & 4 <> 0,
-            is_draft = f.bits & 8 <> 0, changed_number = v_last - cardinality(p_ids) - f.nth + 1
+            is_draft = f.bits & 8 <> 0, changed_number = v_first + v_cursors + f.nth - 1
         from unnest(v_changed, v_changed_bits) with ordinality as f (id, bits, nth)
         where m.id = f.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
         update email_labels l set is_read = f.bits & 1 <> 0, is_flagged = f.bits & 2 <> 0
@@ -573,84 +618,97 @@ begin
     end if;
 
     if cardinality(p_ids) > 0 then
-        with given as (
-            select * from unnest(
-                p_ids, p_uids, p_identities, p_thread_ids, p_received, p_sent, p_sizes, p_bits, p_subjects, p_from, p_to,
-                p_cc, p_bcc, p_reply_to, p_message_ids, p_in_reply_to, p_previews
-            ) with ordinality as g (
-                id, uid, identity, thread_id, received_at, sent_at, size, bits, subject, from_list, to_list, cc_list,
-                bcc_list, reply_to_list, message_id, in_reply_to, preview, nth
+        -- What came before a worker died. Below a folder's cursor only what is missing is asked for.
+        select coalesce(array_agg(g.nth), '{}') into v_skipped
+        from unnest(p_folders, p_uids) with ordinality as g (folder, uid, nth)
+        join email_messages m on m.folder_id = p_folder_ids[g.folder] and m.uid = g.uid
+        where g.uid >= v_nexts[g.folder] and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        if exists (
+            select from email_messages m
+            where m.account_id = p_account_id and m.uid is null and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        ) then
+            -- The same message twice is two: the first of them takes the first of those, the second the second, and before
+            -- all one that was in its folder.
+            with came as (
+                select g.*, p_folder_ids[g.folder] as folder_id,
+                    row_number() over (partition by g.identity, g.folder order by g.uid) as copy
+                from unnest(p_folders, p_uids, p_identities, p_received, p_bits, p_previews)
+                    with ordinality as g (folder, uid, identity, received_at, bits, preview, nth)
+                where g.nth <> all (v_skipped)
+            ),
+            known as (
+                select m.id, m.identity, m.folder_id, m.created_number,
+                    row_number() over (partition by m.identity, m.folder_id order by m.created_number) as copy
+                from email_messages m
+                where m.account_id = p_account_id and m.uid is null and m.identity = any (p_identities)
+                    and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            ),
+            stayed as (select c.nth, k.id, k.folder_id from came c join known k using (identity, folder_id, copy)),
+            moved as (
+                select c.nth, k.id, k.folder_id
+                from (
+                    select nth, identity, row_number() over (partition by identity order by folder, uid) as copy
+                    from came where nth not in (select nth from stayed)
+                ) c
+                join (
+                    select id, folder_id, identity, row_number() over (partition by identity order by created_number) as copy
+                    from known where id not in (select id from stayed)
+                ) k using (identity, copy)
+            ),
+            adopted as (
+                update email_messages m
+                set folder_id = c.folder_id, uid = c.uid,
+                    is_read = c.bits & 1 <> 0, is_flagged = c.bits & 2 <> 0, is_answered = c.bits & 4 <> 0,
+                    is_draft = c.bits & 8 <> 0, received_at = c.received_at, preview = coalesce(m.preview, c.preview),
+                    changed_number = case
+                        when (m.folder_id, m.is_read, m.is_flagged, m.is_answered, m.is_draft) is distinct from
+                            (c.folder_id, c.bits & 1 <> 0, c.bits & 2 <> 0, c.bits & 4 <> 0, c.bits & 8 <> 0)
+                        then v_last - c.nth + 1
+                        else m.changed_number
+                    end
+                from (select * from stayed union all select * from moved) k join came c using (nth)
+                where m.id = k.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+                returning c.nth, c.folder_id, k.folder_id as found
             )
-            where not exists (
-                select from email_messages m
-                where m.folder_id = p_folder_id and m.uid = g.uid and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-            )
-        ),
-        -- The same message twice is two: the first of them takes the first of those, the second the second.
-        counted as (select given.*, row_number() over (partition by identity order by uid) as copy from given),
-        known as (
-            select m.id, m.identity, m.folder_id,
-                row_number() over (partition by m.identity order by m.folder_id <> p_folder_id, m.created_number) as copy
-            from email_messages m
-            where m.account_id = p_account_id and m.uid is null and m.identity = any (p_identities)
-                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-        ),
-        found_again as (
-            update email_messages m
-            set folder_id = p_folder_id, uid = c.uid,
-                is_read = c.bits & 1 <> 0, is_flagged = c.bits & 2 <> 0, is_answered = c.bits & 4 <> 0,
-                is_draft = c.bits & 8 <> 0, received_at = c.received_at, preview = coalesce(m.preview, c.preview),
-                changed_number = case
-                    when (m.folder_id, m.is_read, m.is_flagged, m.is_answered, m.is_draft) is distinct from
-                        (p_folder_id, c.bits & 1 <> 0, c.bits & 2 <> 0, c.bits & 4 <> 0, c.bits & 8 <> 0)
-                    then v_last - c.nth + 1
-                    else m.changed_number
-                end
-            from counted c join known k on k.identity = c.identity and k.copy = c.copy
-            where m.id = k.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-            returning c.id as given_id, k.folder_id as old_folder_id
-        ),
-        came as (
-            insert into email_messages (
-                id, tenant_id, user_id, account_id, folder_id, identity, thread_id, uid, received_at, sent_at, size,
-                created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable,
-                subject, from_list, to_list, cc_list, bcc_list, reply_to_list, message_id, in_reply_to, preview
-            )
-            select c.id, p_tenant_id, p_user_id, p_account_id, p_folder_id, c.identity, c.thread_id, c.uid, c.received_at,
-                c.sent_at, c.size, v_last - c.nth + 1, v_last - c.nth + 1, c.bits & 1 <> 0, c.bits & 2 <> 0,
-                c.bits & 4 <> 0, c.bits & 8 <> 0, c.bits & 16 <> 0, c.bits & 32 = 0, c.subject, c.from_list, c.to_list,
-                c.cc_list, c.bcc_list, c.reply_to_list, c.message_id, c.in_reply_to, c.preview
-            from counted c
-            where not exists (select from found_again f where f.given_id = c.id)
-            returning 1
-        ),
-        left_behind as (
-            update email_folders f set orphans = f.orphans - o.count
-            from (
-                select old_folder_id, count(*)::integer as count from found_again
-                where old_folder_id <> p_folder_id group by old_folder_id
-            ) o
-            where f.id = o.old_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+            select array_agg(a.nth), array_agg(a.folder_id), array_agg(a.found) into v_adopted, v_came, v_found
+            from adopted a;
+            v_skipped := v_skipped || v_adopted;
+            v_came := coalesce(v_came, '{}');
+            v_found := coalesce(v_found, '{}');
+        end if;
+        insert into email_messages (
+            id, tenant_id, user_id, account_id, folder_id, identity, thread_id, uid, received_at, sent_at, size,
+            created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable,
+            subject, from_list, to_list, cc_list, bcc_list, reply_to_list, message_id, in_reply_to, preview
         )
-        select
-            (select count(*) from came), (select count(*) from found_again),
-            (select count(*) from found_again where old_folder_id = p_folder_id)
-        into inserted, adopted, changed;
-        update email_folders f set stored = f.stored + inserted + adopted, orphans = f.orphans - changed
-        where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
-        changed := coalesce(cardinality(v_changed), 0);
+        select g.id, p_tenant_id, p_user_id, p_account_id, p_folder_ids[g.folder], g.identity, g.thread_id, g.uid,
+            g.received_at, g.sent_at, g.size, v_last - g.nth + 1, v_last - g.nth + 1, g.bits & 1 <> 0, g.bits & 2 <> 0,
+            g.bits & 4 <> 0, g.bits & 8 <> 0, g.bits & 16 <> 0, g.bits & 32 = 0, g.subject, g.from_list, g.to_list,
+            g.cc_list, g.bcc_list, g.reply_to_list, g.message_id, g.in_reply_to, g.preview
+        from unnest(
+            p_folders, p_ids, p_uids, p_identities, p_thread_ids, p_received, p_sent, p_sizes, p_bits, p_subjects, p_from,
+            p_to, p_cc, p_bcc, p_reply_to, p_message_ids, p_in_reply_to, p_previews
+        ) with ordinality as g (
+            folder, id, uid, identity, thread_id, received_at, sent_at, size, bits, subject, from_list, to_list, cc_list,
+            bcc_list, reply_to_list, message_id, in_reply_to, preview, nth
+        )
+        where g.nth <> all (v_skipped);
+        v_came := v_came || array(
+            select p_folder_ids[g.folder] from unnest(p_folders) with ordinality as g (folder, nth)
+            where g.nth <> all (v_skipped)
+        );
     end if;
 
     if cardinality(p_labelled) > 0 then
         v_labelled := array(
-            select m.id from unnest(p_labelled) as l (uid)
-            join email_messages m on m.folder_id = p_folder_id and m.uid = l.uid
+            select m.id from unnest(p_labelled_folders, p_labelled) as l (folder, uid)
+            join email_messages m on m.folder_id = p_folder_ids[l.folder] and m.uid = l.uid
             where m.tenant_id = p_tenant_id and m.user_id = p_user_id
         );
         with wanted as (
             select distinct m.id as message_id, l.folder_id, m.received_at, m.is_read, m.is_flagged
-            from unnest(p_label_uids, p_labels) as l (uid, folder_id)
-            join email_messages m on m.folder_id = p_folder_id and m.uid = l.uid
+            from unnest(p_label_folders, p_label_uids, p_labels) as l (folder, uid, folder_id)
+            join email_messages m on m.folder_id = p_folder_ids[l.folder] and m.uid = l.uid
             where m.tenant_id = p_tenant_id and m.user_id = p_user_id
         ),
         lost as (
@@ -678,98 +736,167 @@ begin
         perform renumber_messages(p_tenant_id, p_user_id, v_labelled);
     end if;
 
-    update email_folders f
-    set uid_next = coalesce(p_uid_next, f.uid_next), modseq = coalesce(p_modseq, f.modseq),
-        is_complete = coalesce(p_is_complete, f.is_complete), checked_at = coalesce(p_checked_at, f.checked_at),
-        total = coalesce(p_total, f.total), unread = coalesce(p_unread, f.unread),
-        changed_number = case
-            when (coalesce(p_total, f.total), coalesce(p_unread, f.unread)) is distinct from (f.total, f.unread)
-            then next_numbers(p_tenant_id, p_user_id, 1)
-            else f.changed_number
-        end
-    where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
-    return next;
+    return query
+        with counted as (
+            select c.id, count(*) filter (where c.kind = 'lost')::integer as lost,
+                count(*) filter (where c.kind = 'came')::integer as came,
+                count(*) filter (where c.kind = 'found')::integer as found
+            from (
+                select id, 'lost' as kind from unnest(v_lost) id
+                union all select id, 'came' from unnest(v_came) id
+                union all select id, 'found' from unnest(v_found) id
+                union all select id, 'told' from unnest(p_folder_ids) id
+            ) c
+            group by c.id
+        ),
+        kept as (
+            update email_folders f
+            set stored = f.stored - c.lost + c.came, orphans = f.orphans + c.lost - c.found,
+                uid_next = coalesce(g.uid_next, f.uid_next), modseq = coalesce(g.modseq, f.modseq),
+                is_complete = coalesce(g.is_complete and f.stored - c.lost + c.came = g.total, f.is_complete),
+                checked_at = coalesce(g.checked_at, f.checked_at),
+                total = coalesce(g.total, f.total), unread = coalesce(g.unread, f.unread),
+                changed_number = case
+                    when (coalesce(g.total, f.total), coalesce(g.unread, f.unread)) is distinct from (f.total, f.unread)
+                    then v_first + g.nth - 1
+                    else f.changed_number
+                end
+            from counted c left join unnest(
+                p_folder_ids, p_uid_nexts, p_modseqs, p_complete, p_checked, p_totals, p_unread
+            ) with ordinality as g (id, uid_next, modseq, is_complete, checked_at, total, unread, nth) on g.id = c.id
+            where f.id = c.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+            returning g.nth, f.stored, f.orphans
+        )
+        select k.stored, k.orphans from kept k where k.nth is not null order by k.nth;
 end
 $$;
 
--- Destroys at most 5,000 messages of a folder that were found nowhere, and a folder that is gone with the last of them and
--- of those that it was a label of.
--- Where they are more than half of the folder, that is only noted; it holds when it is still so `p_patience` milliseconds
--- later. `outcome`: `done`, `more` or `doubt`; no row where the lease is lost.
-create function destroy_orphans(
-    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid, p_patience bigint
+-- Notes that a session broke while messages of a folder were asked for, and which of them did not come. What lies below
+-- `p_uid_next` is missing then; null: that stays. False where the lease is lost.
+create function suspect_messages(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
+    p_folder_id uuid, p_validity bigint, p_uid_next bigint, p_suspects text, p_suspicions integer
 )
-returns table (outcome text, destroyed integer)
+returns boolean
+language plpgsql
+as $$
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return false;
+    end if;
+    update email_folders f
+    set suspects = p_suspects, suspicions = p_suspicions, is_complete = false, uid_next = coalesce(p_uid_next, f.uid_next)
+    where f.id = p_folder_id and f.account_id = p_account_id and f.uid_validity = p_validity
+        and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    return found;
+end
+$$;
+
+-- A message of a folder that could be fetched once. No row where there is none, or the lease is lost.
+create function find_readable(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_id uuid)
+returns table (uid bigint, identity uuid)
 language plpgsql rows 1
+as $$
+begin
+    if holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return query
+            select m.uid, m.identity from email_messages m
+            where m.folder_id = p_folder_id and m.uid is not null and m.is_readable
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            order by m.received_at desc
+            limit 1;
+    end if;
+end
+$$;
+
+-- Destroys at most 5,000 messages of folders that were found nowhere, and folders that are gone with the last of them and
+-- of those that they were labels of.
+-- Where they are more than half of a folder, that is only noted; it holds when it is still so `p_patience` milliseconds
+-- later. `doubt`: that was so of one of them; `more`: there may be more. No row where the lease is lost.
+create function destroy_orphans(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_folder_ids uuid[], p_patience bigint
+)
+returns table (more boolean, doubt boolean)
+language plpgsql rows 1
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now constant bigint := epoch_ms();
+    v_sure uuid[];
+    v_doubted uuid[];
     v_folder email_folders;
-    v_last bigint;
     v_ids uuid[];
+    v_places uuid[];
+    v_count integer;
+    v_last bigint;
 begin
     if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
         return;
     end if;
-    select * into v_folder from email_folders f
-    where f.id = p_folder_id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
-    for update;
-    destroyed := 0;
-    outcome := 'done';
-    if v_folder.orphans * 2 > v_folder.orphans + v_folder.stored
-        and coalesce(v_folder.doubted_at, v_now) > v_now - p_patience
-    then
-        outcome := 'doubt';
-        if v_folder.doubted_at is null then
-            update email_folders f set doubted_at = v_now
-            where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
-        end if;
-        return next;
-        return;
+    with locked as (
+        select f.*, f.orphans > f.stored and coalesce(f.doubted_at, v_now) > v_now - p_patience as is_doubted
+        from email_folders f
+        where f.id = any (p_folder_ids) and f.account_id = p_account_id
+            and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        for update
+    )
+    select array_agg(l.id) filter (where not l.is_doubted), array_agg(l.id) filter (where l.is_doubted)
+    into v_sure, v_doubted from locked l;
+    doubt := v_doubted is not null;
+    if doubt then
+        update email_folders f set doubted_at = v_now
+        where f.id = any (v_doubted) and f.doubted_at is null and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
     end if;
-    if v_folder.orphans > 0 then
-        select array_agg(o.id) into v_ids from (
-            select m.id from email_messages m
-            where m.account_id = p_account_id and m.uid is null and m.folder_id = p_folder_id
-                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-            limit 5000
-        ) o;
-        destroyed := coalesce(cardinality(v_ids), 0);
+    select array_agg(o.id), array_agg(o.folder_id), count(*) into v_ids, v_places, v_count from (
+        select m.id, m.folder_id from email_messages m
+        where m.account_id = p_account_id and m.uid is null and m.folder_id = any (v_sure)
+            and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        limit 5000
+    ) o;
+    more := v_count = 5000;
+    if v_count > 0 then
         delete from email_messages m
         where m.id = any (v_ids) and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
         delete from email_labels l
         where l.message_id = any (v_ids) and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
-        outcome := case when destroyed < 5000 then 'done' else 'more' end;
-    end if;
-    if destroyed > 0 then
-        v_last := next_numbers(p_tenant_id, p_user_id, destroyed);
+        v_last := next_numbers(p_tenant_id, p_user_id, v_count);
         insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
         select p_tenant_id, p_user_id, v_last - o.nth + 1, 'message', o.id, p_account_id, v_now
         from unnest(v_ids) with ordinality as o (id, nth);
     end if;
-    if v_folder.is_gone and v_folder.is_label and outcome = 'done' then
-        with lost as (
-            delete from email_labels l
-            where l.tenant_id = p_tenant_id and l.user_id = p_user_id and l.folder_id = p_folder_id
-                and l.message_id in (select o.message_id from email_labels o where o.folder_id = p_folder_id limit 5000)
-            returning l.message_id
-        )
-        select array_agg(message_id) into v_ids from lost;
-        perform renumber_messages(p_tenant_id, p_user_id, v_ids);
-        outcome := case when cardinality(v_ids) = 5000 then 'more' else 'done' end;
-    end if;
-    if v_folder.is_gone and outcome = 'done' then
-        delete from email_folders f where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
-        v_last := next_numbers(p_tenant_id, p_user_id, 1);
-        insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
-        values (p_tenant_id, p_user_id, v_last, 'folder', p_folder_id, p_account_id, v_now);
-    else
-        update email_folders f
-        set orphans = case when outcome = 'done' then 0 else f.orphans - destroyed end,
-            -- A doubt that was confirmed holds for the rest of them.
-            doubted_at = case when outcome = 'more' then f.doubted_at end
-        where f.id = p_folder_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
-            and (f.orphans > 0 or f.doubted_at is not null);
+    update email_folders f
+    set orphans = case when more then f.orphans - coalesce(d.count, 0) else 0 end,
+        -- A doubt that was confirmed holds for the rest of them.
+        doubted_at = case when more then f.doubted_at end
+    from unnest(v_sure) as s (id)
+    left join (select p.id, count(*)::integer as count from unnest(v_places) as p (id) group by p.id) d using (id)
+    where f.id = s.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        and (f.orphans > 0 or f.doubted_at is not null);
+    if not more then
+        for v_folder in
+            select f.* from email_folders f
+            where f.id = any (v_sure) and f.is_gone and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        loop
+            if v_folder.is_label then
+                with lost as (
+                    delete from email_labels l
+                    where l.tenant_id = p_tenant_id and l.user_id = p_user_id and l.folder_id = v_folder.id
+                        and l.message_id in (
+                            select o.message_id from email_labels o where o.folder_id = v_folder.id limit 5000
+                        )
+                    returning l.message_id
+                )
+                select array_agg(message_id), count(*) into v_ids, v_count from lost;
+                perform renumber_messages(p_tenant_id, p_user_id, v_ids);
+                more := v_count = 5000;
+                exit when more;
+            end if;
+            delete from email_folders f
+            where f.id = v_folder.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+            v_last := next_numbers(p_tenant_id, p_user_id, 1);
+            insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
+            values (p_tenant_id, p_user_id, v_last, 'folder', v_folder.id, p_account_id, v_now);
+        end loop;
     end if;
     return next;
 end

@@ -7,6 +7,7 @@ mod imap;
 mod message;
 mod plan;
 mod pop3;
+mod suspects;
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,6 +32,8 @@ pub(crate) use self::pop3::identity as pop3_identity;
 const LEASE: Duration = Duration::from_secs(120);
 /// When a large loss is looked at a second time, and how long it must have lasted then.
 const SECOND_LOOK: Duration = Duration::from_secs(65);
+/// When it goes on where a session broke at a message.
+const NEXT_PIECE: Duration = Duration::from_secs(60);
 /// See [`SECOND_LOOK`].
 const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 /// What may be read in a session. A minute at 100 Mbit/s is 750 MB; a session that is fed more ends.
@@ -62,6 +65,8 @@ enum Stop {
     Time,
     /// The mail host failed.
     Mail(::mail::Error),
+    /// It did while it gave out messages; `grew`: some that were not here.
+    Broken { error: ::mail::Error, grew: bool },
     /// The provider gave no token.
     Provider(::mail::Error),
     /// We failed.
@@ -113,22 +118,30 @@ pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
         db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
         return Ok(Done::Complete);
     };
-    let mut outcome = session(job, &mailbox, &key.settings).await;
+    let mut connection = None;
+    let mut outcome = session(job, &mailbox, &key.settings, &mut connection).await;
     if matches!(&outcome, Err(Stop::Mail(error)) if error.code == ::mail::Code::Authentication) {
         match key.renewed(&tokens, &mailbox.account, deadline()).await {
-            Ok(Some(key)) => outcome = session(job, &mailbox, &key.settings).await,
+            Ok(Some(key)) => outcome = session(job, &mailbox, &key.settings, &mut connection).await,
             Ok(None) => {}
             Err(error) => outcome = Err(error.into()),
         }
     }
-    job.slots.give_back(slot).await;
-    finish(db, &mailbox, outcome).await
+    let leave = async {
+        if let Some(connection) = connection {
+            connection.sign_out().await;
+        }
+        job.slots.give_back(slot).await;
+    };
+    let (done, ()) = tokio::join!(finish(db, &mailbox, outcome), leave);
+    done
 }
 
 /// Gives the account back, with what came of its turn.
 async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Result<Done, WorkError> {
     let done = End { more: false, complete: false, soon: None, event: Event::SignedIn, fault: None };
-    let (service, error) = match outcome {
+    let protocol = mailbox.account.protocol.as_str();
+    let (service, error, soon) = match outcome {
         Ok(pass) => {
             let end = End { complete: !pass.failed, soon: pass.doubt.then_some(SECOND_LOOK), ..done };
             db.finish_sync(mailbox, end).await?;
@@ -139,9 +152,15 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
             return Ok(Done::More);
         }
         Err(Stop::Lost) => return Ok(Done::Complete),
+        Err(Stop::Broken { error, grew: true }) => {
+            tracing::info!(accountId = %mailbox.account.id, detail = error.detail, "sync_broken");
+            db.finish_sync(mailbox, End { more: true, ..done }).await?;
+            return Ok(Done::More);
+        }
         Err(Stop::Internal(error)) => return Err(error.into()),
-        Err(Stop::Mail(error)) => (mailbox.account.protocol.as_str(), error),
-        Err(Stop::Provider(error)) => (OAUTH2, error),
+        Err(Stop::Broken { error, grew: false }) => (protocol, error, Some(NEXT_PIECE)),
+        Err(Stop::Mail(error)) => (protocol, error, None),
+        Err(Stop::Provider(error)) => (OAUTH2, error, None),
     };
     let code = error.code.as_str();
     tracing::info!(accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
@@ -150,7 +169,7 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
         _ => Event::Failed,
     };
     let fault = Fault { code, message: &error.message, service };
-    db.finish_sync(mailbox, End { event, fault: Some(fault), ..done }).await?;
+    db.finish_sync(mailbox, End { event, fault: Some(fault), soon, ..done }).await?;
     Ok(Done::Complete)
 }
 
@@ -159,8 +178,13 @@ fn chance(account: AccountId) -> f64 {
     f64::from(account.0.as_bytes()[15]) / 255.0
 }
 
-/// Signs in, synchronises, and signs out.
-async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> Result<Pass, Stop> {
+/// Signs in and synchronises; where that went well, somebody is left to sign out.
+async fn session(
+    job: &MailJob<Way>,
+    mailbox: &Mailbox,
+    settings: &Settings,
+    connection: &mut Option<Host>,
+) -> Result<Pass, Stop> {
     let (db, stop_at) = (&job.db, job.job.stop_at);
     let session = Session { deadline: (stop_at + GRACE).into(), bytes: SESSION_BYTES };
     let mut host = settings.sign_in(&job.network.connector, session).await?;
@@ -170,7 +194,7 @@ async fn session(job: &MailJob<Way>, mailbox: &Mailbox, settings: &Settings) -> 
             imap::Driver { db, mailbox, features: *features, stop_at, labels: HashMap::new() }.run(imap).await?
         }
     };
-    host.sign_out().await;
+    *connection = Some(host);
     Ok(pass)
 }
 

@@ -57,6 +57,19 @@ pub enum Fault {
     Garbled,
 }
 
+/// What a server does each time it comes to a certain message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poison {
+    /// It hangs up.
+    HangUp,
+    /// So it does, and what it said before in this answer has not left its buffers.
+    HangUpAtOnce,
+    /// It answers what cannot be read.
+    Nonsense,
+    /// It says goodbye.
+    Bye,
+}
+
 pub const ALL_MAIL: &str = "[Gmail]/All Mail";
 pub const SPAM: &str = "[Gmail]/Spam";
 pub const BIN: &str = "[Gmail]/Bin";
@@ -106,6 +119,8 @@ pub struct World {
     pub extensions: Extensions,
     pub folders: BTreeMap<String, Folder>,
     pub fault: Option<Fault>,
+    /// By the keys of messages.
+    pub poison: BTreeMap<u64, Poison>,
     /// Round trips: how often a client waited for us before it said more.
     pub turns: usize,
     pub commands: Vec<String>,
@@ -333,12 +348,13 @@ struct Session {
     validity: u32,
     is_empty: bool,
     is_garbled: bool,
+    poisoned: Option<Poison>,
 }
 
 async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
     let mut io = BufReader::new(stream);
     let (mut no, mut drop_after) = (None, None);
-    let mut session = Session { selected: None, validity: 0, is_empty: false, is_garbled: false };
+    let mut session = Session { selected: None, validity: 0, is_empty: false, is_garbled: false, poisoned: None };
     match world.lock().unwrap().fault.take() {
         Some(Fault::No(nth)) => no = Some(nth),
         Some(Fault::Drop(bytes)) => drop_after = Some(bytes),
@@ -366,6 +382,17 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
             world.commands.push(command.to_owned());
             session.answer(&world, command)
         };
+        if let Some(poison) = session.poisoned {
+            let end = match poison {
+                Poison::HangUp | Poison::HangUpAtOnce => "",
+                Poison::Nonsense => "what is this\r\n",
+                Poison::Bye => "* BYE Internal error\r\n",
+            };
+            answer.pop();
+            let said = if poison == Poison::HangUpAtOnce { String::new() } else { answer.concat() + end };
+            let _ = io.write_all(said.as_bytes()).await;
+            return;
+        }
         let mut end = answer.pop().unwrap_or_else(|| "BAD what".to_owned());
         if let Some(left) = &mut no {
             if *left == 0 {
@@ -460,7 +487,8 @@ impl Session {
                             let gone: Vec<_> = gone.iter().map(u32::to_string).collect();
                             responses.push(format!("* VANISHED (EARLIER) {}\r\n", gone.join(",")));
                         }
-                        responses.extend(self.fetch(folder, &|_, message| message.modseq > modseq, "FLAGS MODSEQ"));
+                        let is_new = |_, message: &Message| message.modseq > modseq;
+                        responses.extend(self.fetch(world, folder, &is_new, "FLAGS MODSEQ"));
                     }
                 }
                 (self.selected, self.validity) = (Some(name), folder.validity);
@@ -478,7 +506,7 @@ impl Session {
                             .find("CHANGEDSINCE ")
                             .map_or(0, |at| upper[at + 13..].split([' ', ')']).next().unwrap().parse::<u64>().unwrap());
                         let wanted = |uid: u32, message: &Message| uids.contains(uid) && message.modseq > since;
-                        end(self.fetch(folder, &wanted, &upper), "OK done")
+                        end(self.fetch(world, folder, &wanted, &upper), "OK done")
                     }
                     "SEARCH" => {
                         let uids: Vec<_> = match self.is_empty {
@@ -501,7 +529,13 @@ impl Session {
         }
     }
 
-    fn fetch(&self, folder: &Folder, wanted: &dyn Fn(u32, &Message) -> bool, items: &str) -> Vec<String> {
+    fn fetch(
+        &mut self,
+        world: &World,
+        folder: &Folder,
+        wanted: &dyn Fn(u32, &Message) -> bool,
+        items: &str,
+    ) -> Vec<String> {
         let mut responses = Vec::new();
         if self.is_empty {
             return responses;
@@ -526,6 +560,10 @@ impl Session {
                 write!(line, " THREADID NIL").unwrap();
             }
             if let Some(at) = items.find("HEADER.FIELDS") {
+                self.poisoned = world.poison.get(&message.key).copied();
+                if self.poisoned.is_some() {
+                    return responses;
+                }
                 if self.is_garbled && message.key % 3 == 0 {
                     responses.push(format!("* {} FETCH (UID {uid} BODY[HEADER.FIELDS (DATE)] nonsense\r\n", index + 1));
                     continue;

@@ -422,8 +422,8 @@ async fn live(seed: u64) {
             1 => {
                 history += "two at once; ";
                 let (first, second) = tokio::join!(running, rig.worker.run(&rig.scope, rig.account, time));
-                first.unwrap();
-                second.unwrap();
+                first.expect(&history);
+                second.expect(&history);
             }
             2 => {
                 // Its lease ends while it works on, and another one has its turn.
@@ -432,7 +432,7 @@ async fn live(seed: u64) {
                 let mut slow = Box::pin(running);
                 if poll_times(&mut slow, polls).await.is_none() {
                     rig.run().await;
-                    slow.await.unwrap();
+                    slow.await.expect(&history);
                 }
             }
             3 => {
@@ -447,7 +447,7 @@ async fn live(seed: u64) {
                 }
             }
             _ => {
-                running.await.unwrap();
+                running.await.expect(&history);
                 history += "ran; ";
             }
         }

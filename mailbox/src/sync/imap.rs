@@ -1,8 +1,9 @@
 //! A mailbox at an IMAP server: what the plan says is asked for, and what comes is stored.
 //!
-//! Commands are pipelined. While PostgreSQL stores a batch, the next is read.
+//! Commands are pipelined. While PostgreSQL stores a batch, the next is read, and the last of one flight of commands is stored
+//! while the first of the next comes: a batch has what came of all folders.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use mail::imap::{
@@ -10,19 +11,22 @@ use mail::imap::{
 };
 use shared::account::AccountId;
 use shared::db::Db;
-use shared::db::mailboxes::{self, Batch, Cursor, Destroyed, Folder, Label, Mailbox};
+use shared::db::mailboxes::{
+    self, Batch, Cursor, Destroyed, Folder, Fresh, Label, MOST_GONE, Mailbox, NewMessage, Suspicion,
+};
 use uuid::Uuid;
 
 use super::message::{self, bits};
 use super::plan::{self, Changes, Flags, Look};
+use super::suspects::{self, Shown};
 use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, multirange, now_ms, uid_set};
 
-/// Messages that are stored at once: some 500 KB.
-const BATCH: usize = 500;
-/// Flags that are compared at once.
-const FLAGS: usize = 5_000;
-/// Labels that are compared at once. One message may have half as many more.
-const LABELS: usize = 20_000;
+/// What is stored at once: 500 messages, some 500 KB; or the flags of 5,000; or 20,000 labels, half as many more where one
+/// message has them. Here in the smallest of these.
+const BATCH: usize = 500 * MESSAGE_WEIGHT;
+const MESSAGE_WEIGHT: usize = 10 * FLAG_WEIGHT;
+const FLAG_WEIGHT: usize = 4 * LABEL_WEIGHT;
+const LABEL_WEIGHT: usize = 1;
 /// What a folder is asked for first, and with the beginning of its texts.
 const NEWEST: u64 = 200;
 /// Messages that one command asks for: what is lost when a session breaks.
@@ -45,8 +49,83 @@ struct Work {
     checked: bool,
     /// What was asked for and did not come.
     unanswered: UidSet,
+    /// What did not come when an earlier session broke.
+    suspects: UidSet,
+    /// Commands that have not ended.
+    waits: usize,
+    /// How far it is was stored.
+    is_concluded: bool,
     /// How many messages had no UID when the session began.
     orphans_before: i32,
+    /// What came of it in this session.
+    shown: Shown,
+}
+
+impl Work {
+    fn new(here: Folder, there: Status, failed: bool) -> Self {
+        Self {
+            orphans_before: here.orphans,
+            here,
+            there,
+            look: Look::Nothing,
+            missing: UidSet::new(),
+            failed,
+            checked: false,
+            unanswered: UidSet::new(),
+            suspects: UidSet::new(),
+            waits: 0,
+            is_concluded: false,
+            shown: Shown::default(),
+        }
+    }
+
+    /// The UIDs that messages here may have.
+    fn known(&self) -> UidSet {
+        match self.here.uid_next.saturating_sub(1) {
+            0 => UidSet::new(),
+            last => UidSet::from(1..=last),
+        }
+    }
+
+    /// Takes what is suspected out of what is missing. What is proved is not fetched again, only looked for.
+    fn take_suspects(&mut self) {
+        let noted = self.here.suspects.as_deref().and_then(|noted| noted.parse::<UidSet>().ok()).unwrap_or_default();
+        let suspects = noted.intersection(&self.missing);
+        self.missing = self.missing.difference(&suspects);
+        match suspects::is_proved(&self.here) {
+            true => self.unanswered = self.unanswered.union(&suspects),
+            false => self.suspects = suspects,
+        }
+    }
+
+    /// How far it is, once everything has come that there is; `None` where that is not so, or stored.
+    fn conclude(&mut self) -> Option<Cursor> {
+        let is_open = self.failed || self.waits > 0 || self.is_concluded || !matches!(self.look, Look::Changes(_));
+        if is_open || ![&self.missing, &self.unanswered, &self.suspects].into_iter().all(UidSet::is_empty) {
+            return None;
+        }
+        self.is_concluded = true;
+        let there = &self.there;
+        Some(Cursor {
+            uid_next: Some(there.uid_next),
+            modseq: there.highest_modseq,
+            // Where the numbers do not agree, all UIDs are compared next time.
+            is_complete: Some(true),
+            checked_at: (self.checked && self.here.stored > plan::SMALL).then(now_ms),
+            total: Some(i32::try_from(there.messages).unwrap_or(i32::MAX)),
+            unread: Some(i32::try_from(there.unseen).unwrap_or(i32::MAX)),
+        })
+    }
+
+    /// Whether this is how far it is here already.
+    fn is_at(&self, cursor: &Cursor) -> bool {
+        let Folder { uid_next, modseq, is_complete, stored, total, unread, .. } = &self.here;
+        cursor.checked_at.is_none()
+            && cursor.uid_next == Some(*uid_next)
+            && (cursor.modseq.is_none() || cursor.modseq == *modseq)
+            && (cursor.total, cursor.unread) == (Some(*total), Some(*unread))
+            && *is_complete == (stored == total)
+    }
 }
 
 /// What a command is for.
@@ -57,10 +136,23 @@ enum Step {
     Flags { all: bool },
     /// Asks for all UIDs.
     Uids,
-    /// Asks for messages; for these, where they were listed before.
-    Messages { asked: Option<UidSet> },
+    /// Asks for messages; `listed`: all of these were there a moment ago.
+    Messages { asked: UidSet, listed: bool },
     /// Asks whether these are there, of which nothing could be read.
-    Presence,
+    Presence { asked: UidSet },
+    /// Asks for a message that is here, to see that the server gives out any.
+    Witness,
+}
+
+/// What commands are sent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flight {
+    /// To learn what has changed.
+    Compare,
+    /// To get what is missing. What is done then, is done.
+    Fetch,
+    /// The same, one command after the other: when a session breaks, it is known at which.
+    Carefully,
 }
 
 /// A command, and the folder that it is about.
@@ -70,16 +162,33 @@ struct Order {
     command: Command,
 }
 
-/// What was read of one folder until there was enough of it, or the next command's answer began.
+/// What was read of one folder.
 #[derive(Default)]
 struct Read {
     work: usize,
-    batch: Batch,
+    rows: Rows,
     vanished: UidSet,
     /// All UIDs, where they were asked for and the server has said them all.
     present: Option<UidSet>,
     /// It has said all flags with them.
     checked: bool,
+    /// A message came that had been asked for.
+    came: bool,
+}
+
+/// What is to be stored of messages.
+#[derive(Default)]
+struct Rows {
+    flags: Vec<(u32, mailboxes::Bits)>,
+    messages: Vec<NewMessage>,
+    labelled: Vec<u32>,
+    labels: Vec<(u32, Uuid)>,
+}
+
+impl Rows {
+    fn is_empty(&self) -> bool {
+        self.flags.is_empty() && self.messages.is_empty() && self.labelled.is_empty()
+    }
 }
 
 pub(super) struct Driver<'a> {
@@ -104,13 +213,9 @@ impl Driver<'_> {
         let mut works = self.look(imap, folders, &listed).await?;
         works.sort_by_key(|work| plan::rank(&work.here, self.has_labels()));
         self.keep_labels(&mut works, false).await?;
-        for work in &mut works {
-            if work.look == Look::Anew {
-                self.begin_anew(work).await?;
-            }
-        }
-        self.compare(imap, &mut works).await?;
-        self.fetch(imap, &mut works).await?;
+        self.begin_anew(&mut works).await?;
+        let read = self.compare(imap, &mut works).await?;
+        self.fetch(imap, &mut works, read).await?;
         let pass = self.sweep(&works).await?;
         // Labels are all told when all messages have told theirs.
         let is_whole = |work: &Work| !work.failed && i64::from(work.here.stored) == i64::from(work.there.messages);
@@ -173,29 +278,19 @@ impl Driver<'_> {
         for here in folders {
             let status =
                 listed.iter().find(|folder| folder.wire == here.wire_name).and_then(|folder| folder.status.clone());
-            let work = |here: Folder, there, failed| Work {
-                orphans_before: here.orphans,
-                here,
-                there,
-                look: Look::Nothing,
-                missing: UidSet::new(),
-                failed,
-                checked: false,
-                unanswered: UidSet::new(),
-            };
             match status {
                 // Labels are never opened: what is in them lies elsewhere.
                 status if here.is_gone || !here.is_selectable || here.is_label => {
-                    let mut work = work(here, status.unwrap_or(NO_STATUS), false);
+                    let mut work = Work::new(here, status.unwrap_or(NO_STATUS), false);
                     if work.here.stored > 0 {
                         self.orphan(&mut work, ALL_UIDS).await?;
                     }
                     works.push(work);
                 }
-                Some(there) => works.push(work(here, there, false)),
+                Some(there) => works.push(Work::new(here, there, false)),
                 None => {
                     unknown.push(works.len());
-                    works.push(work(here, NO_STATUS, true));
+                    works.push(Work::new(here, NO_STATUS, true));
                 }
             }
         }
@@ -240,25 +335,28 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Forgets a folder's UIDs. What is here stays, to be found again.
-    async fn begin_anew(&self, work: &mut Work) -> Result<(), Stop> {
-        if work.here.stored > 0 {
-            self.orphan(work, ALL_UIDS).await?;
+    /// Forgets the UIDs of folders that have others. What is here stays, to be found again.
+    async fn begin_anew(&self, works: &mut [Work]) -> Result<(), Stop> {
+        let mut fresh = Vec::new();
+        for work in works.iter_mut().filter(|work| work.look == Look::Anew) {
+            if work.here.stored > 0 {
+                self.orphan(work, ALL_UIDS).await?;
+            }
+            let Status { uid_validity, uid_next, highest_modseq: modseq, .. } = work.there;
+            // What changes from here on is asked for next time, however long the rest takes.
+            fresh.push(Fresh { id: work.here.id, uid_validity, uid_next, modseq });
+            (work.here.uid_validity, work.here.uid_next, work.here.modseq) = (Some(uid_validity), uid_next, modseq);
+            (work.here.is_complete, work.here.suspects) = (false, None);
+            work.look = Look::Changes(Changes { flags: Flags::No, compare: true, arrivals: false });
         }
-        let there = &work.there;
-        self.db.reset_folder(&self.mailbox.lease, work.here.id, Some(there.uid_validity)).await?.ok_or(Stop::Lost)?;
-        // What changes from here on is asked for next time, however long the rest takes.
-        let cursor = Cursor { uid_next: Some(there.uid_next), modseq: there.highest_modseq, ..Cursor::default() };
-        (work.here.uid_validity, work.here.uid_next) = (Some(there.uid_validity), there.uid_next);
-        work.here.modseq = there.highest_modseq;
-        work.here.is_complete = false;
-        self.store(work, &Batch { cursor, ..Batch::default() }).await?;
-        work.look = Look::Changes(Changes { flags: Flags::No, compare: true, arrivals: false });
-        Ok(())
+        match fresh.is_empty() {
+            true => Ok(()),
+            false => self.db.reset_folders(&self.mailbox.lease, &fresh).await?.ok_or(Stop::Lost),
+        }
     }
 
-    /// Asks for what has changed of messages that are here, all folders in one flight.
-    async fn compare(&self, imap: &mut Imap, works: &mut [Work]) -> Result<(), Stop> {
+    /// Asks for what has changed of messages that are here, all folders in one flight. Returns what is not stored yet.
+    async fn compare(&self, imap: &mut Imap, works: &mut [Work]) -> Result<Vec<Read>, Stop> {
         let mut orders = Vec::new();
         for (index, work) in works.iter().enumerate() {
             let Look::Changes(changes) = work.look else { continue };
@@ -267,7 +365,7 @@ impl Driver<'_> {
             }
             let mut order = |step, command| orders.push(Order { work: index, step, command });
             order(Step::Open, self.open(&work.here, changes.flags == Flags::Resync));
-            let known = UidSet::from(1..=work.here.uid_next.saturating_sub(1).max(1));
+            let known = work.known();
             let flags =
                 |changed_since| Command::Fetch { uids: known, items: Items::Flags, changed_since, vanished: false };
             match changes.flags {
@@ -280,11 +378,52 @@ impl Driver<'_> {
                 order(Step::Uids, Command::SearchAll);
             }
         }
-        self.converse(imap, works, orders).await
+        let read = self.converse(imap, works, orders, Vec::new(), Flight::Compare).await?;
+        if read.iter().any(|read| read.present.is_some()) {
+            // What is missing is to be known before it is asked for.
+            self.keep(works, read, Flight::Compare).await?;
+            return Ok(Vec::new());
+        }
+        Ok(read)
     }
 
-    /// Fetches messages: of each folder the newest, then backwards.
-    async fn fetch(&self, imap: &mut Imap, works: &mut [Work]) -> Result<(), Stop> {
+    /// Fetches messages: of each folder the newest, then backwards. `read` is stored with what comes.
+    async fn fetch(&self, imap: &mut Imap, works: &mut [Work], mut read: Vec<Read>) -> Result<(), Stop> {
+        let (mut witnessed, mut others) = (Vec::new(), Vec::new());
+        for (index, work) in works.iter_mut().enumerate() {
+            work.take_suspects();
+            if !work.suspects.is_empty() && !work.failed {
+                match self.db.find_readable(&self.mailbox.lease, work.here.id).await? {
+                    Some((uid, _)) => witnessed.push((index, Some(uid))),
+                    None => others.push((index, None)),
+                }
+            }
+        }
+        // What is proved first, so that nothing that breaks a session comes before it.
+        read = self.ask_presence(imap, works, read).await?;
+        let flight = if witnessed.is_empty() && others.is_empty() { Flight::Fetch } else { Flight::Carefully };
+        for (index, witness) in witnessed {
+            read = self.fetch_suspects(imap, works, index, witness, read).await?;
+        }
+        read = self.fetch_missing(imap, works, read, flight).await?;
+        // Where nothing of a folder could be read, others show first that something can.
+        for (index, witness) in others {
+            read = self.fetch_suspects(imap, works, index, witness, read).await?;
+        }
+        read = self.ask_presence(imap, works, read).await?;
+        let rest = (0..works.len()).filter(|index| read.iter().all(|read| read.work != *index));
+        let rest: Vec<Read> = rest.map(|work| Read { work, ..Read::default() }).collect();
+        read.extend(rest);
+        self.keep(works, read, Flight::Fetch).await
+    }
+
+    async fn fetch_missing(
+        &self,
+        imap: &mut Imap,
+        works: &mut [Work],
+        read: Vec<Read>,
+        flight: Flight,
+    ) -> Result<Vec<Read>, Stop> {
         let mut orders = Vec::new();
         for (index, work) in works.iter_mut().enumerate() {
             let Look::Changes(changes) = work.look else { continue };
@@ -302,69 +441,65 @@ impl Driver<'_> {
                 newest.split(COMMAND_BYTES).into_iter().map(|uids| messages(index, uids, Items::Arrivals, true)),
             );
         }
-        self.converse(imap, works, orders).await?;
-        for index in 0..works.len() {
-            let Some(work) = works.get_mut(index) else { break };
+        let read = self.converse(imap, works, orders, read, flight).await?;
+        let mut orders = Vec::new();
+        for (index, work) in works.iter_mut().enumerate() {
             let mut rest = std::mem::take(&mut work.missing);
-            if !rest.is_empty() && !work.failed {
-                let mut orders = vec![Order { work: index, step: Step::Open, command: self.open(&work.here, false) }];
-                while !rest.is_empty() {
-                    let piece = rest.newest(PIECE);
-                    rest = rest.difference(&piece);
-                    let pieces = piece.split(COMMAND_BYTES).into_iter();
-                    orders.extend(pieces.map(|uids| messages(index, uids, Items::Headers, true)));
-                }
-                self.converse(imap, works, orders).await?;
+            if rest.is_empty() || work.failed {
+                continue;
             }
-            self.ask_presence(imap, works, index).await?;
-            if let Some(work) = works.get_mut(index) {
-                self.conclude(work).await?;
+            orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
+            while !rest.is_empty() {
+                let piece = rest.newest(PIECE);
+                rest = rest.difference(&piece);
+                let pieces = piece.split(COMMAND_BYTES).into_iter();
+                orders.extend(pieces.map(|uids| messages(index, uids, Items::Headers, true)));
             }
         }
-        Ok(())
+        self.converse(imap, works, orders, read, flight).await
+    }
+
+    /// Fetches what did not come when a session broke, without the beginnings of texts; after `witness`, if there is one.
+    async fn fetch_suspects(
+        &self,
+        imap: &mut Imap,
+        works: &mut [Work],
+        index: usize,
+        witness: Option<u32>,
+        read: Vec<Read>,
+    ) -> Result<Vec<Read>, Stop> {
+        let Some(work) = works.get_mut(index) else { return Ok(read) };
+        let uids: Vec<u32> = std::mem::take(&mut work.suspects).iter().take(suspects::MOST).collect();
+        tracing::info!(folder = %work.here.id, count = uids.len(), "messages_suspected");
+        let mut orders = vec![Order { work: index, step: Step::Open, command: self.open(&work.here, false) }];
+        orders.extend(witness.map(|uid| {
+            let uids = UidSet::from(uid..=uid);
+            let command = Command::Fetch { uids, items: Items::Headers, changed_since: None, vanished: false };
+            Order { work: index, step: Step::Witness, command }
+        }));
+        let pieces = suspects::pieces(&uids).into_iter().map(|piece| piece.iter().copied().collect::<UidSet>());
+        let pieces = pieces.flat_map(|uids| uids.split(COMMAND_BYTES));
+        orders.extend(pieces.map(|uids| messages(index, uids, Items::Headers, true)));
+        self.converse(imap, works, orders, read, Flight::Carefully).await
     }
 
     /// What was asked for and did not come is either gone by now or cannot be read: who is there is stored as it is.
-    async fn ask_presence(&self, imap: &mut Imap, works: &mut [Work], index: usize) -> Result<(), Stop> {
-        let Some(work) = works.get_mut(index).filter(|work| !work.failed && !work.unanswered.is_empty()) else {
-            return Ok(());
-        };
-        let unanswered = std::mem::take(&mut work.unanswered);
-        tracing::warn!(folder = %work.here.id, count = unanswered.len(), "messages_not_fetched");
-        let mut orders = vec![Order { work: index, step: Step::Open, command: self.open(&work.here, false) }];
-        orders.extend(unanswered.split(COMMAND_BYTES).into_iter().map(|uids| {
-            let command = Command::Fetch { uids, items: Items::Flags, changed_since: None, vanished: false };
-            Order { work: index, step: Step::Presence, command }
-        }));
-        self.converse(imap, works, orders).await
-    }
-
-    /// Says how far a folder is.
-    async fn conclude(&self, work: &mut Work) -> Result<(), Stop> {
-        if work.failed || !matches!(work.look, Look::Changes(_)) {
-            return Ok(());
+    async fn ask_presence(&self, imap: &mut Imap, works: &mut [Work], read: Vec<Read>) -> Result<Vec<Read>, Stop> {
+        let mut orders = Vec::new();
+        for (index, work) in works.iter_mut().enumerate() {
+            let unanswered = std::mem::take(&mut work.unanswered);
+            if unanswered.is_empty() || work.failed {
+                continue;
+            }
+            tracing::warn!(folder = %work.here.id, count = unanswered.len(), "messages_not_fetched");
+            orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
+            orders.extend(unanswered.split(COMMAND_BYTES).into_iter().map(|uids| {
+                let step = Step::Presence { asked: uids.clone() };
+                let command = Command::Fetch { uids, items: Items::Flags, changed_since: None, vanished: false };
+                Order { work: index, step, command }
+            }));
         }
-        let (here, there) = (&work.here, &work.there);
-        // Where the numbers do not agree, all UIDs are compared next time.
-        let is_complete = i64::from(here.stored) == i64::from(there.messages);
-        let total = i32::try_from(there.messages).unwrap_or(i32::MAX);
-        let unread = i32::try_from(there.unseen).unwrap_or(i32::MAX);
-        let checked_at = (work.checked && here.stored > plan::SMALL).then(now_ms);
-        let is_same = (here.uid_next, here.is_complete) == (there.uid_next, is_complete)
-            && (there.highest_modseq.is_none() || there.highest_modseq == here.modseq)
-            && (here.total, here.unread) == (total, unread);
-        if is_same && checked_at.is_none() {
-            return Ok(());
-        }
-        let cursor = Cursor {
-            uid_next: Some(there.uid_next),
-            modseq: there.highest_modseq,
-            is_complete: Some(is_complete),
-            checked_at,
-            total: Some(total),
-            unread: Some(unread),
-        };
-        self.store(work, &Batch { cursor, ..Batch::default() }).await
+        self.converse(imap, works, orders, read, Flight::Fetch).await
     }
 
     /// Destroys what was found nowhere, after all folders were searched for it.
@@ -372,32 +507,61 @@ impl Driver<'_> {
         let failed = works.iter().any(|work| work.failed);
         let is_first = |work: &Work| plan::rank(&work.here, self.has_labels()) == 0;
         let mut pass = Pass { doubt: false, failed: works.iter().any(|work| work.failed && is_first(work)) };
-        for work in works {
+        let is_due = |work: &&Work| {
             let here = &work.here;
             // What was seen missing just now may lie in a folder that could not be read: it has until the next time.
-            let is_due = if failed { work.orphans_before > 0 } else { here.orphans > 0 };
-            if !(here.is_gone && !failed || is_due || here.doubted_at.is_some()) {
-                continue;
+            let has_orphans = if failed { work.orphans_before > 0 } else { here.orphans > 0 };
+            here.is_gone && !failed || has_orphans || here.doubted_at.is_some()
+        };
+        let due: Vec<Uuid> = works.iter().filter(is_due).map(|work| work.here.id).collect();
+        while !due.is_empty() {
+            let destroyed = self.db.destroy_orphans(&self.mailbox.lease, &due, DOUBT_PATIENCE).await?;
+            let Destroyed { more, doubt } = destroyed.ok_or(Stop::Lost)?;
+            pass.doubt = doubt;
+            if !more {
+                break;
             }
-            loop {
-                match self.db.destroy_orphans(&self.mailbox.lease, here.id, DOUBT_PATIENCE).await?.ok_or(Stop::Lost)? {
-                    Destroyed::More => self.check_time()?,
-                    Destroyed::Done => break,
-                    Destroyed::Doubt => {
-                        pass.doubt = true;
-                        break;
-                    }
-                }
-            }
+            self.check_time()?;
         }
         Ok(pass)
     }
 
-    /// Sends commands, and stores what comes back: a batch while the next is read.
-    async fn converse(&self, imap: &mut Imap, works: &mut [Work], orders: Vec<Order>) -> Result<(), Stop> {
-        if orders.is_empty() {
-            return Ok(());
+    /// Sends commands, and stores what comes back: a batch while the next is read, beginning with `read`. Returns the last.
+    async fn converse(
+        &self,
+        imap: &mut Imap,
+        works: &mut [Work],
+        orders: Vec<Order>,
+        mut read: Vec<Read>,
+        flight: Flight,
+    ) -> Result<Vec<Read>, Stop> {
+        for order in &orders {
+            if let Some(work) = works.get_mut(order.work) {
+                work.waits += 1;
+            }
         }
+        let flown = if flight == Flight::Carefully { 1 } else { orders.len() };
+        let mut orders = orders.into_iter();
+        while orders.len() > 0 {
+            // A folder that could not be opened has nothing to tell.
+            let is_open = |order: &Order| works.get(order.work).is_some_and(|work| !work.failed);
+            let orders: Vec<Order> = orders.by_ref().take(flown).filter(is_open).collect();
+            if !orders.is_empty() {
+                read = self.fly(imap, works, orders, read, flight).await?;
+            }
+        }
+        Ok(read)
+    }
+
+    /// See [`Driver::converse`]; all of them at once.
+    async fn fly(
+        &self,
+        imap: &mut Imap,
+        works: &mut [Work],
+        orders: Vec<Order>,
+        mut read: Vec<Read>,
+        flight: Flight,
+    ) -> Result<Vec<Read>, Stop> {
         let (mut plan, mut commands) = (Vec::new(), Vec::new());
         for Order { work, step, command } in orders {
             plan.push((work, step));
@@ -411,70 +575,115 @@ impl Driver<'_> {
             seen: works.iter().map(|_| Seen::default()).collect(),
             plan,
             done: 0,
+            rows: 0,
         };
-        let mut next = reader.read().await;
-        let outcome = loop {
+        loop {
+            let (kept, next) = tokio::join!(self.keep(works, read, flight), reader.read());
+            kept?;
             match next {
-                Ok(None) => break Ok(()),
-                Ok(Some(read)) => {
-                    let (kept, read) = tokio::join!(self.keep(works, read), reader.read());
-                    kept?;
+                Ok(is_last) => {
+                    read = reader.take(works);
+                    if is_last {
+                        return Ok(read);
+                    }
                     self.check_time()?;
-                    next = read;
                 }
                 Err(error) => {
                     // What came before it is good.
-                    self.keep(works, reader.rest()).await?;
-                    break Err(error.into());
+                    let read = reader.take(works);
+                    self.keep(works, read, flight).await?;
+                    return Err(self.suspect(works, reader.unanswered(), error).await?);
                 }
             }
-        };
-        for (work, seen) in works.iter_mut().zip(reader.seen) {
-            work.failed |= seen.failed;
-            work.unanswered = work.unanswered.union(&seen.unanswered);
         }
-        outcome
     }
 
-    /// Stores what was read of a folder.
-    async fn keep(&self, works: &mut [Work], read: Read) -> Result<(), Stop> {
-        let Some(work) = works.get_mut(read.work) else { return Ok(()) };
-        let known = UidSet::from(1..=work.here.uid_next.saturating_sub(1).max(1));
-        let gone = read.vanished.intersection(&known);
-        if !gone.is_empty() {
-            for gone in gone.split(MULTIRANGE_BYTES) {
-                self.orphan(work, &multirange(&gone)).await?;
+    /// Notes what did not come when the session broke, of which folder; `is_alone`: it was asked for alone.
+    async fn suspect(
+        &self,
+        works: &[Work],
+        unanswered: Option<(usize, UidSet, bool)>,
+        error: mail::Error,
+    ) -> Result<Stop, Stop> {
+        let noted = unanswered.and_then(|(index, uids, is_alone)| Some((works.get(index)?, uids, is_alone)));
+        let Some((work, uids, is_alone)) = noted else { return Ok(Stop::Mail(error)) };
+        let shown =
+            Shown { came: works.iter().any(|work| work.shown.came), grew: works.iter().any(|work| work.shown.grew) };
+        let suspects = uids.iter().take(suspects::MOST).collect::<UidSet>().to_string();
+        let suspicion = Suspicion {
+            folder: work.here.id,
+            validity: work.there.uid_validity,
+            uid_next: Some(work.there.uid_next),
+            weight: suspects::weigh(&work.here, &suspects, is_alone, shown),
+            suspects: &suspects,
+        };
+        self.db.suspect_messages(&self.mailbox.lease, suspicion).await?.ok_or(Stop::Lost)?;
+        Ok(suspects::stop(error, shown))
+    }
+
+    /// Stores what was read, and how far folders are of which all has come.
+    async fn keep(&self, works: &mut [Work], reads: Vec<Read>, flight: Flight) -> Result<(), Stop> {
+        let (mut batches, mut stored, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+        for read in reads {
+            let Some(work) = works.get_mut(read.work) else { continue };
+            let mut gone = read.vanished.intersection(&work.known());
+            if gone.len() > MOST_GONE {
+                for gone in gone.split(MULTIRANGE_BYTES) {
+                    self.orphan(work, &multirange(&gone)).await?;
+                }
+                gone = UidSet::new();
+            }
+            let cursor = if flight == Flight::Compare { None } else { work.conclude() };
+            let is_there = read.rows.is_empty() && gone.is_empty() && cursor.is_none_or(|cursor| work.is_at(&cursor));
+            if !is_there {
+                let Rows { flags, messages, labelled, labels } = read.rows;
+                batches.push(Batch {
+                    gone: (!gone.is_empty()).then(|| multirange(&gone)),
+                    flags,
+                    messages,
+                    labelled,
+                    labels,
+                    cursor: cursor.unwrap_or_default(),
+                    ..Batch::new(work.here.id, work.there.uid_validity)
+                });
+                stored.push(read.work);
+            }
+            listed.extend(read.present.map(|present| (read.work, present, read.checked)));
+        }
+        let counts = self.db.store_batches(&self.mailbox.lease, &batches).await?.ok_or(Stop::Lost)?;
+        for (index, counts) in stored.into_iter().zip(counts) {
+            if let Some(work) = works.get_mut(index) {
+                work.shown.grew |= counts.stored > work.here.stored;
+                (work.here.stored, work.here.orphans) = (counts.stored, counts.orphans);
             }
         }
-        if !read.batch.is_empty() {
-            self.store(work, &read.batch).await?;
-        }
-        if let Some(present) = read.present {
-            work.checked |= read.checked;
-            let present = present.intersection(&known);
-            if work.here.is_complete
-                && i64::try_from(present.len()).is_ok_and(|count| count == i64::from(work.here.stored))
-            {
-                return Ok(());
+        for (index, present, checked) in listed {
+            if let Some(work) = works.get_mut(index) {
+                self.compare_uids(work, &present, checked).await?;
             }
-            let compared = self
-                .db
-                .compare_uids(&self.mailbox.lease, work.here.id, &multirange(&present), work.here.uid_next)
-                .await?;
-            let (gone, missing) = compared.ok_or(Stop::Lost)?;
-            if gone != "{}" {
-                self.orphan(work, &gone).await?;
-            }
-            work.missing = uid_set(&missing);
         }
         Ok(())
     }
 
-    async fn store(&self, work: &mut Work, batch: &Batch) -> Result<(), Stop> {
-        let validity = work.there.uid_validity;
-        let stored =
-            self.db.store_batch(&self.mailbox.lease, work.here.id, validity, batch).await?.ok_or(Stop::Lost)?;
-        work.here.stored += stored.inserted + stored.adopted;
+    /// Compares the UIDs that the server has with those that are here.
+    async fn compare_uids(&self, work: &mut Work, present: &UidSet, checked: bool) -> Result<(), Stop> {
+        work.checked |= checked;
+        let present = present.intersection(&work.known());
+        if work.here.stored == 0 {
+            work.missing = present;
+            return Ok(());
+        }
+        if work.here.is_complete && i64::try_from(present.len()).is_ok_and(|count| count == i64::from(work.here.stored))
+        {
+            return Ok(());
+        }
+        let (lease, present) = (&self.mailbox.lease, multirange(&present));
+        let compared = self.db.compare_uids(lease, work.here.id, &present, work.here.uid_next).await?;
+        let (gone, missing) = compared.ok_or(Stop::Lost)?;
+        if gone != "{}" {
+            self.orphan(work, &gone).await?;
+        }
+        work.missing = uid_set(&missing);
         Ok(())
     }
 
@@ -525,7 +734,7 @@ const NO_STATUS: Status =
     Status { messages: 0, uid_next: 1, uid_validity: 0, unseen: 0, highest_modseq: None, mailbox_id: None };
 
 fn messages(work: usize, uids: UidSet, items: Items, listed: bool) -> Order {
-    let step = Step::Messages { asked: listed.then(|| uids.clone()) };
+    let step = Step::Messages { asked: uids.clone(), listed };
     Order { work, step, command: Command::Fetch { uids, items, changed_since: None, vanished: false } }
 }
 
@@ -542,15 +751,19 @@ struct Reader<'a> {
     plan: Vec<(usize, Step)>,
     /// So many of them have ended.
     done: usize,
+    /// What was read and not taken yet, as [`BATCH`] counts.
+    rows: usize,
 }
 
 /// What is known of a folder's answers until now.
 #[derive(Default)]
 struct Seen {
     read: Read,
+    /// Commands that have ended since the last batch.
+    ended: usize,
     failed: bool,
-    /// The UIDs of what one command fetched.
-    uids: Vec<u32>,
+    /// The UIDs of what one command fetched. What a server says twice counts once.
+    uids: HashSet<u32>,
     vanished: UidSet,
     /// Nothing is known where the server said nothing.
     found: Option<UidSet>,
@@ -559,8 +772,9 @@ struct Seen {
 }
 
 impl Reader<'_> {
-    /// What comes until there is enough of it or a command ends; `None` at the end.
-    async fn read(&mut self) -> Result<Option<Read>, mail::Error> {
+    /// Reads until there is enough for a batch, or everything has come: then it is true.
+    async fn read(&mut self) -> Result<bool, mail::Error> {
+        self.rows = 0;
         while let Some(event) = self.talk.next().await? {
             let Some((index, step)) = self.plan.get(self.done) else { break };
             let (Some(seen), Some((folder, validity))) = (self.seen.get_mut(*index), self.folders.get(*index)) else {
@@ -574,9 +788,6 @@ impl Reader<'_> {
                     }
                     seen.end(step, accepted);
                     self.done += 1;
-                    if let Some(read) = seen.take(*index) {
-                        return Ok(Some(read));
-                    }
                 }
                 // Whatever else comes of a folder that was not opened is of another one.
                 _ if seen.failed => {}
@@ -592,54 +803,73 @@ impl Reader<'_> {
                     _ => seen.undecodable = true,
                 },
                 Event::Fetched(fetched) => {
+                    let rows = &mut seen.read.rows;
                     if let Some(gmail) = &fetched.gmail {
                         let known = self.labels.get(*index).copied().flatten();
                         let labels = gmail.labels.iter().filter_map(|label| known?.get(label));
-                        seen.read.batch.labelled.push(fetched.uid);
-                        seen.read.batch.labels.extend(labels.map(|folder| (fetched.uid, *folder)));
+                        rows.labelled.push(fetched.uid);
+                        rows.labels.extend(labels.map(|folder| (fetched.uid, *folder)));
+                        self.rows += FLAG_WEIGHT + gmail.labels.len() * LABEL_WEIGHT;
                     }
+                    let flags = fetched.flags.map(bits);
+                    // Nobody asked for what lies elsewhere, such as flags that another client has just changed.
+                    let is_answer = match step {
+                        Step::Messages { asked, .. } => fetched.header.is_some() && asked.contains(fetched.uid),
+                        Step::Presence { asked } => asked.contains(fetched.uid),
+                        Step::Witness => false,
+                        Step::Open | Step::Flags { .. } | Step::Uids => true,
+                    };
+                    let is_new = is_answer && seen.uids.insert(fetched.uid);
                     match step {
-                        Step::Messages { asked } => {
-                            // Nobody asked for what lies elsewhere, such as flags that another client has just changed.
-                            if fetched.header.is_some()
-                                && asked.as_ref().is_none_or(|asked| asked.contains(fetched.uid))
-                            {
-                                seen.uids.push(fetched.uid);
-                                seen.read.batch.messages.push(message::read(self.account, &fetched, now_ms()));
-                            } else if let Some(flags) = fetched.flags {
-                                seen.read.batch.flags.push((fetched.uid, bits(flags)));
-                            }
+                        Step::Messages { .. } if is_new => {
+                            seen.read.came = true;
+                            rows.messages.push(message::read(self.account, &fetched, now_ms()));
+                            self.rows += MESSAGE_WEIGHT;
                         }
-                        Step::Presence => {
-                            let flags = bits(fetched.flags.unwrap_or_default());
-                            let message = message::unreadable(*folder, *validity, fetched.uid, flags, now_ms());
-                            seen.read.batch.messages.push(message);
+                        Step::Presence { .. } if is_new => {
+                            let flags = flags.unwrap_or_default();
+                            rows.messages.push(message::unreadable(*folder, *validity, fetched.uid, flags, now_ms()));
+                            self.rows += MESSAGE_WEIGHT;
                         }
-                        Step::Open | Step::Flags { .. } | Step::Uids => {
-                            seen.uids.push(fetched.uid);
-                            if let Some(flags) = fetched.flags {
-                                seen.read.batch.flags.push((fetched.uid, bits(flags)));
-                            }
+                        _ => {
+                            seen.read.came |= matches!(step, Step::Witness) && fetched.header.is_some();
+                            rows.flags.extend(flags.map(|flags| (fetched.uid, flags)));
+                            self.rows += FLAG_WEIGHT;
                         }
                     }
-                    let Batch { messages, flags, labelled, labels, .. } = &seen.read.batch;
-                    let is_full =
-                        messages.len() >= BATCH || flags.len().max(labelled.len()) >= FLAGS || labels.len() >= LABELS;
-                    if let Some(read) = is_full.then(|| seen.take(*index)).flatten() {
-                        return Ok(Some(read));
+                    if self.rows >= BATCH {
+                        return Ok(false);
                     }
                 }
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(true)
     }
 
-    /// What was read before the connection broke: rows, and nothing about what is absent.
-    fn rest(&mut self) -> Read {
-        let current = self.plan.get(self.done).map(|(index, _)| *index).unwrap_or_default();
-        let read = self.seen.get_mut(current).map(|seen| std::mem::take(&mut seen.read.batch)).unwrap_or_default();
-        Read { work: current, batch: read, ..Read::default() }
+    /// What was read since the last time: at any moment rows that are good, and of what is absent only what commands said
+    /// that have ended.
+    fn take(&mut self, works: &mut [Work]) -> Vec<Read> {
+        let mut all = Vec::new();
+        for ((index, seen), work) in self.seen.iter_mut().enumerate().zip(works) {
+            let (read, ended) = (std::mem::take(&mut seen.read), std::mem::take(&mut seen.ended));
+            work.shown.came |= read.came;
+            work.failed |= seen.failed;
+            work.unanswered = work.unanswered.union(&std::mem::take(&mut seen.unanswered));
+            work.waits = work.waits.saturating_sub(ended);
+            if ended > 0 || !read.rows.is_empty() {
+                all.push(Read { work: index, ..read });
+            }
+        }
+        all
+    }
+
+    /// What the command that has not ended asked for and did not get: of which folder, and whether it was one message.
+    fn unanswered(&self) -> Option<(usize, UidSet, bool)> {
+        let (index, Step::Messages { asked, .. }) = self.plan.get(self.done)? else { return None };
+        let came: UidSet = self.seen.get(*index)?.uids.iter().copied().collect();
+        let unanswered = asked.difference(&came);
+        (!unanswered.is_empty()).then(|| (*index, unanswered, asked.len() == 1))
     }
 }
 
@@ -649,30 +879,23 @@ impl Seen {
         let uids = std::mem::take(&mut self.uids);
         let undecodable = std::mem::take(&mut self.undecodable);
         let (vanished, found) = (std::mem::take(&mut self.vanished), std::mem::take(&mut self.found));
-        if !accepted || self.failed {
-            self.failed = true;
-            return;
-        }
-        // Only what a server says with all its words is absent.
-        self.read.vanished = vanished;
-        match step {
-            Step::Uids => self.read.present = found,
-            Step::Flags { all: true } if !undecodable => {
-                self.read.present = Some(uids.into_iter().collect());
-                self.read.checked = true;
+        self.failed |= !accepted;
+        if !self.failed {
+            // Only what a server says with all its words is absent.
+            self.read.vanished = self.read.vanished.union(&vanished);
+            match step {
+                Step::Uids => self.read.present = found,
+                Step::Flags { all: true } if !undecodable => {
+                    self.read.present = Some(uids.into_iter().collect());
+                    self.read.checked = true;
+                }
+                Step::Messages { asked, listed: true } => {
+                    let came: UidSet = uids.into_iter().collect();
+                    self.unanswered = self.unanswered.union(&asked.difference(&came));
+                }
+                Step::Open | Step::Flags { .. } | Step::Messages { .. } | Step::Presence { .. } | Step::Witness => {}
             }
-            Step::Messages { asked: Some(asked) } => {
-                let came: UidSet = uids.into_iter().collect();
-                self.unanswered = self.unanswered.union(&asked.difference(&came));
-            }
-            Step::Open | Step::Flags { .. } | Step::Messages { asked: None } | Step::Presence => {}
         }
-    }
-
-    /// What is there to be stored.
-    fn take(&mut self, work: usize) -> Option<Read> {
-        let read = std::mem::take(&mut self.read);
-        let is_empty = read.batch.is_empty() && read.vanished.is_empty() && read.present.is_none();
-        (!is_empty).then_some(Read { work, ..read })
+        self.ended += 1;
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use mail::pop3::{Listed as Message, Pop3};
+use mail::pop3::{Begin, Listed as Message, Pop3};
 use shared::db::Db;
-use shared::db::mailboxes::{Batch, Cursor, Destroyed, Folder, Listed, Mailbox};
+use shared::db::mailboxes::{Batch, Cursor, Destroyed, Folder, Fresh, Listed, Mailbox, NewMessage, Suspicion};
 use uuid::Uuid;
 
 use super::message::{self, hash};
+use super::suspects::{self, Shown};
 use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, now_ms};
 
 /// Messages that are fetched and stored at once.
@@ -50,11 +51,26 @@ impl Driver<'_> {
         let is_first = !folder.is_complete;
         let mut missing: Vec<&Message> = compared.missing.iter().filter_map(|id| numbers.get(id).copied()).collect();
         missing.sort_unstable_by_key(|message| std::cmp::Reverse(message.number));
+        let count = missing.len();
+        let mut shown = Shown::default();
+        let noted = folder.suspects.clone().unwrap_or_default();
+        let noted: Vec<Uuid> = noted.split(',').filter_map(|id| id.parse().ok()).collect();
+        let (suspected, missing): (Vec<&Message>, Vec<&Message>) =
+            missing.into_iter().partition(|message| noted.contains(&identity(&message.uid)));
+        let witness = match suspected.is_empty() {
+            true => None,
+            false => self.db.find_readable(lease, folder.id).await?,
+        };
+        let witness = witness.and_then(|(_, identity)| numbers.get(&identity).map(|message| message.number));
+        let (first, last) = if witness.is_some() { (suspected, Vec::new()) } else { (Vec::new(), suspected) };
+        self.fetch_suspects(pop3, &mut folder, witness, &first, &mut shown).await?;
         for (index, messages) in missing.chunks(BATCH).enumerate() {
             let lines = if is_first && index * BATCH >= NEWEST { 0 } else { LINES };
-            self.fetch(pop3, &mut folder, messages, lines).await?;
+            self.fetch(pop3, &mut folder, messages, lines, &mut shown).await?;
         }
-        let unread = usize::try_from(compared.unread).unwrap_or_default() + missing.len();
+        // Where nothing could be read, others show first that something can.
+        self.fetch_suspects(pop3, &mut folder, None, &last, &mut shown).await?;
+        let unread = usize::try_from(compared.unread).unwrap_or_default() + count;
         let cursor = Cursor {
             modseq: Some(digest),
             is_complete: Some(true),
@@ -62,12 +78,14 @@ impl Driver<'_> {
             unread: Some(i32::try_from(unread).unwrap_or(i32::MAX)),
             ..Cursor::default()
         };
-        self.store(&folder, Batch { cursor, ..Batch::default() }).await?;
+        self.store(Batch { cursor, ..Batch::new(folder.id, VALIDITY) }).await?;
         loop {
-            match self.db.destroy_orphans(lease, folder.id, DOUBT_PATIENCE).await?.ok_or(Stop::Lost)? {
-                Destroyed::More => self.check_time()?,
-                outcome => return Ok(Pass { doubt: outcome == Destroyed::Doubt, failed: false }),
+            let destroyed = self.db.destroy_orphans(lease, &[folder.id], DOUBT_PATIENCE).await?;
+            let Destroyed { more, doubt } = destroyed.ok_or(Stop::Lost)?;
+            if !more {
+                return Ok(Pass { doubt, failed: false });
             }
+            self.check_time()?;
         }
     }
 
@@ -95,9 +113,8 @@ impl Driver<'_> {
                     } else {
                         // Of the time when this was an IMAP account.
                         db.orphan_messages(lease, folder.id, ALL_UIDS).await?.ok_or(Stop::Lost)?;
-                        while db.destroy_orphans(lease, folder.id, DOUBT_PATIENCE).await?.ok_or(Stop::Lost)?
-                            == Destroyed::More
-                        {
+                        let other = [folder.id];
+                        while db.destroy_orphans(lease, &other, DOUBT_PATIENCE).await?.ok_or(Stop::Lost)?.more {
                             self.check_time()?;
                         }
                     }
@@ -107,41 +124,95 @@ impl Driver<'_> {
         };
         if folder.uid_validity != Some(VALIDITY) {
             db.orphan_messages(lease, folder.id, ALL_UIDS).await?.ok_or(Stop::Lost)?;
-            db.reset_folder(lease, folder.id, Some(VALIDITY)).await?.ok_or(Stop::Lost)?;
+            let fresh = Fresh { id: folder.id, uid_validity: VALIDITY, uid_next: 1, modseq: None };
+            db.reset_folders(lease, &[fresh]).await?.ok_or(Stop::Lost)?;
             (folder.uid_validity, folder.uid_next, folder.modseq, folder.is_complete) =
                 (Some(VALIDITY), 1, None, false);
+            folder.suspects = None;
         }
         Ok(folder)
     }
 
-    async fn fetch(&self, pop3: &mut Pop3, folder: &mut Folder, messages: &[&Message], lines: u32) -> Result<(), Stop> {
+    /// Fetches what did not come when a session broke, after `witness`, if there is one. What is proved is not fetched again.
+    async fn fetch_suspects(
+        &self,
+        pop3: &mut Pop3,
+        folder: &mut Folder,
+        witness: Option<u32>,
+        suspected: &[&Message],
+        shown: &mut Shown,
+    ) -> Result<(), Stop> {
+        let Some(first) = suspected.first() else { return Ok(()) };
+        tracing::info!(folder = %folder.id, count = suspected.len(), "messages_suspected");
+        if suspects::is_proved(folder) {
+            tracing::warn!(folder = %folder.id, count = 1, "messages_not_fetched");
+            let mut batch = Batch::new(folder.id, VALIDITY);
+            batch.messages.push(self.message(folder.uid_next, first, None, now_ms()));
+            folder.uid_next = folder.uid_next.saturating_add(1);
+            batch.cursor.uid_next = Some(folder.uid_next);
+            return self.store(batch).await;
+        }
+        let mut tops = pop3.tops(witness.into_iter().collect(), 0);
+        while let Some(top) = tops.next().await? {
+            shown.came |= top.begin.is_ok();
+        }
+        for messages in suspects::pieces(suspected) {
+            self.fetch(pop3, folder, messages, 0, shown).await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        pop3: &mut Pop3,
+        folder: &mut Folder,
+        messages: &[&Message],
+        lines: u32,
+        shown: &mut Shown,
+    ) -> Result<(), Stop> {
         self.check_time()?;
         let numbers: Vec<u32> = messages.iter().map(|message| message.number).collect();
         let by_number: HashMap<u32, &Message> = messages.iter().map(|message| (message.number, *message)).collect();
         let now = now_ms();
-        let mut batch = Batch::default();
-        let mut next = folder.uid_next;
+        let mut batch = Batch::new(folder.id, VALIDITY);
         let mut tops = pop3.tops(numbers, lines);
+        let mut came = 0;
         let outcome = loop {
             let top = match tops.next().await {
                 Ok(Some(top)) => top,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
+            came += 1;
             let Some(listed) = by_number.get(&top.number) else { continue };
-            let (account, identity) = (self.mailbox.account.id, identity(&listed.uid));
-            batch.messages.push(message::of_pop3(account, identity, next, listed.size, top.begin.ok(), now));
-            next = next.saturating_add(1);
+            shown.came |= top.begin.is_ok();
+            batch.messages.push(self.message(folder.uid_next, listed, top.begin.ok(), now));
+            folder.uid_next = folder.uid_next.saturating_add(1);
         };
-        batch.cursor.uid_next = Some(next);
+        batch.cursor.uid_next = Some(folder.uid_next);
         // What came before a failure is good.
-        self.store(folder, batch).await?;
-        folder.uid_next = next;
-        Ok(outcome?)
+        self.store(batch).await?;
+        shown.grew |= came > 0;
+        let Err(error) = outcome else { return Ok(()) };
+        let unanswered = messages.get(came..).unwrap_or_default();
+        if unanswered.is_empty() {
+            return Err(error.into());
+        }
+        let suspects: Vec<String> = unanswered.iter().map(|message| identity(&message.uid).to_string()).collect();
+        let suspects = suspects.join(",");
+        let weight = suspects::weigh(folder, &suspects, messages.len() == 1, *shown);
+        let suspicion =
+            Suspicion { folder: folder.id, validity: VALIDITY, uid_next: None, suspects: &suspects, weight };
+        self.db.suspect_messages(&self.mailbox.lease, suspicion).await?.ok_or(Stop::Lost)?;
+        Err(suspects::stop(error, *shown))
     }
 
-    async fn store(&self, folder: &Folder, batch: Batch) -> Result<(), Stop> {
-        self.db.store_batch(&self.mailbox.lease, folder.id, VALIDITY, &batch).await?.ok_or(Stop::Lost)?;
+    fn message(&self, uid: u32, listed: &Message, begin: Option<Begin>, now: i64) -> NewMessage {
+        message::of_pop3(self.mailbox.account.id, identity(&listed.uid), uid, listed.size, begin, now)
+    }
+
+    async fn store(&self, batch: Batch) -> Result<(), Stop> {
+        self.db.store_batches(&self.mailbox.lease, &[batch]).await?.ok_or(Stop::Lost)?;
         Ok(())
     }
 

@@ -93,6 +93,10 @@ pub struct Folder {
     pub doubted_at: Option<i64>,
     /// When all flags were last compared, likewise.
     pub checked_at: Option<i64>,
+    /// Messages that were asked for when a session broke, as [`Db::suspect_messages`] was told.
+    pub suspects: Option<String>,
+    /// How much speaks against them.
+    pub suspicions: i32,
 }
 
 /// A folder as the server lists it.
@@ -184,13 +188,13 @@ pub struct NewMessage {
 }
 
 /// How far a folder is after a batch; `None` stays as it is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// See [`Folder::uid_next`].
     pub uid_next: Option<u32>,
     /// See [`Folder::modseq`].
     pub modseq: Option<u64>,
-    /// See [`Folder::is_complete`].
+    /// Whether everything was asked for: the folder is complete then if as many are here as the server has.
     pub is_complete: Option<bool>,
     /// See [`Folder::checked_at`].
     pub checked_at: Option<i64>,
@@ -200,9 +204,15 @@ pub struct Cursor {
     pub unread: Option<i32>,
 }
 
-/// What one batch stores of a folder, all or nothing.
-#[derive(Debug, Default)]
+/// What came of a folder.
+#[derive(Debug)]
 pub struct Batch {
+    /// The folder.
+    pub folder: Uuid,
+    /// Under which its UIDs are valid.
+    pub validity: u32,
+    /// The UIDs of messages that are gone, as a multirange; see [`MOST_GONE`].
+    pub gone: Option<String>,
     /// Flags of messages that are here.
     pub flags: Vec<(u32, Bits)>,
     /// Messages.
@@ -216,21 +226,56 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whether nothing is said of any message.
-    pub fn is_empty(&self) -> bool {
-        self.flags.is_empty() && self.messages.is_empty() && self.labelled.is_empty()
+    /// One that says nothing.
+    pub fn new(folder: Uuid, validity: u32) -> Self {
+        Self {
+            folder,
+            validity,
+            gone: None,
+            flags: Vec::new(),
+            messages: Vec::new(),
+            labelled: Vec::new(),
+            labels: Vec::new(),
+            cursor: Cursor::default(),
+        }
     }
 }
 
-/// How many rows a batch touched.
+/// A folder's messages after a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Messages that were not here.
-    pub inserted: i32,
-    /// Messages that were here without a UID.
-    pub adopted: i32,
-    /// Messages whose flags differed.
-    pub changed: i32,
+    /// How many are here by their UID.
+    pub stored: i32,
+    /// How many are here without one.
+    pub orphans: i32,
+}
+
+/// What is noted when a session breaks while messages of a folder are fetched.
+#[derive(Debug, Clone, Copy)]
+pub struct Suspicion<'a> {
+    /// The folder.
+    pub folder: Uuid,
+    /// Under which its UIDs are valid.
+    pub validity: u32,
+    /// See [`Folder::uid_next`]; `None` stays as it is.
+    pub uid_next: Option<u32>,
+    /// What did not come, in a form that is the protocol's.
+    pub suspects: &'a str,
+    /// How much speaks against it.
+    pub weight: i32,
+}
+
+/// A folder that begins anew, under other UIDs.
+#[derive(Debug, Clone, Copy)]
+pub struct Fresh {
+    /// The folder.
+    pub id: Uuid,
+    /// Under which its UIDs are valid.
+    pub uid_validity: u32,
+    /// See [`Folder::uid_next`].
+    pub uid_next: u32,
+    /// See [`Folder::modseq`].
+    pub modseq: Option<u64>,
 }
 
 /// How what is here and what a POP3 server has differ.
@@ -246,13 +291,11 @@ pub struct Compared {
 
 /// What became of messages that were found nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destroyed {
-    /// None is left.
-    Done,
+pub struct Destroyed {
     /// Some are left.
-    More,
-    /// They are too many to believe it at once.
-    Doubt,
+    pub more: bool,
+    /// Of a folder they are too many to believe it at once.
+    pub doubt: bool,
 }
 
 /// How a synchronisation ended.
@@ -274,6 +317,8 @@ pub struct End<'a> {
 const RUNG_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// How many rows `orphan_messages` takes at once.
 const ORPHANS: i32 = 20_000;
+/// Of the UIDs that one batch says are gone: what a statement's time is enough for.
+pub const MOST_GONE: u64 = 5_000;
 
 impl Db {
     /// Takes an account, for so long.
@@ -285,7 +330,8 @@ impl Db {
                        (b.folder).wire_name, (b.folder).path, (b.folder).delimiter, (b.folder).role,
                        (b.folder).is_selectable, (b.folder).is_label, (b.folder).is_gone, (b.folder).total, (b.folder).unread,
                        (b.folder).uid_validity, (b.folder).uid_next, (b.folder).modseq, (b.folder).is_complete,
-                       (b.folder).stored, (b.folder).orphans, (b.folder).doubted_at, (b.folder).checked_at
+                       (b.folder).stored, (b.folder).orphans, (b.folder).doubted_at, (b.folder).checked_at,
+                       (b.folder).suspects, (b.folder).suspicions
                    from begin_sync($1, $2, $3, $4) b";
         let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&millis(lease), Type::INT8)]).await?;
         let Some((first, rest)) = rows.split_first() else {
@@ -367,16 +413,25 @@ impl Db {
         }
     }
 
-    /// Begins a folder anew, under other UIDs.
+    /// Begins folders anew, under other UIDs, when all of their messages are without one.
     ///
     /// # Errors
     /// See [`Db::begin_sync`].
-    pub async fn reset_folder(&self, lease: &Lease, folder: Uuid, validity: Option<u32>) -> Result<Option<()>, Error> {
+    pub async fn reset_folders(&self, lease: &Lease, fresh: &[Fresh]) -> Result<Option<()>, Error> {
+        let ids: Vec<Uuid> = fresh.iter().map(|folder| folder.id).collect();
+        let validities: Vec<i64> = fresh.iter().map(|folder| i64::from(folder.uid_validity)).collect();
+        let nexts: Vec<i64> = fresh.iter().map(|folder| i64::from(folder.uid_next)).collect();
+        let modseqs: Vec<Option<i64>> = fresh.iter().map(|folder| folder.modseq.map(signed)).collect();
         let rows = self
             .leased(
                 lease,
-                "select reset_folder($1, $2, $3, $4, $5, $6)",
-                &[(&folder, Type::UUID), (&validity.map(i64::from), Type::INT8)],
+                "select reset_folders($1, $2, $3, $4, $5, $6, $7, $8)",
+                &[
+                    (&ids, Type::UUID_ARRAY),
+                    (&validities, Type::INT8_ARRAY),
+                    (&nexts, Type::INT8_ARRAY),
+                    (&modseqs, Type::INT8_ARRAY),
+                ],
             )
             .await?;
         let held = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or_default();
@@ -454,23 +509,37 @@ impl Db {
         Ok(rows.first().map(compared).transpose()?)
     }
 
-    /// Stores what came of a folder whose UIDs are valid under `validity`.
+    /// Stores what came of folders, each once, all or nothing; returns their counts in the same order.
     ///
     /// # Errors
     /// See [`Db::begin_sync`].
-    pub async fn store_batch(
-        &self,
-        lease: &Lease,
-        folder: Uuid,
-        validity: u32,
-        batch: &Batch,
-    ) -> Result<Option<Stored>, Error> {
-        let Batch { flags, messages, labelled, labels, cursor } = batch;
-        let labelled: Vec<i64> = labelled.iter().map(|uid| i64::from(*uid)).collect();
-        let label_uids: Vec<i64> = labels.iter().map(|(uid, _)| i64::from(*uid)).collect();
-        let labels: Vec<Uuid> = labels.iter().map(|(_, folder)| *folder).collect();
-        let flag_uids: Vec<i64> = flags.iter().map(|(uid, _)| i64::from(*uid)).collect();
-        let flag_bits: Vec<i16> = flags.iter().map(|(_, bits)| bits.0).collect();
+    pub async fn store_batches(&self, lease: &Lease, batches: &[Batch]) -> Result<Option<Vec<Stored>>, Error> {
+        if batches.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        // Each row names its folder by the place in the first of these lists.
+        let places = || (1..).zip(batches);
+        let folders: Vec<Uuid> = batches.iter().map(|batch| batch.folder).collect();
+        let validities: Vec<i64> = batches.iter().map(|batch| i64::from(batch.validity)).collect();
+        let gone: Vec<Option<&str>> = batches.iter().map(|batch| batch.gone.as_deref()).collect();
+        let cursors: Vec<Cursor> = batches.iter().map(|batch| batch.cursor).collect();
+        let nexts: Vec<Option<i64>> = cursors.iter().map(|cursor| cursor.uid_next.map(i64::from)).collect();
+        let modseqs: Vec<Option<i64>> = cursors.iter().map(|cursor| cursor.modseq.map(signed)).collect();
+        let complete: Vec<Option<bool>> = cursors.iter().map(|cursor| cursor.is_complete).collect();
+        let checked: Vec<Option<i64>> = cursors.iter().map(|cursor| cursor.checked_at).collect();
+        let totals: Vec<Option<i32>> = cursors.iter().map(|cursor| cursor.total).collect();
+        let unread: Vec<Option<i32>> = cursors.iter().map(|cursor| cursor.unread).collect();
+
+        let flags: Vec<(i32, i64, i16)> = places()
+            .flat_map(|(place, batch)| batch.flags.iter().map(move |(uid, bits)| (place, i64::from(*uid), bits.0)))
+            .collect();
+        let flag_folders: Vec<i32> = flags.iter().map(|(place, ..)| *place).collect();
+        let flag_uids: Vec<i64> = flags.iter().map(|(_, uid, _)| *uid).collect();
+        let flag_bits: Vec<i16> = flags.iter().map(|(.., bits)| *bits).collect();
+
+        let message_folders: Vec<i32> =
+            places().flat_map(|(place, batch)| batch.messages.iter().map(move |_| place)).collect();
+        let messages: Vec<&NewMessage> = batches.iter().flat_map(|batch| &batch.messages).collect();
         let ids: Vec<Uuid> = messages.iter().map(|m| m.id).collect();
         let uids: Vec<i64> = messages.iter().map(|m| i64::from(m.uid)).collect();
         let identities: Vec<Uuid> = messages.iter().map(|m| m.identity).collect();
@@ -487,19 +556,41 @@ impl Db {
         let (cc, bcc, reply_to) = (texts(|m| &m.cc), texts(|m| &m.bcc), texts(|m| &m.reply_to));
         let (message_ids, replies) = (texts(|m| &m.message_id), texts(|m| &m.in_reply_to));
         let previews = texts(|m| &m.preview);
-        let sql = "select inserted, adopted, changed from store_batch(
+
+        let labelled: Vec<(i32, i64)> = places()
+            .flat_map(|(place, batch)| batch.labelled.iter().map(move |uid| (place, i64::from(*uid))))
+            .collect();
+        let labelled_folders: Vec<i32> = labelled.iter().map(|(place, _)| *place).collect();
+        let labelled: Vec<i64> = labelled.iter().map(|(_, uid)| *uid).collect();
+        let labels: Vec<(i32, i64, Uuid)> = places()
+            .flat_map(|(place, batch)| batch.labels.iter().map(move |(uid, folder)| (place, i64::from(*uid), *folder)))
+            .collect();
+        let label_folders: Vec<i32> = labels.iter().map(|(place, ..)| *place).collect();
+        let label_uids: Vec<i64> = labels.iter().map(|(_, uid, _)| *uid).collect();
+        let labels: Vec<Uuid> = labels.iter().map(|(.., folder)| *folder).collect();
+
+        let sql = "select stored, orphans from store_batch(
                        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34
+                       $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39
                    )";
         let rows = self
             .leased(
                 lease,
                 sql,
                 &[
-                    (&folder, Type::UUID),
-                    (&i64::from(validity), Type::INT8),
+                    (&folders, Type::UUID_ARRAY),
+                    (&validities, Type::INT8_ARRAY),
+                    (&gone, Type::TEXT_ARRAY),
+                    (&nexts, Type::INT8_ARRAY),
+                    (&modseqs, Type::INT8_ARRAY),
+                    (&complete, Type::BOOL_ARRAY),
+                    (&checked, Type::INT8_ARRAY),
+                    (&totals, Type::INT4_ARRAY),
+                    (&unread, Type::INT4_ARRAY),
+                    (&flag_folders, Type::INT4_ARRAY),
                     (&flag_uids, Type::INT8_ARRAY),
                     (&flag_bits, Type::INT2_ARRAY),
+                    (&message_folders, Type::INT4_ARRAY),
                     (&ids, Type::UUID_ARRAY),
                     (&uids, Type::INT8_ARRAY),
                     (&identities, Type::UUID_ARRAY),
@@ -517,48 +608,78 @@ impl Db {
                     (&message_ids, Type::TEXT_ARRAY),
                     (&replies, Type::TEXT_ARRAY),
                     (&previews, Type::TEXT_ARRAY),
+                    (&labelled_folders, Type::INT4_ARRAY),
                     (&labelled, Type::INT8_ARRAY),
+                    (&label_folders, Type::INT4_ARRAY),
                     (&label_uids, Type::INT8_ARRAY),
                     (&labels, Type::UUID_ARRAY),
-                    (&cursor.uid_next.map(i64::from), Type::INT8),
-                    (&cursor.modseq.map(|modseq| i64::try_from(modseq).unwrap_or(i64::MAX)), Type::INT8),
-                    (&cursor.is_complete, Type::BOOL),
-                    (&cursor.checked_at, Type::INT8),
-                    (&cursor.total, Type::INT4),
-                    (&cursor.unread, Type::INT4),
                 ],
             )
             .await?;
         let stored = |row: &Row| -> Result<Stored, tokio_postgres::Error> {
-            Ok(Stored { inserted: row.try_get(0)?, adopted: row.try_get(1)?, changed: row.try_get(2)? })
+            Ok(Stored { stored: row.try_get(0)?, orphans: row.try_get(1)? })
         };
-        Ok(rows.first().map(stored).transpose()?)
+        let stored = rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+        Ok((!stored.is_empty()).then_some(stored))
     }
 
-    /// Destroys messages of a folder that were found nowhere, and the folder when it is gone. More than half of a folder
-    /// only when that is so again, `patience` after it was first seen.
+    /// Notes which messages were asked for and did not come when a session broke. Below `uid_next` they are missing then.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn suspect_messages(&self, lease: &Lease, suspicion: Suspicion<'_>) -> Result<Option<()>, Error> {
+        let Suspicion { folder, validity, uid_next, suspects, weight } = suspicion;
+        let rows = self
+            .leased(
+                lease,
+                "select suspect_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                &[
+                    (&folder, Type::UUID),
+                    (&i64::from(validity), Type::INT8),
+                    (&uid_next.map(i64::from), Type::INT8),
+                    (&suspects, Type::TEXT),
+                    (&weight, Type::INT4),
+                ],
+            )
+            .await?;
+        let held = rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or_default();
+        Ok(held.then_some(()))
+    }
+
+    /// The UID and the identity of a message of a folder that could be fetched once.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn find_readable(&self, lease: &Lease, folder: Uuid) -> Result<Option<(u32, Uuid)>, Error> {
+        let sql = "select uid, identity from find_readable($1, $2, $3, $4, $5)";
+        let rows = self.leased(lease, sql, &[(&folder, Type::UUID)]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (uid, identity): (i64, Uuid) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(u32::try_from(uid).ok().map(|uid| (uid, identity)))
+    }
+
+    /// Destroys messages of folders that were found nowhere, and folders that are gone. More than half of a folder only
+    /// when that is so again, `patience` after it was first seen.
     ///
     /// # Errors
     /// See [`Db::begin_sync`].
     pub async fn destroy_orphans(
         &self,
         lease: &Lease,
-        folder: Uuid,
+        folders: &[Uuid],
         patience: Duration,
     ) -> Result<Option<Destroyed>, Error> {
         let rows = self
             .leased(
                 lease,
-                "select outcome from destroy_orphans($1, $2, $3, $4, $5, $6)",
-                &[(&folder, Type::UUID), (&millis(patience), Type::INT8)],
+                "select more, doubt from destroy_orphans($1, $2, $3, $4, $5, $6)",
+                &[(&folders, Type::UUID_ARRAY), (&millis(patience), Type::INT8)],
             )
             .await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(match row.try_get(0)? {
-            "more" => Destroyed::More,
-            "doubt" => Destroyed::Doubt,
-            _ => Destroyed::Done,
-        }))
+        let destroyed = |row: &Row| -> Result<Destroyed, tokio_postgres::Error> {
+            Ok(Destroyed { more: row.try_get(0)?, doubt: row.try_get(1)? })
+        };
+        Ok(rows.first().map(destroyed).transpose()?)
     }
 
     /// Gives the account back, with what came of it.
@@ -612,6 +733,11 @@ impl Db {
     }
 }
 
+/// What does not fit no server counts to.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -654,5 +780,7 @@ fn folder(row: &Row, id: &str) -> Result<Folder, tokio_postgres::Error> {
         orphans: row.try_get("orphans")?,
         doubted_at: number("doubted_at")?,
         checked_at: number("checked_at")?,
+        suspects: row.try_get("suspects")?,
+        suspicions: row.try_get("suspicions")?,
     })
 }
