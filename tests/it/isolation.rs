@@ -9,12 +9,13 @@ use crate::support::{
     store_label,
 };
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
     "email_destroyed",
     "email_folders",
+    "email_hidden",
     "email_labels",
     "email_messages",
     "email_unpurged_objects",
@@ -250,6 +251,11 @@ async fn leaks(database: &str) -> Vec<String> {
     store(&client, "email_destroyed", destroyed).await;
     let unpurged = format!("insert into email_unpurged_objects values ('{new}', '{tenant_id}', '{user_id}', 0)");
     client.batch_execute(&unpurged).await.unwrap();
+    let hidden = format!(
+        "insert into email_hidden values ('{tenant_id}', '{user_id}', '{}', '{new}')",
+        created["id"].as_str().unwrap()
+    );
+    client.batch_execute(&hidden).await.unwrap();
     let [account, credential] = ["id", "credentialId"].map(|name| created[name].as_str().unwrap());
     let by_id = |id: &str| format!("id = '{id}'");
     let target = |table, row, change, columns, values| Target { table, row, change, columns, values };
@@ -282,6 +288,13 @@ async fn leaks(database: &str) -> Vec<String> {
             "total = total + 1",
             "id, account_id, wire_name, path, is_selectable, created_number, changed_number",
             format!("'{new}', '{account}', 'x', 'x', true, 0, 0"),
+        ),
+        target(
+            "email_hidden",
+            format!("account_id = '{account}'"),
+            "identity = identity",
+            "account_id, identity",
+            format!("'{new}', '{account}'"),
         ),
         target(
             "email_labels",
@@ -364,8 +377,8 @@ async fn database_with_more_granted() -> (String, Client) {
     client
         .batch_execute(
             "grant delete on email_accounts, email_credentials, oauth2_authorizations to email_service_app;
-             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_labels, email_messages,
-                 email_unpurged_objects to email_service_app",
+             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_hidden, email_labels,
+                 email_messages, email_unpurged_objects to email_service_app",
         )
         .await
         .unwrap();
@@ -570,6 +583,10 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 // Whoever changes something takes a number, and notes what is no more.
                 ("select" | "insert" | "update", "email_change_numbers") | ("insert", "email_destroyed") => true,
                 ("insert", "email_unpurged_objects") => !is_mail,
+                // What a user has hidden is forgotten with the account, by whoever deletes that.
+                ("delete", "email_hidden") => true,
+                ("select", "email_hidden") => is_mail || column != "identity",
+                ("insert", "email_hidden") => is_mail,
                 ("select", "email_destroyed" | "email_folders" | "email_labels" | "email_messages") => true,
                 ("insert" | "update" | "delete", "email_folders" | "email_labels" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,

@@ -29,6 +29,11 @@ export type Attachment = Schemas["Attachment"];
 /** What has become of accounts, folders and messages, and the cursor to ask with next. */
 export type ChangeList = Schemas["ChangeList"];
 export type Change = Schemas["Change"];
+export type MessageChange = Schemas["MessageChange"];
+/** What is to become of many messages. */
+export type Batch = Schemas["Batch"];
+/** What became of each of them. */
+export type BatchResult = Schemas["BatchResult"];
 /** What a sign-in with a provider begins with. */
 export type NewAuthorization = Schemas["NewAuthorization"];
 /** A sign-in that has begun. */
@@ -122,6 +127,11 @@ export interface FollowOptions extends ChangeOptions {
   pause?: number;
   /** The longest wait: it grows up to this while nothing changes, or the service is away. Default 60000. */
   longestPause?: number;
+}
+
+export interface DeleteMessageOptions extends CallOptions {
+  /** For good, wherever it is. */
+  permanent?: boolean;
 }
 
 export interface SignInOptions extends CallOptions {
@@ -270,6 +280,21 @@ export class Client {
       const next = Math.min(longestPause, pause * 2 ** idle) * (0.75 + Math.random() / 4);
       await wait(Math.max(next, retryAfter), signal);
     }
+  }
+
+  /** Changes what `change` names and nothing else, on the mail server first. */
+  updateMessage(id: string, change: MessageChange, { signal }: CallOptions = {}): Promise<Message> {
+    return this.#call("PUT", messagePath(id), change, signal);
+  }
+
+  /** To the trash; from there, or with `permanent`, for good. */
+  deleteMessage(id: string, { signal, ...asked }: DeleteMessageOptions = {}): Promise<Message> {
+    return this.#call("DELETE", `${messagePath(id)}${query(asked)}`, undefined, signal);
+  }
+
+  /** Changes or deletes up to 200 messages. Does not reject where one of them fails: see `results`. */
+  batchMessages(batch: Batch, { signal }: CallOptions = {}): Promise<BatchResult> {
+    return this.#call("POST", "/api/messages/batch", batch, signal);
   }
 
   /** Begins a sign-in with a provider: send the browser to `authorizationUrl`. */
