@@ -556,7 +556,9 @@ impl Session {
                 done()
             }
             "EXPUNGE" => {
-                for uid in uids.into_iter().filter(|uid| world.folders[&name].messages[uid].is_deleted) {
+                let marked = |uid: &u32| world.folders[&name].messages[uid].is_deleted;
+                let marked: Vec<u32> = uids.into_iter().filter(marked).collect();
+                for uid in marked {
                     let nth = world.folders[&name].messages.keys().position(|known| *known == uid).unwrap();
                     world.expunge(&name, nth);
                 }
