@@ -74,4 +74,285 @@ begin
 end
 $$;
 
+-- Messages that a user has deleted here and that a server goes on to list: POP3, where nothing is ever deleted.
+create table email_hidden (
+    tenant_id  uuid not null,
+    user_id    uuid not null,
+    account_id uuid not null,
+    -- As of email_messages. No foreign key: what is hidden is forgotten when its account is deleted.
+    identity   uuid not null,
+    primary key (account_id, identity)
+);
+alter table email_hidden enable row level security;
+alter table email_hidden force row level security;
+create policy email_hidden_scope on email_hidden using (
+    tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid)
+    and user_id = (select nullif(current_setting('app.user_id', true), '')::uuid)
+) with check (
+    tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid)
+    and user_id = (select nullif(current_setting('app.user_id', true), '')::uuid)
+);
+
+-- What was hidden was so in one mailbox: in another one the same ids may be other messages.
+create function forget_hidden() returns trigger
+language plpgsql
+as $$
+begin
+    delete from email_hidden h
+    where h.account_id = new.id and h.tenant_id = new.tenant_id and h.user_id = new.user_id;
+    return null;
+end
+$$;
+create trigger email_accounts_hidden after update on email_accounts for each row
+when (old.synced_with <> new.synced_with or old.is_enabled and not new.is_enabled)
+execute function forget_hidden();
+
+-- What is hidden of a mailbox, for the worker that synchronises it; no row where the lease is lost.
+create function hidden_messages(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint)
+returns table (identities uuid[])
+language plpgsql rows 1
+as $$
+begin
+    if not holds_lease(p_tenant_id, p_user_id, p_account_id, p_token) then
+        return;
+    end if;
+    identities := array(
+        select h.identity from email_hidden h
+        where h.account_id = p_account_id and h.tenant_id = p_tenant_id and h.user_id = p_user_id
+    );
+    return next;
+end
+$$;
+
+alter table email_folders add column touched_at bigint;
+comment on column email_folders.touched_at is 'When somebody last changed messages of it from here.';
+
+-- A worker that was comparing all flags while some were changed from here may have read them before and write them
+-- afterwards. It has not compared them all, then, and the next one does. As long as a lease lasts, at the most.
+create function doubt_check() returns trigger
+language plpgsql
+as $$
+begin
+    new.checked_at := null;
+    return new;
+end
+$$;
+create trigger email_folders_checked before update of checked_at on email_folders for each row
+when (new.checked_at is distinct from old.checked_at and new.touched_at > new.checked_at - 120000)
+execute function doubt_check();
+
+-- Counts a message, `p_by` is 1 or -1, in the folder that it lies in and in those that are its labels.
+create function count_message(p_tenant_id uuid, p_user_id uuid, p_id uuid, p_by integer) returns void
+language sql volatile
+as $$
+    update email_folders f
+    set total = f.total + p_by, unread = f.unread + case when m.is_read then 0 else p_by end,
+        stored = f.stored + case when f.id = m.folder_id and m.uid is not null then p_by else 0 end,
+        orphans = f.orphans + case when f.id = m.folder_id and m.uid is null then p_by else 0 end
+    from email_messages m
+    where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        and f.account_id = m.account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        and (
+            f.id = m.folder_id
+            or f.id in (
+                select l.folder_id from email_labels l
+                where l.message_id = p_id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
+            )
+        )
+$$;
+
+-- The folder that a message is shown in: at Gmail the first of its labels, as list_messages has it.
+create function shown_in(p_tenant_id uuid, p_user_id uuid, p_message email_messages) returns uuid
+language sql stable
+as $$
+    select coalesce((
+        select l.folder_id from email_labels l join email_folders f on f.id = l.folder_id
+        where l.message_id = p_message.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
+            and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+        order by coalesce(array_position('{inbox,sent,drafts}'::text[], f.role), 4), l.folder_id
+        limit 1
+    ), p_message.folder_id)
+$$;
+
+-- What became of messages of one account on their server, or at POP3 what is to be so here, now here. Of each, by its place in
+-- the arrays: where it was, a folder and a UID; then the bits of its flags (1 read, 2 flagged, 4 answered), the folder that it
+-- went to with the UIDVALIDITY and the UID that it has there, whether it stayed where it was as well, whether it was
+-- destroyed, and the labels that it got and lost; null where there is no such thing. `p_hides`: what is destroyed is not to come
+-- back, although the server lists it. `p_is_due`: what is on the server is not what is here, and somebody has to look soon.
+--
+-- Returns the messages as they are now, with the folders that they are shown in; of destroyed ones, as they were.
+--
+-- The account's row keeps workers off meanwhile: they share it. What came of the same message in the mean time stays: it may
+-- have been found in its new place already, or in another one.
+create function apply_actions(
+    p_tenant_id uuid, p_user_id uuid, p_account_id uuid,
+    p_ids uuid[], p_from uuid[], p_from_uids bigint[], p_bits smallint[],
+    p_to uuid[], p_to_validities bigint[], p_to_uids bigint[], p_kept boolean[], p_destroyed boolean[],
+    p_added uuid[], p_removed uuid[], p_hides boolean, p_is_due boolean
+)
+returns setof email_messages
+language plpgsql
+as $$
+declare
+    v_now constant bigint := epoch_ms();
+    v_counts jsonb;
+    v_old email_messages;
+    v_new email_messages;
+    v_other uuid;
+    v_is_there boolean;
+    v_is_due boolean := p_is_due;
+    v_changed uuid[] := '{}';
+    v_gone uuid[] := '{}';
+    v_folders uuid[];
+    v_last bigint;
+begin
+    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    perform from email_accounts a
+    where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled
+    for no key update;
+    if not found then
+        return;
+    end if;
+    v_counts := (
+        select jsonb_object_agg(f.id, jsonb_build_array(f.total, f.unread)) from email_folders f
+        where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+    );
+    for n in 1 .. cardinality(p_ids) loop
+        select * into v_old from email_messages m
+        where m.id = p_ids[n] and m.account_id = p_account_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        continue when not found;
+        v_is_there := v_old.folder_id = p_from[n] and (v_old.uid is null or v_old.uid = p_from_uids[n]);
+        perform count_message(p_tenant_id, p_user_id, v_old.id, -1);
+        if v_is_there and p_destroyed[n] then
+            v_new := v_old;
+            v_new.folder_id := shown_in(p_tenant_id, p_user_id, v_old);
+            return next v_new;
+            if p_hides then
+                insert into email_hidden (tenant_id, user_id, account_id, identity)
+                values (p_tenant_id, p_user_id, p_account_id, v_old.identity)
+                on conflict do nothing;
+            end if;
+            delete from email_labels l
+            where l.message_id = v_old.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
+            delete from email_messages m
+            where m.id = v_old.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+            v_gone := v_gone || v_old.id;
+            continue;
+        end if;
+        v_new := v_old;
+        if p_bits[n] is not null then
+            v_new.is_read := p_bits[n] & 1 <> 0;
+            v_new.is_flagged := p_bits[n] & 2 <> 0;
+            v_new.is_answered := p_bits[n] & 4 <> 0;
+        end if;
+        if v_is_there and p_to[n] is not null then
+            v_new.folder_id := p_to[n];
+            v_new.uid := (
+                select p_to_uids[n] from email_folders f
+                where f.id = p_to[n] and f.uid_validity = p_to_validities[n] and not f.is_label
+                    and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+            );
+            -- The next synchronisation finds out where it is.
+            v_is_due := v_is_due or v_new.uid is null;
+            -- A worker has seen it there before we could say which one it is.
+            for v_other in
+                select m.id from email_messages m
+                where m.folder_id = v_new.folder_id and m.uid = v_new.uid and m.id <> v_old.id
+                    and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            loop
+                perform count_message(p_tenant_id, p_user_id, v_other, -1);
+                delete from email_labels l
+                where l.message_id = v_other and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
+                delete from email_messages m
+                where m.id = v_other and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+                v_gone := v_gone || v_other;
+            end loop;
+            update email_folders f set uid_next = v_new.uid + 1
+            where f.id = v_new.folder_id and f.uid_next = v_new.uid
+                and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+            delete from email_labels l
+            where l.message_id = v_old.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
+        end if;
+        update email_messages m
+        set folder_id = v_new.folder_id, uid = v_new.uid, is_read = v_new.is_read, is_flagged = v_new.is_flagged,
+            is_answered = v_new.is_answered
+        where m.id = v_old.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        update email_labels l set is_read = v_new.is_read, is_flagged = v_new.is_flagged
+        where l.message_id = v_old.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
+            and (l.is_read, l.is_flagged) is distinct from (v_new.is_read, v_new.is_flagged);
+        if v_is_there then
+            delete from email_labels l
+            where l.message_id = v_old.id and l.folder_id = p_removed[n]
+                and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
+            if p_added[n] is not null then
+                insert into email_labels (tenant_id, user_id, folder_id, message_id, received_at, is_read, is_flagged)
+                values (
+                    p_tenant_id, p_user_id, p_added[n], v_old.id, v_old.received_at, v_new.is_read, v_new.is_flagged
+                )
+                on conflict do nothing;
+            end if;
+        end if;
+        perform count_message(p_tenant_id, p_user_id, v_old.id, 1);
+        if v_new is distinct from v_old or v_is_there and coalesce(p_added[n], p_removed[n]) is not null then
+            v_changed := v_changed || v_old.id;
+        end if;
+        if v_is_there and p_to[n] is not null and p_kept[n] then
+            -- The server has it twice by now, and this is the one that stayed.
+            v_old.id := gen_random_uuid();
+            v_old.created_number := 0;
+            v_old.is_read := v_new.is_read;
+            v_old.is_flagged := v_new.is_flagged;
+            v_old.is_answered := v_new.is_answered;
+            insert into email_messages select (v_old).*;
+            perform count_message(p_tenant_id, p_user_id, v_old.id, 1);
+            v_changed := v_changed || v_old.id;
+        end if;
+    end loop;
+
+    update email_folders f
+    set total = greatest(f.total, 0), unread = greatest(f.unread, 0), touched_at = v_now
+    where (f.id = any (p_from) or f.id = any (p_to) or f.id = any (p_added) or f.id = any (p_removed))
+        and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    if v_is_due then
+        update email_accounts a set next_sync_at = v_now
+        where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.next_sync_at > v_now
+            and a.state = 'connected';
+    end if;
+    v_folders := array(
+        select f.id from email_folders f
+        where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+            and jsonb_build_array(f.total, f.unread) <> v_counts -> f.id::text
+    );
+    if cardinality(v_changed) + cardinality(v_gone) + cardinality(v_folders) > 0 then
+        v_last := next_numbers(
+            p_tenant_id, p_user_id, cardinality(v_changed) + cardinality(v_gone) + cardinality(v_folders)
+        );
+        update email_messages m
+        set changed_number = v_last - c.nth + 1,
+            created_number = case when m.created_number = 0 then v_last - c.nth + 1 else m.created_number end
+        from unnest(v_changed) with ordinality as c (id, nth)
+        where m.id = c.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        v_last := v_last - cardinality(v_changed);
+        insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
+        select p_tenant_id, p_user_id, v_last - g.nth + 1, 'message', g.id, p_account_id, v_now
+        from unnest(v_gone) with ordinality as g (id, nth);
+        v_last := v_last - cardinality(v_gone);
+        update email_folders f set changed_number = v_last - c.nth + 1
+        from unnest(v_folders) with ordinality as c (id, nth)
+        where f.id = c.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    end if;
+    for v_new in
+        select m.* from email_messages m
+        where m.id = any (p_ids) and m.account_id = p_account_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+    loop
+        v_new.folder_id := shown_in(p_tenant_id, p_user_id, v_new);
+        return next v_new;
+    end loop;
+end
+$$;
+
+grant select, insert, delete on email_hidden to email_service_mail;
+-- To forget it with the account.
+grant select (tenant_id, user_id, account_id), delete on email_hidden to email_service_app;
+
 reset role;

@@ -27,7 +27,7 @@ mod pipeline;
 mod role;
 mod uid_set;
 
-pub use self::converse::{Command, Conversation, Event, Items, MAX_SET_BYTES, Outcome, PREVIEW_BYTES, Resync};
+pub use self::converse::{Command, Conversation, Event, Flag, Items, MAX_SET_BYTES, Outcome, PREVIEW_BYTES, Resync};
 pub use self::features::Features;
 pub use self::fetch::{Fetched, Flags, Gmail};
 pub use self::list::{Folder, MAX_FOLDERS, Status};
@@ -310,6 +310,11 @@ impl Reply {
         Self { condition: Condition::No, code: None, text: text.to_owned() }
     }
 
+    /// Why a command was not carried out: see [`refusal`].
+    fn refusal(&self, command: &str, otherwise: Code) -> Error {
+        refusal(command, &self.code_word(), &self.text, otherwise)
+    }
+
     /// The code in capitals, without arguments; empty where there is none.
     fn code_word(&self) -> String {
         let code = self.code.as_deref().and_then(|code| code.split(' ').next());
@@ -398,11 +403,10 @@ fn farewell(words: &str) -> Error {
 }
 
 /// Why a command was not carried out: the server asks to wait, or what `otherwise` says.
-fn refusal(command: &str, reply: &Reply, otherwise: Code) -> Error {
-    let waits = matches!(reply.code_word().as_str(), "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG")
-        || asks_to_wait(&reply.text);
+fn refusal(command: &str, code: &str, text: &str, otherwise: Code) -> Error {
+    let waits = matches!(code, "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG") || asks_to_wait(text);
     let code = if waits { Code::Unavailable } else { otherwise };
-    Error::new(code, format!("{command} was refused: {}", cut(clean(&reply.text))))
+    Error::new(code, format!("{command} was refused: {}", cut(clean(text))))
 }
 
 /// What the end of a sign-in means (RFC 5530 for the codes).

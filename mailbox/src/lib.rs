@@ -1,5 +1,6 @@
 //! What mail functions share: where `shared`, which knows accounts and tenants, meets `mail`, which knows servers.
 
+pub mod actions;
 pub mod providers;
 pub mod reading;
 pub mod sync;

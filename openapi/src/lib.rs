@@ -6,6 +6,7 @@ use find_settings::NOBODY_KNOWS;
 use finish_sign_in::{GONE, NO_CONSENT, NOBODY as NO_ADDRESS, PROVIDER_AWAY, TOO_LITTLE, other_address};
 use health_ready::UNAVAILABLE;
 use mail::Code;
+use mailbox::actions::ONE_FOLDER;
 use mailbox::reading::TOO_LONG;
 use serde_json::{Map, Value, json};
 use shared::account::state::State;
@@ -21,11 +22,11 @@ use shared::error::{
 };
 use shared::idempotency::{KEY, MAX_KEY, OTHER_BODY, RUNNING};
 use shared::identity::{Scope, TenantId, UserId};
-use shared::message::{Cursor, MessageId};
+use shared::message::{Cursor, MessageChange, MessageId};
 use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
 use shared::upload::{NewUpload, PutLink, Size, TOO_MANY_UPLOADS};
-use shared::validation::{Field, parameter, whole_number};
+use shared::validation::{Field, flag, parameter, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -35,6 +36,7 @@ const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 const FOLDER_ID: &str = "0198c0de-0000-7000-8000-000000000003";
 const DRAFT_ID: &str = "0198c0de-0000-7000-8000-000000000004";
 const UPLOAD_ID: &str = "0198c0de-0000-7000-8000-000000000005";
+const MESSAGE_ID: &str = "0198c0de-0000-7000-8000-000000000004";
 const STATE: &str = "q0mUqYbVSmWkGtH2sI1oAk0UoXr3Vw1m1S0C8d0aXbU";
 const REQUEST_ID: &str = "5f0c5c3e-8b6c-4b0a-9a39-0d8b3c1f7a42";
 
@@ -132,7 +134,7 @@ fn operations() -> Vec<Operation> {
     let uuid = || json!({"type": "string", "format": "uuid"});
     let message_id = || {
         json!({"name": "id", "in": "path", "required": true, "description": "The id of a message of yours.",
-            "schema": uuid(), "example": "0198c0de-0000-7000-8000-000000000004"})
+            "schema": uuid(), "example": MESSAGE_ID})
     };
     let reading_refusals = || {
         let message = "The mail server does not answer. Try again later.".into();
@@ -188,6 +190,11 @@ fn operations() -> Vec<Operation> {
             "schema": {"type": "integer", "format": "int64", "default": default, "minimum": minimum, "maximum": maximum},
         })
     };
+    let changing = |more: Vec<(&'static str, Error)>| {
+        let refused = ("cannot be done", Error::Conflict(ONE_FOLDER.into()));
+        with(more.into_iter().chain(reading_refusals()).chain([refused]).collect())
+    };
+    let bad_flag = flag(&[("permanent".into(), "x".into())], "permanent");
     let account = || example_account();
     let tried = |more: Vec<(&'static str, Error)>| {
         let mut refusals = with(more);
@@ -575,6 +582,59 @@ fn operations() -> Vec<Operation> {
             body: None,
             answers: vec![(200, json_answer("The message.", "OpenedMessage", example_opened()))],
             refusals: with(reading_refusals()),
+        },
+        Operation {
+            method: "put",
+            path: "/api/messages/{id}",
+            id: "updateMessage",
+            summary: "Change a message",
+            description: "Flags and folder, on the mail server first: where that fails nothing is changed. Changes what the body names and \
+                          nothing else. A message that moves keeps its id. At Gmail it gets the folder's label and loses the one that \
+                          it is shown under. In a mailbox of POP3 flags are kept here, and there is one folder. Idempotent.",
+            tag: "messages",
+            parameters: vec![message_id()],
+            body: Some(json_body("MessageChange", json!({"isRead": true}))),
+            answers: vec![(200, json_answer("The message after the change.", "Message", example_message()))],
+            refusals: changing(unreadable()),
+        },
+        Operation {
+            method: "delete",
+            path: "/api/messages/{id}",
+            id: "deleteMessage",
+            summary: "Delete a message",
+            description: "On the mail server first: to the trash; from there, or with `permanent`, for good. In a mailbox of POP3 it is \
+                          hidden here, and the server keeps it. What was destroyed is a 404 the second time: take that as done.",
+            tag: "messages",
+            parameters: vec![
+                message_id(),
+                query("permanent", "For good, wherever it is.", json!({"type": "boolean", "default": false})),
+            ],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer("The message, in the trash, or as it was before.", "Message", example_message()),
+            )],
+            refusals: changing(vec![("bad flag", Error::Invalid(bad_flag.err().into_iter().collect()))]),
+        },
+        Operation {
+            method: "post",
+            path: "/api/messages/batch",
+            id: "batchMessages",
+            summary: "Change or delete many messages",
+            description: "The same change for all of them, or to the trash with all. Each has a result of its own, in the order of `ids`: \
+                          an id that is not yours is `notFound`, and what a mail server refuses has its code.",
+            tag: "messages",
+            parameters: vec![],
+            body: Some(json_body("Batch", json!({"ids": [MESSAGE_ID], "set": {"isRead": true}}))),
+            answers: vec![(
+                200,
+                json_answer(
+                    "What became of each.",
+                    "BatchResult",
+                    json!({"results": [{"id": MESSAGE_ID, "success": true, "code": null, "message": null}]}),
+                ),
+            )],
+            refusals: with(unreadable()),
         },
         Operation {
             method: "get",
@@ -1019,7 +1079,7 @@ fn example_folder() -> Value {
 
 fn example_message() -> Value {
     json!({
-        "id": "0198c0de-0000-7000-8000-000000000004", "accountId": ID, "folderId": FOLDER_ID,
+        "id": MESSAGE_ID, "accountId": ID, "folderId": FOLDER_ID,
         "threadId": "0198c0de-0000-7000-8000-000000000005", "messageId": "20260101000000.7@example.com",
         "inReplyTo": null, "subject": "Lunch?", "from": [{"name": "Joe", "address": "joe@example.com"}],
         "to": [{"name": null, "address": "jane@example.com"}], "cc": [], "bcc": [], "replyTo": [],
@@ -1185,6 +1245,9 @@ fn schemas() -> Result<Value> {
     add::<delete_draft::Output>(&mut all);
     add::<NewUpload>(&mut all);
     add::<PutLink>(&mut all);
+    add::<MessageChange>(&mut all);
+    add::<batch_messages::Input>(&mut all);
+    add::<batch_messages::Output>(&mut all);
     add::<get_message::Output>(&mut all);
     add::<list_changes::Output>(&mut all);
     add::<health::Output>(&mut all);

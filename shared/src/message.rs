@@ -1,5 +1,7 @@
 //! What a message is, as a list shows it, and which messages a list is of.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Serialize, Serializer};
@@ -7,10 +9,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::account::AccountId;
+use crate::error::Error;
 use crate::folder::{FolderId, Role};
 use crate::identity::id;
 use crate::search::SearchText;
-use crate::validation::Field;
+use crate::validation::{Field, Fields};
 
 id!(
     /// A message. Not the Message-ID of its header, which several messages may have.
@@ -94,6 +97,72 @@ impl Correspondent {
         let Some(stored) = stored else { return Ok(Vec::new()) };
         let pairs: Vec<(Option<String>, String)> = serde_json::from_str(stored)?;
         Ok(pairs.into_iter().map(|(name, address)| Self { name, address }).collect())
+    }
+}
+
+/// What is to become of messages; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(rename_all = "camelCase"))]
+pub struct MessageChange {
+    /// Read, or unread.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub is_read: Option<bool>,
+    /// Marked, or not.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub is_flagged: Option<bool>,
+    /// Answered, or not.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub is_answered: Option<bool>,
+    /// The folder that it is to be in, of its own account.
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub folder_id: Option<FolderId>,
+}
+
+impl MessageChange {
+    /// Reads the body of an update.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault.
+    pub fn read(mut fields: Fields) -> Result<Self, Error> {
+        let change = Self {
+            is_read: fields.optional("isRead"),
+            is_flagged: fields.optional("isFlagged"),
+            is_answered: fields.optional("isAnswered"),
+            folder_id: fields.optional("folderId"),
+        };
+        fields.finish()?;
+        Ok(change)
+    }
+}
+
+impl Field for MessageChange {
+    const RULE: &'static str = "must be an object with isRead, isFlagged, isAnswered or folderId, as of one message";
+
+    fn read(value: Value) -> Option<Self> {
+        let Value::Object(object) = value else { return None };
+        Self::read(Fields::new(object)).ok()
+    }
+}
+
+/// The messages of a batch: different ones, and not more than its answer can tell of in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchIds(pub Vec<MessageId>);
+
+/// The most messages of a batch.
+pub const MAX_BATCH: usize = 200;
+
+impl Field for BatchIds {
+    const RULE: &'static str = "must be a list of 1 to 200 different ids of messages";
+
+    fn read(value: Value) -> Option<Self> {
+        let Value::Array(values) = value else { return None };
+        if !(1..=MAX_BATCH).contains(&values.len()) {
+            return None;
+        }
+        let ids: Vec<MessageId> = values.iter().map(|id| MessageId::parse(id.as_str()?)).collect::<Option<_>>()?;
+        let different: HashSet<_> = ids.iter().map(|id| id.0).collect();
+        (different.len() == ids.len()).then_some(Self(ids))
     }
 }
 

@@ -9,13 +9,14 @@ use crate::support::{
     servers, store, store_label,
 };
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
     "email_destroyed",
     "email_drafts",
     "email_folders",
+    "email_hidden",
     "email_idempotency_keys",
     "email_labels",
     "email_messages",
@@ -270,6 +271,11 @@ async fn leaks(database: &str) -> Vec<String> {
         "insert into email_uploads (id, tenant_id, user_id, filename, content_type, size, created_at, unused_since)
                values ($3, $1, $2, 'x', 'x/y', 0, 0, 0)";
     client.execute(put, &[&tenant_id, &user_id, &upload]).await.unwrap();
+    let hidden = format!(
+        "insert into email_hidden values ('{tenant_id}', '{user_id}', '{}', '{new}')",
+        created["id"].as_str().unwrap()
+    );
+    client.batch_execute(&hidden).await.unwrap();
     let [account, credential] = ["id", "credentialId"].map(|name| created[name].as_str().unwrap());
     let by_id = |id: &str| format!("id = '{id}'");
     let target = |table, row, change, columns, values| Target { table, row, change, columns, values };
@@ -309,6 +315,13 @@ async fn leaks(database: &str) -> Vec<String> {
             "total = total + 1",
             "id, account_id, wire_name, path, is_selectable, created_number, changed_number",
             format!("'{new}', '{account}', 'x', 'x', true, 0, 0"),
+        ),
+        target(
+            "email_hidden",
+            format!("account_id = '{account}'"),
+            "identity = identity",
+            "account_id, identity",
+            format!("'{new}', '{account}'"),
         ),
         target(
             "email_idempotency_keys",
@@ -405,8 +418,8 @@ async fn database_with_more_granted() -> (String, Client) {
     client
         .batch_execute(
             "grant delete on email_accounts, email_credentials, email_uploads, oauth2_authorizations to email_service_app;
-             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_labels, email_messages,
-                 email_unpurged_objects to email_service_app",
+             grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_hidden, email_labels,
+                 email_messages, email_unpurged_objects to email_service_app",
         )
         .await
         .unwrap();
@@ -623,6 +636,10 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 // Whoever changes something takes a number, and notes what is no more.
                 ("select" | "insert" | "update", "email_change_numbers") | ("insert", "email_destroyed") => true,
                 ("insert", "email_unpurged_objects") => !is_mail,
+                // What a user has hidden is forgotten with the account, by whoever deletes that.
+                ("delete", "email_hidden") => true,
+                ("select", "email_hidden") => is_mail || column != "identity",
+                ("insert", "email_hidden") => is_mail,
                 ("select", "email_destroyed" | "email_folders" | "email_labels" | "email_messages") => true,
                 ("insert" | "update" | "delete", "email_folders" | "email_labels" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,

@@ -1,6 +1,7 @@
 //! Tests of the service as a whole. `support.rs` starts what they need.
 
 mod accounts;
+mod actions;
 mod addresses;
 mod arrows;
 mod attacks;

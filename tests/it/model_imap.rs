@@ -20,6 +20,9 @@ pub struct Extensions {
     pub esearch: bool,
     pub object_id: bool,
     pub special_use: bool,
+    pub uidplus: bool,
+    /// MOVE.
+    pub moves: bool,
     /// Gmail's. With a folder [`ALL_MAIL`], folders but that, [`SPAM`] and [`BIN`] are labels of its messages.
     pub gmail: bool,
 }
@@ -34,6 +37,8 @@ impl Extensions {
             (self.esearch, " ESEARCH"),
             (self.object_id, " OBJECTID"),
             (self.special_use, " SPECIAL-USE"),
+            (self.uidplus, " UIDPLUS"),
+            (self.moves, " MOVE"),
             (self.gmail, " X-GM-EXT-1"),
         ] {
             if is_on {
@@ -86,6 +91,8 @@ pub struct Message {
     pub flags: u8,
     /// Names of folders.
     pub labels: BTreeSet<String>,
+    /// Marked as deleted.
+    pub is_deleted: bool,
     modseq: u64,
 }
 
@@ -143,6 +150,8 @@ impl World {
             list_status: true,
             esearch: true,
             special_use: true,
+            uidplus: true,
+            moves: true,
             ..Extensions::default()
         });
         STORES.iter().chain(&["[Gmail]/Sent Mail", "[Gmail]/Starred"]).for_each(|name| world.create(name));
@@ -217,7 +226,7 @@ impl World {
     pub fn append(&mut self, name: &str, flags: u8) {
         let key = self.next_key;
         self.next_key += 1;
-        self.put(name, Message { key, flags, labels: BTreeSet::new(), modseq: 0 });
+        self.put(name, Message { key, flags, labels: BTreeSet::new(), is_deleted: false, modseq: 0 });
     }
 
     fn put(&mut self, name: &str, message: Message) {
@@ -380,7 +389,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
         let mut answer = {
             let mut world = world.lock().unwrap();
             world.commands.push(command.to_owned());
-            session.answer(&world, command)
+            session.answer(&mut world, command)
         };
         if let Some(poison) = session.poisoned {
             let end = match poison {
@@ -423,7 +432,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
 
 impl Session {
     /// The responses to a command, and its end.
-    fn answer(&mut self, world: &World, command: &str) -> Vec<String> {
+    fn answer(&mut self, world: &mut World, command: &str) -> Vec<String> {
         let upper = command.to_ascii_uppercase();
         let word = |n: usize| upper.split(' ').nth(n).unwrap_or_default();
         let end = |mut responses: Vec<String>, end: &str| {
@@ -463,7 +472,7 @@ impl Session {
                     false => end(vec![], "NO no such folder"),
                 }
             }
-            "EXAMINE" => {
+            "EXAMINE" | "SELECT" => {
                 let name = quoted(command);
                 self.selected = None;
                 assert!(!world.is_label(&name), "a label was opened");
@@ -494,6 +503,8 @@ impl Session {
                 (self.selected, self.validity) = (Some(name), folder.validity);
                 end(responses, "OK [READ-ONLY] done")
             }
+            "EXPUNGE" => self.change(world, "UID EXPUNGE 1:4294967295"),
+            "UID" if matches!(word(1), "STORE" | "MOVE" | "COPY" | "EXPUNGE") => self.change(world, command),
             "UID" => {
                 let folder = self.selected.as_ref().and_then(|name| world.folders.get(name));
                 let Some(folder) = folder.filter(|folder| folder.validity == self.validity) else {
@@ -509,9 +520,11 @@ impl Session {
                         end(self.fetch(world, folder, &wanted, &upper), "OK done")
                     }
                     "SEARCH" => {
+                        let is_found = |message: &Message| word(2) != "DELETED" || message.is_deleted;
+                        let found = folder.messages.iter().filter(|(_, message)| is_found(message));
                         let uids: Vec<_> = match self.is_empty {
                             true => Vec::new(),
-                            false => folder.messages.keys().map(u32::to_string).collect(),
+                            false => found.map(|(uid, _)| uid.to_string()).collect(),
                         };
                         let response = match upper.contains("RETURN") {
                             true if uids.is_empty() => "* ESEARCH (TAG \"x\") UID\r\n".to_owned(),
@@ -529,6 +542,93 @@ impl Session {
         }
     }
 
+    /// Changes messages of the folder that is open.
+    fn change(&self, world: &mut World, command: &str) -> Vec<String> {
+        let Some(name) = self
+            .selected
+            .clone()
+            .filter(|name| world.folders.get(name).is_some_and(|folder| folder.validity == self.validity))
+        else {
+            return vec!["BAD no folder is open".to_owned()];
+        };
+        let words: Vec<&str> = command.split(' ').collect();
+        let uids: mail::imap::UidSet = words[2].parse().unwrap();
+        let uids: Vec<u32> = world.folders[&name].messages.keys().filter(|uid| uids.contains(**uid)).copied().collect();
+        let given = command.split(['(', ')', '"']).nth(1).unwrap_or_default().to_owned();
+        let done = || vec!["OK done".to_owned()];
+        match words[1] {
+            "STORE" => {
+                let is_set = words[3].starts_with('+');
+                let label = match given.as_str() {
+                    "\\Inbox" => "INBOX".to_owned(),
+                    "" => command.split('"').nth(1).unwrap_or_default().to_owned(),
+                    other => other.to_owned(),
+                };
+                for uid in uids {
+                    let folder = world.folders.get_mut(&name).unwrap();
+                    folder.modseq += 1;
+                    let message = folder.messages.get_mut(&uid).unwrap();
+                    message.modseq = folder.modseq;
+                    if words[3].contains("LABELS") {
+                        match is_set {
+                            true => drop(message.labels.insert(label.clone())),
+                            false => drop(message.labels.remove(&label)),
+                        }
+                    } else if given == "\\Deleted" {
+                        message.is_deleted = is_set;
+                    } else {
+                        let bit = 1 << FLAGS.iter().position(|flag| *flag == given).unwrap();
+                        message.flags = if is_set { message.flags | bit } else { message.flags & !bit };
+                    }
+                }
+                done()
+            }
+            "EXPUNGE" => {
+                let marked = |uid: &u32| world.folders[&name].messages[uid].is_deleted;
+                let marked: Vec<u32> = uids.into_iter().filter(marked).collect();
+                for uid in marked {
+                    let nth = world.folders[&name].messages.keys().position(|known| *known == uid).unwrap();
+                    world.expunge(&name, nth);
+                }
+                done()
+            }
+            verb => {
+                let Some(to) = world.folders.get(&given) else {
+                    return vec!["NO [TRYCREATE] no such folder".to_owned()];
+                };
+                let (validity, mut pairs) = (to.validity, Vec::new());
+                for uid in uids {
+                    let nth = world.folders[&name].messages.keys().position(|known| *known == uid).unwrap();
+                    let mut message = match verb {
+                        "MOVE" => world.expunge(&name, nth).unwrap(),
+                        _ => world.folders[&name].messages[&uid].clone(),
+                    };
+                    // Whoever has a label lies in all mail; the label's own UIDs mean nothing to anybody.
+                    let home = if world.is_label(&given) { ALL_MAIL } else { given.as_str() };
+                    if home != given {
+                        message.labels.insert(given.clone());
+                        world.folders.get_mut(&given).unwrap().next += 1;
+                    }
+                    pairs.push((uid, world.folders[&given].next - u32::from(home != given)));
+                    world.put(home, message);
+                }
+                let set =
+                    |side: fn(&(u32, u32)) -> u32| pairs.iter().map(|pair| side(pair).to_string()).collect::<Vec<_>>();
+                let code = match world.extensions.uidplus && !pairs.is_empty() {
+                    true => {
+                        let (from, to) = (set(|pair| pair.0).join(","), set(|pair| pair.1).join(","));
+                        format!("[COPYUID {validity} {from} {to}] ")
+                    }
+                    false => String::new(),
+                };
+                match verb {
+                    "MOVE" => vec![format!("* OK {code}moved\r\n"), "OK done".to_owned()],
+                    _ => vec![format!("OK {code}done")],
+                }
+            }
+        }
+    }
+
     fn fetch(
         &mut self,
         world: &World,
@@ -541,7 +641,10 @@ impl Session {
             return responses;
         }
         for (index, (uid, message)) in folder.messages.iter().enumerate().filter(|(_, (uid, m))| wanted(**uid, m)) {
-            let flags: Vec<_> = (0..4).filter(|bit| message.flags & 1 << bit != 0).map(|bit| FLAGS[bit]).collect();
+            let mut flags: Vec<_> = (0..4).filter(|bit| message.flags & 1 << bit != 0).map(|bit| FLAGS[bit]).collect();
+            if message.is_deleted {
+                flags.push("\\Deleted");
+            }
             let mut line = format!("* {} FETCH (UID {uid} FLAGS ({})", index + 1, flags.join(" "));
             if items.contains("MODSEQ") || items.contains("CHANGEDSINCE") {
                 write!(line, " MODSEQ ({})", message.modseq).unwrap();

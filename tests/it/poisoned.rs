@@ -19,6 +19,8 @@ const ALL: Extensions = Extensions {
     esearch: true,
     object_id: false,
     special_use: true,
+    uidplus: true,
+    moves: true,
     gmail: false,
 };
 

@@ -39,6 +39,11 @@ export type Attachment = Schemas["Attachment"];
 /** What has become of accounts, folders and messages, and the cursor to ask with next. */
 export type ChangeList = Schemas["ChangeList"];
 export type Change = Schemas["Change"];
+export type MessageChange = Schemas["MessageChange"];
+/** What is to become of many messages. */
+export type Batch = Schemas["Batch"];
+/** What became of each of them. */
+export type BatchResult = Schemas["BatchResult"];
 /** What a sign-in with a provider begins with. */
 export type NewAuthorization = Schemas["NewAuthorization"];
 /** A sign-in that has begun. */
@@ -157,6 +162,11 @@ export interface DraftOptions extends CallOptions {
   limit?: number;
   /** The `nextCursor` of the page before. */
   cursor?: string;
+}
+
+export interface DeleteMessageOptions extends CallOptions {
+  /** For good, wherever it is. */
+  permanent?: boolean;
 }
 
 export interface SignInOptions extends CallOptions {
@@ -358,6 +368,21 @@ export class Client {
     // 412: it is there already, put by a call before with the same key.
     if (!response.ok && response.status !== 412) throw await toError(response);
     return id;
+  }
+
+  /** Changes what `change` names and nothing else, on the mail server first. */
+  updateMessage(id: string, change: MessageChange, { signal }: CallOptions = {}): Promise<Message> {
+    return this.#call("PUT", messagePath(id), change, signal);
+  }
+
+  /** To the trash; from there, or with `permanent`, for good. */
+  deleteMessage(id: string, { signal, ...asked }: DeleteMessageOptions = {}): Promise<Message> {
+    return this.#call("DELETE", `${messagePath(id)}${query(asked)}`, undefined, signal);
+  }
+
+  /** Changes or deletes up to 200 messages. Does not reject where one of them fails: see `results`. */
+  batchMessages(batch: Batch, { signal }: CallOptions = {}): Promise<BatchResult> {
+    return this.#call("POST", "/api/messages/batch", batch, signal);
   }
 
   /** Begins a sign-in with a provider: send the browser to `authorizationUrl`. */

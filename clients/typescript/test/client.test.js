@@ -119,6 +119,20 @@ test("a message is read, and its bytes are blobs", async () => {
   ]);
 });
 
+test("messages are changed and deleted, one by one or many at once", async () => {
+  const { client, asked } = scripted(Array.from({ length: 4 }, () => [200, {}]));
+  await client.updateMessage("a/b", { isRead: true });
+  await client.deleteMessage("1");
+  await client.deleteMessage("1", { permanent: true });
+  await client.batchMessages({ ids: ["1"], delete: true });
+  assert.deepEqual(asked.map(({ method, url, body }) => [`${method} ${url}`, body]), [
+    ["PUT https://api.example.com/api/messages/a%2Fb", '{"isRead":true}'],
+    ["DELETE https://api.example.com/api/messages/1", undefined],
+    ["DELETE https://api.example.com/api/messages/1?permanent=true", undefined],
+    ["POST https://api.example.com/api/messages/batch", '{"ids":["1"],"delete":true}'],
+  ]);
+});
+
 test("all messages are those of all pages", async () => {
   const pages = [{ messages: [{ id: "1" }, { id: "2" }], nextCursor: "c" }, { messages: [{ id: "3" }], nextCursor: null }];
   const { client, asked } = scripted(pages.map((page) => [200, page]));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::converse::{Command, write};
 use super::fetch::Fetched;
 use super::pipeline::{Pipeline, Prepared, Step};
-use super::{Condition, Features, Imap, Reply, frame, refusal};
+use super::{Condition, Features, Imap, Reply, frame};
 use crate::error::{Code, Error};
 use crate::message::Raw;
 
@@ -70,7 +70,7 @@ impl Imap {
         if opened.condition != Condition::Ok {
             return match opened.code_word().as_str() {
                 "NONEXISTENT" => Ok(None),
-                _ => Err(refusal("EXAMINE", &opened, Code::MailboxMissing)),
+                _ => Err(opened.refusal("EXAMINE", Code::MailboxMissing)),
             };
         }
         match (fetched.condition, fetched.code_word().as_str()) {
@@ -80,7 +80,7 @@ impl Imap {
             }
             (Condition::Ok, _) => Ok(raw.map(|raw| raw.cut_at(limit))),
             (_, "EXPUNGEISSUED") => Ok(None),
-            _ => Err(refusal("UID FETCH", &fetched, Code::Unavailable)),
+            _ => Err(fetched.refusal("UID FETCH", Code::Unavailable)),
         }
     }
 

@@ -6,8 +6,8 @@ use super::fetch::Fetched;
 use super::frame::{Cursor, Frame};
 use super::name::quoted;
 use super::pipeline::{Pipeline, Prepared, Step};
-use super::{Condition, Features, Imap, Reply, UidSet};
-use crate::error::{Error, clean, cut};
+use super::{Condition, Features, Imap, Reply, UidSet, refusal};
+use crate::error::{Code, Error, clean, cut};
 
 /// Of a message's body for [`Items::Arrivals`]: two hundred characters are shown of it, behind the head of a part, and
 /// of an HTML page with its styles.
@@ -17,11 +17,15 @@ pub const PREVIEW_BYTES: usize = 4096;
 /// known is 8,000 bytes (RFC 7162 section 4 and RFC 2683 section 3.2.1.5 ask for it). For [`UidSet::split`].
 pub const MAX_SET_BYTES: usize = 7500;
 
+/// Messages that one command copies: what fits a set of so many bytes, and more.
+const MAX_COPIED: usize = 10_000;
+
 /// All fields that a list of messages shows, and what is needed to find parts and answers.
 const FIELDS: &str = "DATE FROM TO CC BCC REPLY-TO SUBJECT MESSAGE-ID IN-REPLY-TO REFERENCES CONTENT-TYPE \
                       CONTENT-TRANSFER-ENCODING";
 
-/// What is asked of the server. None of it changes anything there.
+/// What is asked of the server. Reading changes nothing there; what does change something is to be sent once it is known
+/// that the folder is open and its UIDs are those that were meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// EXAMINE: opens a folder to read only, which leaves `\Recent` alone as well. Where it fails, no folder is open,
@@ -48,6 +52,76 @@ pub enum Command {
     },
     /// UID SEARCH ALL: which messages there are.
     SearchAll,
+    /// UID SEARCH DELETED: which messages an EXPUNGE would take.
+    SearchDeleted,
+    /// SELECT: opens a folder to write. As for [`Command::Examine`].
+    Select {
+        /// [`Folder::wire`](super::Folder::wire).
+        mailbox: Vec<u8>,
+    },
+    /// UID STORE: sets a flag of messages, or takes it away.
+    Store {
+        /// As for a fetch.
+        uids: UidSet,
+        /// Which.
+        flag: Flag,
+        /// Whether they are to have it.
+        is_set: bool,
+    },
+    /// UID STORE of one of Gmail's labels; needs [`Features::gmail`].
+    Label {
+        /// As for a fetch.
+        uids: UidSet,
+        /// [`Folder::label`](super::Folder::label), or [`Folder::wire`](super::Folder::wire) where there is none.
+        label: Vec<u8>,
+        /// Whether they are to have it.
+        is_set: bool,
+    },
+    /// UID MOVE; needs [`Features::move_`].
+    Move {
+        /// As for a fetch.
+        uids: UidSet,
+        /// The folder where they go.
+        mailbox: Vec<u8>,
+    },
+    /// UID COPY.
+    Copy {
+        /// As for a fetch.
+        uids: UidSet,
+        /// The folder where they go as well.
+        mailbox: Vec<u8>,
+    },
+    /// UID EXPUNGE: destroys those of these messages that are marked as deleted; needs [`Features::uidplus`].
+    Expunge {
+        /// As for a fetch.
+        uids: UidSet,
+    },
+    /// EXPUNGE: destroys all messages of the folder that are marked as deleted.
+    ExpungeAll,
+}
+
+/// A flag that can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flag {
+    /// It was read.
+    Seen,
+    /// It is marked as important.
+    Flagged,
+    /// It was answered.
+    Answered,
+    /// It is to be expunged.
+    Deleted,
+}
+
+impl Flag {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Seen => "\\Seen",
+            Self::Flagged => "\\Flagged",
+            Self::Answered => "\\Answered",
+            Self::Deleted => "\\Deleted",
+        }
+    }
 }
 
 /// What is known of a folder.
@@ -105,6 +179,13 @@ pub enum Event {
     /// Messages that a search found. May come in several pieces; one that found nothing has an empty set, and where
     /// none came at all nothing is known.
     Found(UidSet),
+    /// Messages were copied or moved to another folder.
+    Copied {
+        /// Of the other folder.
+        uid_validity: u32,
+        /// The UIDs of before, and those that they have there.
+        uids: Vec<(u32, u32)>,
+    },
     /// A command ended.
     Done {
         /// Its place among the commands, one after the other.
@@ -131,6 +212,20 @@ pub enum Outcome {
         /// The server's words, for the log.
         text: String,
     },
+}
+
+impl Outcome {
+    /// Whether it was carried out.
+    ///
+    /// # Errors
+    /// `otherwise`, or [`Code::Unavailable`] where the server asks to come later.
+    pub fn check(&self, command: &str, otherwise: Code) -> Result<(), Error> {
+        match self {
+            Self::Ok => Ok(()),
+            Self::No { code, text } => Err(refusal(command, code.as_deref().unwrap_or_default(), text, otherwise)),
+            Self::Bad { text } => Err(refusal(command, "", text, otherwise)),
+        }
+    }
 }
 
 impl From<Reply> for Outcome {
@@ -245,8 +340,49 @@ pub(super) fn write(command: &Command, features: &Features) -> Prepared {
         }
         Command::SearchAll if features.esearch => b"UID SEARCH RETURN (ALL) ALL".to_vec(),
         Command::SearchAll => b"UID SEARCH ALL".to_vec(),
+        Command::SearchDeleted => b"UID SEARCH DELETED".to_vec(),
+        Command::Select { mailbox } => return named(b"SELECT", mailbox),
+        Command::Store { uids, .. }
+        | Command::Label { uids, .. }
+        | Command::Move { uids, .. }
+        | Command::Copy { uids, .. }
+        | Command::Expunge { uids }
+            if uids.is_empty() =>
+        {
+            return Prepared::Answered(Reply::ok());
+        }
+        Command::Store { uids, flag, is_set } => {
+            format!("UID STORE {uids} {}FLAGS.SILENT ({})", sign(*is_set), flag.name()).into_bytes()
+        }
+        Command::Label { uids, label, is_set } => {
+            let label = match label.starts_with(b"\\") {
+                true => label.clone(),
+                false => match quoted(label) {
+                    Some(label) => label,
+                    None => return Prepared::Answered(Reply::no("a label that cannot be sent")),
+                },
+            };
+            let command = format!("UID STORE {uids} {}X-GM-LABELS (", sign(*is_set));
+            [command.as_bytes(), &label, b")"].concat()
+        }
+        Command::Move { uids, mailbox } => return named(format!("UID MOVE {uids}").as_bytes(), mailbox),
+        Command::Copy { uids, mailbox } => return named(format!("UID COPY {uids}").as_bytes(), mailbox),
+        Command::Expunge { uids } => format!("UID EXPUNGE {uids}").into_bytes(),
+        Command::ExpungeAll => b"EXPUNGE".to_vec(),
     };
     Prepared::Line(line)
+}
+
+fn sign(is_set: bool) -> char {
+    if is_set { '+' } else { '-' }
+}
+
+/// A command about a folder.
+fn named(command: &[u8], mailbox: &[u8]) -> Prepared {
+    match quoted(mailbox) {
+        Some(name) => Prepared::Line([command, b" ", &name].concat()),
+        None => Prepared::Answered(Reply::no("a name that cannot be sent")),
+    }
 }
 
 fn item_names(items: Items, features: &Features) -> String {
@@ -362,6 +498,31 @@ fn read_code(code: &str) -> Option<Event> {
         "HIGHESTMODSEQ" => number.map(Event::HighestModseq),
         "NOMODSEQ" => Some(Event::NoModseq),
         "UIDNOTSTICKY" => Some(Event::UidNotSticky),
+        "COPYUID" => read_copied(argument),
         _ => None,
     }
+}
+
+/// A UIDVALIDITY and two sets, whose members belong together in the order in which they are written (RFC 4315 section 3).
+fn read_copied(argument: &str) -> Option<Event> {
+    let mut words = argument.split_ascii_whitespace();
+    let uid_validity = words.next()?.parse().ok()?;
+    let (from, to) = (listed(words.next()?)?, listed(words.next()?)?);
+    let uids = from.len() == to.len();
+    uids.then(|| Event::Copied { uid_validity, uids: from.into_iter().zip(to).collect() })
+}
+
+/// Each UID of a set, in the order in which it is written.
+fn listed(set: &str) -> Option<Vec<u32>> {
+    let mut all = Vec::new();
+    for range in set.split(',') {
+        let (first, last) = range.split_once(':').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        let (low, high) = (first.min(last), first.max(last));
+        if low == 0 || (high - low) as usize >= MAX_COPIED.saturating_sub(all.len()) {
+            return None;
+        }
+        all.extend(low..=high);
+    }
+    Some(all)
 }

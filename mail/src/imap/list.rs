@@ -7,7 +7,7 @@ use super::frame::Cursor;
 use super::name::{decoded, quoted};
 use super::pipeline::{Pipeline, Prepared, Step};
 use super::role::{self, Role};
-use super::{Condition, Features, Imap, Reply, refusal};
+use super::{Condition, Features, Imap, Reply};
 use crate::error::{Code, Error};
 
 /// Folders of an account. The largest that are known have some thousands.
@@ -85,7 +85,7 @@ impl Imap {
             let command = format!("LIST \"\" \"*\"{options}");
             match self.talk(features, vec![Prepared::Line(command.into_bytes())], &mut listing).await? {
                 Reply { condition: Condition::Ok, .. } => {}
-                reply => return Err(refusal("LIST", &reply, Code::Protocol)),
+                reply => return Err(reply.refusal("LIST", Code::Protocol)),
             }
             let selectable = listing.folders.iter().filter(|folder| folder.is_selectable);
             let names = selectable.filter_map(|folder| quoted(&folder.wire));

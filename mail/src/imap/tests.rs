@@ -823,3 +823,84 @@ async fn a_large_message_takes_its_own_memory_and_no_more() {
     };
     assert_eq!(header.len(), frame::MAX_SECTION_BYTES);
 }
+
+#[tokio::test]
+async fn what_changes_messages_is_sent_as_it_is_meant() {
+    let script = Script::new()
+        .hear("a3 SELECT \"a \\\"b\\\"\"")
+        .hear("a4 UID STORE 1:3 +FLAGS.SILENT (\\Seen)")
+        .hear("a5 UID STORE 4 -FLAGS.SILENT (\\Deleted)")
+        .hear("a6 UID STORE 4 +X-GM-LABELS (\\Inbox)")
+        .hear("a7 UID STORE 4 -X-GM-LABELS (\"x y\")")
+        .hear("a8 UID MOVE 4,9 \"to\"")
+        .hear("a9 UID COPY 4 \"to\"")
+        .hear("a10 UID EXPUNGE 4")
+        .hear("a11 UID SEARCH DELETED")
+        .hear("a12 EXPUNGE")
+        .say("* OK [UIDVALIDITY 9] x\r\na3 OK [READ-WRITE]\r\na4 OK\r\na5 OK\r\na6 OK\r\na7 OK\r\n")
+        .say("* OK [COPYUID 7 9,4 20:21] x\r\n* 1 EXPUNGE\r\na8 OK\r\na9 NO [TRYCREATE] x\r\n")
+        .say("a10 OK\r\n* SEARCH 5\r\na11 OK\r\n* 1 EXPUNGE\r\na12 OK\r\n");
+    let (mut imap, _server) = signed_in("", script).await;
+    let store = |uids, flag, is_set| Command::Store { uids: set(uids), flag, is_set };
+    let label = |label: &str, is_set| Command::Label { uids: set("4"), label: label.into(), is_set };
+    let commands = vec![
+        Command::Select { mailbox: b"a \"b\"".to_vec() },
+        store("1:3", Flag::Seen, true),
+        store("4", Flag::Deleted, false),
+        label("\\Inbox", true),
+        label("x y", false),
+        Command::Move { uids: set("4,9"), mailbox: b"to".to_vec() },
+        Command::Copy { uids: set("4"), mailbox: b"to".to_vec() },
+        // These are not sent.
+        Command::Move { uids: set(""), mailbox: b"to".to_vec() },
+        Command::Copy { uids: set("4"), mailbox: b"a\r\nb".to_vec() },
+        Command::Expunge { uids: set("4") },
+        Command::SearchDeleted,
+        Command::ExpungeAll,
+    ];
+    let (events, outcome) = events(&mut imap, commands).await;
+    outcome.unwrap();
+    let no = |code: Option<&str>, text: &str| Outcome::No { code: code.map(str::to_owned), text: text.to_owned() };
+    let expected = [
+        Event::UidValidity(9),
+        done(0),
+        done(1),
+        done(2),
+        done(3),
+        done(4),
+        Event::Copied { uid_validity: 7, uids: vec![(9, 20), (4, 21)] },
+        Event::Expunged(1),
+        done(5),
+        Event::Done { command: 6, outcome: no(Some("TRYCREATE"), "x") },
+        done(7),
+        Event::Done { command: 8, outcome: no(None, "a name that cannot be sent") },
+        done(9),
+        Event::Found(set("5")),
+        done(10),
+        Event::Expunged(1),
+        done(11),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn what_was_copied_is_told_in_pairs_or_not_at_all() {
+    for (code, expected) in [
+        ("COPYUID 7 1 2", Some(vec![(1, 2)])),
+        ("copyuid 7 3:1 5,4,9", Some(vec![(1, 5), (2, 4), (3, 9)])),
+        ("COPYUID 7 1:2 5", None),
+        ("COPYUID 7 0 5", None),
+        ("COPYUID 7 1:4294967295 1:4294967295", None),
+        ("COPYUID 7 1", None),
+        ("COPYUID x 1 2", None),
+        ("COPYUID", None),
+    ] {
+        let script = Script::new().hear("a3 UID COPY 1 \"to\"").say(format!("a3 OK [{code}] done\r\n"));
+        let (mut imap, _server) = signed_in("", script).await;
+        let command = Command::Copy { uids: set("1"), mailbox: b"to".to_vec() };
+        let (seen, outcome) = events(&mut imap, vec![command]).await;
+        outcome.unwrap();
+        let copied = expected.map(|uids| Event::Copied { uid_validity: 7, uids });
+        assert_eq!(seen, copied.into_iter().chain([done(0)]).collect::<Vec<_>>(), "{code}");
+    }
+}

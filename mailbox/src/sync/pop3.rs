@@ -43,6 +43,9 @@ impl Driver<'_> {
         if folder.is_complete && folder.modseq == Some(digest) && folder.doubted_at.is_none() {
             return Ok(Pass { doubt: false, failed: false });
         }
+        for hidden in self.db.hidden_messages(lease).await?.ok_or(Stop::Lost)? {
+            numbers.remove(&hidden);
+        }
         let identities: Vec<Uuid> = numbers.keys().copied().collect();
         let compared = self.db.compare_identities(lease, folder.id, &identities).await?.ok_or(Stop::Lost)?;
         if compared.gone != "{}" {

@@ -438,6 +438,15 @@ impl Db {
         Ok(held.then_some(()))
     }
 
+    /// What a user has deleted here of a mailbox where nothing is ever deleted, by identities.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn hidden_messages(&self, lease: &Lease) -> Result<Option<Vec<Uuid>>, Error> {
+        let rows = self.leased(lease, "select identities from hidden_messages($1, $2, $3, $4)", &[]).await?;
+        Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+    }
+
     /// Stores what the server says of folders that are labels.
     ///
     /// # Errors

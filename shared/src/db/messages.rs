@@ -30,6 +30,7 @@ macro_rules! shown {
         )
     };
 }
+pub(super) use shown;
 
 /// A page of messages.
 #[derive(Debug)]
@@ -155,7 +156,7 @@ fn listed(row: &Row) -> Result<Option<Listed>, tokio_postgres::Error> {
 }
 
 /// By position, in the order of the statement's columns: by name, a page compares ten thousand of them.
-fn message(row: &Row) -> Result<Message, Error> {
+pub(super) fn message(row: &Row) -> Result<Message, Error> {
     let list = |index: usize| Correspondent::read_list(row.try_get(index)?).map_err(Error::internal);
     Ok(Message {
         id: MessageId(row.try_get(0)?),

@@ -5,13 +5,15 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use super::mailboxes::Bits;
+use super::messages::{message, shown};
 use super::secrets::{Stored, stored};
 use super::{Access, Db};
 use crate::account::AccountId;
 use crate::error::Error;
 use crate::folder::{FolderId, Role};
 use crate::identity::Scope;
-use crate::message::MessageId;
+use crate::message::{Message, MessageId};
 
 /// An account that has messages that were looked for.
 #[derive(Debug)]
@@ -64,6 +66,60 @@ pub struct Whereabouts {
     pub is_answered: bool,
     /// The folders that are labels of it (Gmail).
     pub labels: Vec<FolderId>,
+}
+
+/// What became of a message on its server; at POP3, what is to be so here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// Its id.
+    pub id: MessageId,
+    /// The folder where it was.
+    pub from: FolderId,
+    /// The UID that it had there.
+    pub from_uid: Option<u32>,
+    /// Its flags by now, of [`Bits`] those that tell whether it was read, marked and answered; none where nobody has looked.
+    pub bits: Option<Bits>,
+    /// The folder where it is now, if that is another one.
+    pub to: Option<FolderId>,
+    /// The UIDVALIDITY and the UID that it has there, where the server has told.
+    pub to_uid: Option<(u32, u32)>,
+    /// It is also where it was.
+    pub is_kept: bool,
+    /// It is no more.
+    pub is_destroyed: bool,
+    /// A label that it got.
+    pub added: Option<FolderId>,
+    /// A label that it lost.
+    pub removed: Option<FolderId>,
+}
+
+impl Done {
+    /// Nothing has happened to this message.
+    pub fn nothing(message: &Whereabouts) -> Self {
+        Self {
+            id: message.id,
+            from: message.folder_id,
+            from_uid: message.uid,
+            bits: None,
+            to: None,
+            to_uid: None,
+            is_kept: false,
+            is_destroyed: false,
+            added: None,
+            removed: None,
+        }
+    }
+}
+
+/// What the rows of an account have to know about a visit.
+#[derive(Debug, Default)]
+pub struct Deeds {
+    /// By messages.
+    pub done: Vec<Done>,
+    /// What is destroyed stays on the server, and is not to come back from there.
+    pub hides: bool,
+    /// The server is not as it was thought to be: it is to be synchronised soon.
+    pub is_due: bool,
 }
 
 impl Located {
@@ -119,6 +175,55 @@ impl Db {
             }
         }
         Ok(located)
+    }
+
+    /// Makes here what was done on an account's server, in one statement. Returns the messages as they are now, in no order, and
+    /// those that are destroyed as they were; what is not here any more is left out.
+    ///
+    /// # Errors
+    /// See [`Db::locate_messages`].
+    pub async fn apply_actions(&self, scope: &Scope, account: AccountId, deeds: &Deeds) -> Result<Vec<Message>, Error> {
+        let done = &deeds.done;
+        let ids = |id: fn(&Done) -> Option<FolderId>| -> Vec<Option<Uuid>> {
+            done.iter().map(|done| id(done).map(|id| id.0)).collect()
+        };
+        let numbers = |number: fn(&Done) -> Option<u32>| -> Vec<Option<i64>> {
+            done.iter().map(|done| number(done).map(i64::from)).collect()
+        };
+        let messages: Vec<Uuid> = done.iter().map(|done| done.id.0).collect();
+        let (from, to) = (ids(|done| Some(done.from)), ids(|done| done.to));
+        let (added, removed) = (ids(|done| done.added), ids(|done| done.removed));
+        let from_uids = numbers(|done| done.from_uid);
+        let validities = numbers(|done| done.to_uid.map(|(validity, _)| validity));
+        let uids = numbers(|done| done.to_uid.map(|(_, uid)| uid));
+        let bits: Vec<Option<i16>> = done.iter().map(|done| done.bits.map(|bits| bits.0)).collect();
+        let kept: Vec<bool> = done.iter().map(|done| done.is_kept).collect();
+        let destroyed: Vec<bool> = done.iter().map(|done| done.is_destroyed).collect();
+        let sql = shown!("apply_actions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)");
+        let rows = self
+            .query(
+                Access::Write,
+                scope,
+                sql,
+                &[
+                    (&account.0, Type::UUID),
+                    (&messages, Type::UUID_ARRAY),
+                    (&from, Type::UUID_ARRAY),
+                    (&from_uids, Type::INT8_ARRAY),
+                    (&bits, Type::INT2_ARRAY),
+                    (&to, Type::UUID_ARRAY),
+                    (&validities, Type::INT8_ARRAY),
+                    (&uids, Type::INT8_ARRAY),
+                    (&kept, Type::BOOL_ARRAY),
+                    (&destroyed, Type::BOOL_ARRAY),
+                    (&added, Type::UUID_ARRAY),
+                    (&removed, Type::UUID_ARRAY),
+                    (&deeds.hides, Type::BOOL),
+                    (&deeds.is_due, Type::BOOL),
+                ],
+            )
+            .await?;
+        rows.iter().map(message).collect()
     }
 }
 

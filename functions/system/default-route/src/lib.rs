@@ -5,7 +5,7 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 21] = [
+pub const ROUTES: [(&str, &str); 22] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
@@ -17,7 +17,8 @@ pub const ROUTES: [(&str, &str); 21] = [
     ("/api/drafts", "GET, POST, OPTIONS"),
     ("/api/drafts/{id}", "GET, PUT, DELETE, OPTIONS"),
     ("/api/messages", "GET, OPTIONS"),
-    ("/api/messages/{id}", "GET, OPTIONS"),
+    ("/api/messages/batch", "POST, OPTIONS"),
+    ("/api/messages/{id}", "GET, PUT, DELETE, OPTIONS"),
     ("/api/messages/{id}/raw", "GET, OPTIONS"),
     ("/api/messages/{id}/attachments/{attachmentId}", "GET, OPTIONS"),
     ("/api/oauth2/accounts", "POST, OPTIONS"),

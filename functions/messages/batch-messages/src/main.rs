@@ -1,0 +1,14 @@
+//! POST /api/messages/batch: the same for up to 200 messages. See the library beside this file.
+
+use std::alloc::System;
+
+use zeroizing_alloc::ZeroAlloc;
+
+/// A mailbox's password is opened here: whatever is freed is wiped first.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    shared::serve_mail(mailbox::tokens::way, batch_messages::handler).await
+}
