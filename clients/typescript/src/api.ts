@@ -242,7 +242,7 @@ export interface paths {
         };
         /**
          * List your messages
-         * @description Of all accounts or those that are asked for, newest first by `receivedAt`. An unknown id as a filter finds nothing. The next page is the same request with `cursor`.
+         * @description Of all accounts or those that are asked for, newest first by `receivedAt`. All filters must fit. Texts are a part, in any letter case, and each character stands for itself. An unknown id as a filter finds nothing. The next page is the same request with `cursor`.
          */
         get: operations["listMessages"];
         put?: never;
@@ -4823,14 +4823,26 @@ export interface operations {
                 cursor?: string;
                 /** @description Only messages in this folder. */
                 folderId?: string;
+                /** @description Only with this in the sender's name or address, in any letter case. */
+                from?: string;
+                /** @description Only with files attached, or without. */
+                hasAttachments?: boolean;
                 /** @description Only what is flagged, or what is not. */
                 isFlagged?: boolean;
                 /** @description Only what is read, or what is unread. */
                 isRead?: boolean;
                 /** @description How many messages at most. */
                 limit?: number;
+                /** @description Only with this in any of these, or in the preview. */
+                q?: string;
                 /** @description Only messages in folders with this role. */
                 role?: components["schemas"]["FolderRole"];
+                /** @description Only with this in the subject. */
+                subject?: string;
+                /** @description Only messages of this conversation. */
+                threadId?: string;
+                /** @description Only with this in the name or address of a recipient: `to`, `cc` or `bcc`. */
+                to?: string;
             };
             header?: never;
             path?: never;
