@@ -225,7 +225,7 @@ pub fn account_id(request: &Request) -> Result<AccountId, Error> {
 /// # Errors
 /// What is no id names no message: [`Error::NotFound`].
 pub fn message_id(request: &Request) -> Result<MessageId, Error> {
-    request.path_parameters.get("id").and_then(|id| MessageId::parse(id)).ok_or(Error::NotFound(NO_SUCH_MESSAGE))
+    request.path_parameters.get("id").and_then(MessageId::parse).ok_or(Error::NotFound(NO_SUCH_MESSAGE))
 }
 
 fn is_json(content_type: &str) -> bool {

@@ -34,7 +34,7 @@ const QUICK: usize = 8;
 impl SearchText {
     /// Expressions that all match a text which it is a part of, the quick one first.
     pub fn in_text(&self) -> Vec<String> {
-        let parts = self.parts(|letter, expression| literal(letter, expression));
+        let parts = self.parts(literal);
         quick_first(&parts, None)
     }
 
