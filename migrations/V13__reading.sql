@@ -35,16 +35,18 @@ create function note_opened(p_tenant_id uuid, p_user_id uuid, p_id uuid, p_previ
 returns void
 language plpgsql
 as $$
+declare
+    v_number bigint;
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
-    perform from email_messages m
-    where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-        and (m.preview, m.has_attachments) is distinct from (p_preview, p_has_attachments)
-    for no key update;
-    if found then
-        update email_messages m
-        set preview = p_preview, has_attachments = p_has_attachments,
-            changed_number = next_numbers(p_tenant_id, p_user_id, 1)
+    if exists (
+        select from email_messages m
+        where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            and (m.preview, m.has_attachments) is distinct from (p_preview, p_has_attachments)
+    ) then
+        -- Before the message, as whoever changes many: two who lock both in another order would wait for each other.
+        v_number := next_numbers(p_tenant_id, p_user_id, 1);
+        update email_messages m set preview = p_preview, has_attachments = p_has_attachments, changed_number = v_number
         where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
     end if;
 end

@@ -159,3 +159,61 @@ fn list(addresses: &[Address]) -> Option<String> {
     let pairs: Vec<_> = addresses.iter().map(|address| (&address.name, &address.address)).collect();
     if pairs.is_empty() { None } else { serde_json::to_string(&pairs).ok() }
 }
+
+#[cfg(test)]
+mod tests {
+    use mail::imap::Gmail;
+
+    use super::*;
+
+    const ACCOUNT: AccountId = AccountId(Uuid::from_u128(7));
+
+    fn of(account: AccountId, fields: &str) -> Uuid {
+        let header = format!("From: jane@example.com\r\n{fields}\r\n").into_bytes();
+        read(account, &Fetched { header: Some(header), ..Fetched::default() }, 0).thread_id
+    }
+
+    #[test]
+    fn those_that_answer_one_message_are_its_thread_whatever_came_first() {
+        let first = of(ACCOUNT, "Message-ID: <1@x>\r\n");
+        for answer in [
+            "Message-ID: <2@x>\r\nIn-Reply-To: <1@x>\r\n",
+            "Message-ID: <3@x>\r\nIn-Reply-To: <2@x>\r\nReferences: <1@x> <2@x>\r\n",
+            // The middle was left out, as programs do.
+            "Message-ID: <9@x>\r\nIn-Reply-To: <8@x>\r\nReferences: <1@x>\r\n <8@x>\r\n",
+            "References: <1@x>\r\n",
+        ] {
+            assert_eq!(of(ACCOUNT, answer), first, "{answer}");
+        }
+        assert_ne!(of(ACCOUNT, "Message-ID: <4@x>\r\nSubject: Re: the same\r\n"), first);
+        assert_ne!(of(AccountId(Uuid::from_u128(8)), "Message-ID: <1@x>\r\n"), first, "another account");
+        // Without anything to be known by, each is a thread of its own.
+        assert_ne!(of(ACCOUNT, "Subject: a\r\n"), of(ACCOUNT, "Subject: b\r\n"));
+    }
+
+    #[test]
+    fn a_server_that_has_threads_knows_best() {
+        let header = |id: &str| Some(format!("Message-ID: <{id}@x>\r\n\r\n").into_bytes());
+        let thread = |account, fetched: &Fetched| read(account, fetched, 0).thread_id;
+        let gmail = |id, msgid, thread| Fetched {
+            header: header(id),
+            gmail: Some(Gmail { msgid, thread, ..Gmail::default() }),
+            ..Fetched::default()
+        };
+        assert_eq!(thread(ACCOUNT, &gmail("1", 1, 5)), thread(ACCOUNT, &gmail("2", 2, 5)));
+        assert_ne!(thread(ACCOUNT, &gmail("1", 1, 5)), thread(ACCOUNT, &gmail("1", 1, 6)));
+        let object = |id, thread: Option<&str>| Fetched {
+            header: header(id),
+            email_id: Some(format!("M{id}")),
+            thread_id: thread.map(str::to_owned),
+            ..Fetched::default()
+        };
+        assert_eq!(thread(ACCOUNT, &object("1", Some("T5"))), thread(ACCOUNT, &object("2", Some("T5"))));
+        let other = AccountId(Uuid::from_u128(8));
+        for fetched in [gmail("1", 1, 5), object("1", Some("T5"))] {
+            assert_ne!(thread(ACCOUNT, &fetched), thread(other, &fetched), "another account");
+        }
+        // One that has none for this message: then its header tells.
+        assert_eq!(thread(ACCOUNT, &object("1", None)), of(ACCOUNT, "Message-ID: <1@x>\r\n"));
+    }
+}
