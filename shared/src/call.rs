@@ -226,15 +226,11 @@ pub fn account_id(request: &Request) -> Result<AccountId, Error> {
 /// What is no id names no message: [`Error::NotFound`]. `/api/messages/batch` is a path of its own, with one method; others
 /// are routed to those of a message, and are [`Error::MethodNotAllowed`].
 pub fn message_id(request: &Request) -> Result<MessageId, Error> {
-<<<<<<< HEAD
     let id = request.path_parameters.get("id");
     if id.is_some_and(|id| id == "batch") && request.route.ends_with("/{id}") {
         return Err(Error::MethodNotAllowed { allow: "POST, OPTIONS".into() });
     }
-    id.and_then(|id| MessageId::parse(id)).ok_or(Error::NotFound(NO_SUCH_MESSAGE))
-=======
-    request.path_parameters.get("id").and_then(MessageId::parse).ok_or(Error::NotFound(NO_SUCH_MESSAGE))
->>>>>>> aec547fa7405b44633781e22484869f70db7e8dc
+    id.and_then(MessageId::parse).ok_or(Error::NotFound(NO_SUCH_MESSAGE))
 }
 
 fn is_json(content_type: &str) -> bool {

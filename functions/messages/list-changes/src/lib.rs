@@ -75,10 +75,6 @@ mod tests {
         assert_eq!(Input::read(&[]).unwrap(), Input { limit: 200, since: None });
         let bad = ["limit", "since"].map(|name| (name.to_owned(), "!".to_owned()));
         let Err(Error::Invalid(faults)) = Input::read(&bad) else { panic!() };
-<<<<<<< HEAD
-        assert_eq!(faults.iter().map(|fault| fault.field.clone()).collect::<Vec<_>>(), ["limit", "since"]);
-=======
         assert_eq!(faults.iter().map(|fault| &*fault.field).collect::<Vec<_>>(), ["limit", "since"]);
->>>>>>> aec547fa7405b44633781e22484869f70db7e8dc
     }
 }
