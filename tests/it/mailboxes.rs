@@ -36,13 +36,13 @@ async fn connector() -> Connector {
 }
 
 /// Another client at the same mailbox.
-struct OtherClient {
+pub struct OtherClient {
     stream: Stream,
     commands: u32,
 }
 
 impl OtherClient {
-    async fn sign_in(name: &str) -> Self {
+    pub async fn sign_in(name: &str) -> Self {
         let session = Session::new(Duration::from_secs(120), 1 << 30);
         let port = mail().await.ports().imaps;
         let mut stream = connector().await.connect("localhost", port, Security::Tls, session).await.unwrap();
@@ -53,7 +53,7 @@ impl OtherClient {
     }
 
     /// Sends a command, and returns the lines of its answer; it must be accepted.
-    async fn say(&mut self, command: &str) -> Vec<String> {
+    pub async fn say(&mut self, command: &str) -> Vec<String> {
         self.commands += 1;
         let tag = format!("t{}", self.commands);
         self.stream.write_all(format!("{tag} {command}\r\n").as_bytes()).await.unwrap();
@@ -71,7 +71,11 @@ impl OtherClient {
     }
 
     async fn append(&mut self, folder: &str, message: &[u8]) {
-        let head = format!("APPEND \"{folder}\" {{{}+}}\r\n", message.len());
+        self.append_with(folder, "()", message).await;
+    }
+
+    pub async fn append_with(&mut self, folder: &str, flags: &str, message: &[u8]) {
+        let head = format!("APPEND \"{folder}\" {flags} {{{}+}}\r\n", message.len());
         let text = [head.as_bytes(), message].concat();
         // It is sent as it is: what cannot be a text is part of what is tried.
         self.commands += 1;
@@ -89,7 +93,7 @@ impl OtherClient {
     }
 
     /// UIDs and flags, as bits in the order of [`FLAGS`], of each folder.
-    async fn all(&mut self) -> BTreeMap<(String, u32), u8> {
+    pub async fn all(&mut self) -> BTreeMap<(String, u32), u8> {
         let mut all = BTreeMap::new();
         for line in self.say("LIST \"\" \"*\"").await {
             let Some(name) = line.rsplit(" \".\" ").next().or(None) else { continue };
@@ -130,7 +134,7 @@ impl Rig {
     }
 
     /// Of a mailbox on the run's Dovecot.
-    async fn dovecot(protocol: &str) -> (Self, String) {
+    pub async fn dovecot(protocol: &str) -> (Self, String) {
         let (name, ports) = (mailbox().await, mail().await.ports());
         let port = if protocol == "imap" { ports.imaps } else { ports.pop3s };
         let settings = json!({
@@ -173,7 +177,7 @@ impl Rig {
         rows.iter().map(|row| ((row.get(0), row.get::<_, i64>(1) as u32), row.get(2))).collect()
     }
 
-    async fn flags(&self) -> BTreeMap<(String, u32), u8> {
+    pub async fn flags(&self) -> BTreeMap<(String, u32), u8> {
         let sql = "select f.path, m.uid, m.is_read::int + 2 * m.is_flagged::int + 4 * m.is_answered::int + 8 * m.is_draft::int
                    from email_messages m join email_folders f on f.id = m.folder_id
                    where m.account_id = $1 and m.uid is not null";

@@ -14,6 +14,7 @@ mod faults;
 mod front_doors;
 mod gmail;
 mod health;
+mod histories;
 mod host_slots;
 mod isolation;
 mod issuer;
