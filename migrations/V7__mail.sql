@@ -526,7 +526,7 @@ $$;
 -- back, wherever in the account it was. Bits of flags: 1 read, 2 flagged, 4 answered, 8 draft, 16 with attachments,
 -- 32 unreadable. Returns the folders' counts in that order; no row where the lease is lost or a folder's UIDs are others by now.
 --
--- One plan for batches of all sizes, made once: each row is found by a key.
+-- One plan for batches of all sizes, made once by each connection: rows are found by keys.
 create function store_batch(
     p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint,
     p_folder_ids uuid[], p_validities bigint[], p_gone text[],
@@ -541,6 +541,8 @@ create function store_batch(
 returns table (stored integer, orphans integer)
 language plpgsql rows 10
 set plan_cache_mode = force_generic_plan
+set jit = off
+set enable_seqscan = off -- A plan that was made while the table was small is used when it is large.
 as $$
 declare
     v_count integer;
@@ -619,13 +621,15 @@ begin
 
     if cardinality(p_ids) > 0 then
         -- What came before a worker died. Below a folder's cursor only what is missing is asked for.
-        select coalesce(array_agg(g.nth), '{}') into v_skipped
-        from unnest(p_folders, p_uids) with ordinality as g (folder, uid, nth)
-        join email_messages m on m.folder_id = p_folder_ids[g.folder] and m.uid = g.uid
-        where g.uid >= v_nexts[g.folder] and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
-        if exists (
-            select from email_messages m
-            where m.account_id = p_account_id and m.uid is null and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        if exists (select from unnest(p_folders, p_uids) as g (folder, uid) where g.uid >= v_nexts[g.folder]) then
+            select coalesce(array_agg(g.nth), '{}') into v_skipped
+            from unnest(p_folders, p_uids) with ordinality as g (folder, uid, nth)
+            join email_messages m on m.folder_id = p_folder_ids[g.folder] and m.uid = g.uid
+            where g.uid >= v_nexts[g.folder] and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        end if;
+        if cardinality(v_lost) > 0 or exists (
+            select from email_folders f
+            where f.account_id = p_account_id and f.orphans > 0 and f.tenant_id = p_tenant_id and f.user_id = p_user_id
         ) then
             -- The same message twice is two: the first of them takes the first of those, the second the second, and before
             -- all one that was in its folder.
@@ -681,18 +685,13 @@ begin
             created_number, changed_number, is_read, is_flagged, is_answered, is_draft, has_attachments, is_readable,
             subject, from_list, to_list, cc_list, bcc_list, reply_to_list, message_id, in_reply_to, preview
         )
-        select g.id, p_tenant_id, p_user_id, p_account_id, p_folder_ids[g.folder], g.identity, g.thread_id, g.uid,
-            g.received_at, g.sent_at, g.size, v_last - g.nth + 1, v_last - g.nth + 1, g.bits & 1 <> 0, g.bits & 2 <> 0,
-            g.bits & 4 <> 0, g.bits & 8 <> 0, g.bits & 16 <> 0, g.bits & 32 = 0, g.subject, g.from_list, g.to_list,
-            g.cc_list, g.bcc_list, g.reply_to_list, g.message_id, g.in_reply_to, g.preview
-        from unnest(
-            p_folders, p_ids, p_uids, p_identities, p_thread_ids, p_received, p_sent, p_sizes, p_bits, p_subjects, p_from,
-            p_to, p_cc, p_bcc, p_reply_to, p_message_ids, p_in_reply_to, p_previews
-        ) with ordinality as g (
-            folder, id, uid, identity, thread_id, received_at, sent_at, size, bits, subject, from_list, to_list, cc_list,
-            bcc_list, reply_to_list, message_id, in_reply_to, preview, nth
-        )
-        where g.nth <> all (v_skipped);
+        select p_ids[n], p_tenant_id, p_user_id, p_account_id, p_folder_ids[p_folders[n]], p_identities[n], p_thread_ids[n],
+            p_uids[n], p_received[n], p_sent[n], p_sizes[n], v_last - n + 1, v_last - n + 1, p_bits[n] & 1 <> 0,
+            p_bits[n] & 2 <> 0, p_bits[n] & 4 <> 0, p_bits[n] & 8 <> 0, p_bits[n] & 16 <> 0, p_bits[n] & 32 = 0,
+            p_subjects[n], p_from[n], p_to[n], p_cc[n], p_bcc[n], p_reply_to[n], p_message_ids[n], p_in_reply_to[n],
+            p_previews[n]
+        from generate_series(1, cardinality(p_ids)) n
+        where n <> all (v_skipped);
         v_came := v_came || array(
             select p_folder_ids[g.folder] from unnest(p_folders) with ordinality as g (folder, nth)
             where g.nth <> all (v_skipped)
@@ -819,6 +818,8 @@ create function destroy_orphans(
 returns table (more boolean, doubt boolean)
 language plpgsql rows 1
 set plan_cache_mode = force_generic_plan
+set jit = off
+set enable_seqscan = off -- A plan that was made while the table was small is used when it is large.
 as $$
 declare
     v_now constant bigint := epoch_ms();

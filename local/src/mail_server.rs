@@ -190,10 +190,22 @@ impl Dovecot {
     /// # Errors
     /// The server does not know the user or is not running.
     pub fn deliver(&self, user: &str, message: &[u8]) -> Result<()> {
+        self.doveadm(&["save", "-u", user], message)
+    }
+
+    /// Has the UIDs of a user's folder mean other messages, as a server does that lost its index.
+    ///
+    /// # Errors
+    /// The server does not know the user or the folder, or is not running.
+    pub fn set_uid_validity(&self, user: &str, folder: &str, validity: u32) -> Result<()> {
+        self.doveadm(&["mailbox", "update", "-u", user, "--uid-validity", &validity.to_string(), folder], b"")
+    }
+
+    fn doveadm(&self, arguments: &[&str], input: &[u8]) -> Result<()> {
         let mut words = self.as_account.clone();
         words.push(text(&find("doveadm").context("doveadm is not installed")?));
         words.extend(["-c".to_owned(), text(&self.directory.join("dovecot.conf"))]);
-        words.extend(["save", "-u", user].map(str::to_owned));
+        words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let (program, arguments) = words.split_first().context("no command")?;
         let mut doveadm = Command::new(program)
             .args(arguments)
@@ -202,9 +214,9 @@ impl Dovecot {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {program}"))?;
-        let sent = doveadm.stdin.take().context("doveadm has no input")?.write_all(message);
+        let sent = doveadm.stdin.take().context("doveadm has no input")?.write_all(input);
         let output = doveadm.wait_with_output()?;
-        ensure!(output.status.success(), "doveadm save: {}", String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(output.status.success(), "doveadm: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(sent?)
     }
 

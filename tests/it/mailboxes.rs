@@ -71,7 +71,11 @@ impl OtherClient {
     }
 
     pub async fn append(&mut self, folder: &str, message: &[u8]) {
-        let head = format!("APPEND \"{folder}\" {{{}+}}\r\n", message.len());
+        self.append_with(folder, "()", message).await;
+    }
+
+    pub async fn append_with(&mut self, folder: &str, flags: &str, message: &[u8]) {
+        let head = format!("APPEND \"{folder}\" {flags} {{{}+}}\r\n", message.len());
         let text = [head.as_bytes(), message].concat();
         // It is sent as it is: what cannot be a text is part of what is tried.
         self.commands += 1;

@@ -17,6 +17,7 @@ mod faults;
 mod front_doors;
 mod gmail;
 mod health;
+mod histories;
 mod host_slots;
 mod idempotency;
 mod isolation;

@@ -97,7 +97,7 @@ pub struct Message {
 }
 
 impl Message {
-    fn header(&self) -> String {
+    pub fn header(&self) -> String {
         // The date differs from message to message.
         let (minute, second) = (self.key / 60 % 60, self.key % 60);
         format!(
@@ -121,7 +121,7 @@ pub struct Folder {
     expunged: Vec<(u64, u32)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct World {
     pub extensions: Extensions,
     pub folders: BTreeMap<String, Folder>,

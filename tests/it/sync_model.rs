@@ -112,7 +112,7 @@ impl Worker {
 }
 
 /// Polls a future so often; `None` when it is not done then. Who drops it has killed a process there.
-async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> Option<F::Output> {
+pub async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> Option<F::Output> {
     poll_fn(|context| match times.checked_sub(1) {
         None => Poll::Ready(None),
         Some(left) => {
@@ -121,6 +121,28 @@ async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> Opti
         }
     })
     .await
+}
+
+/// Time passes: what was doubted is looked at again.
+pub async fn pass_time(owner: &Client, account: AccountId) {
+    let sql = "update email_folders set doubted_at = 0 where account_id = $1 and doubted_at is not null";
+    owner.execute(sql, &[&account.0]).await.unwrap();
+}
+
+/// Folder, UID, flags, the number in the Message-ID, and the id of each message here.
+pub async fn here(owner: &Client, account: AccountId) -> BTreeMap<(String, u32), (u8, u64, Uuid)> {
+    let sql = "select f.path, m.uid, m.is_read::int + 2 * m.is_flagged::int + 4 * m.is_answered::int
+                   + 8 * m.is_draft::int, split_part(m.message_id, '@', 1), m.id
+               from email_messages m join email_folders f on f.id = m.folder_id
+               where m.account_id = $1 and m.uid is not null";
+    let rows = owner.query(sql, &[&account.0]).await.unwrap();
+    let read = |row: &tokio_postgres::Row| {
+        let key = row.get::<_, Option<&str>>(3).and_then(|key| key.parse().ok()).unwrap_or_default();
+        ((row.get(0), row.get::<_, i64>(1) as u32), (row.get::<_, i32>(2) as u8, key, row.get(4)))
+    };
+    let all: BTreeMap<_, _> = rows.iter().map(read).collect();
+    assert_eq!(all.len(), rows.len(), "a message twice");
+    all
 }
 
 /// One mailbox, here and there.
@@ -160,35 +182,17 @@ impl Rig {
         self.worker.run(&self.scope, self.account, Duration::from_secs(20)).await.unwrap()
     }
 
-    /// Time passes: what was doubted is looked at again.
-    async fn pass_time(&self) {
-        let sql = "update email_folders set doubted_at = 0 where account_id = $1 and doubted_at is not null";
-        self.owner.execute(sql, &[&self.account.0]).await.unwrap();
-    }
-
     /// Synchronises until that is done.
     async fn settle(&self) {
         self.server.world().fault = None;
         for _ in 0..3 {
             while self.run().await == Done::More {}
-            self.pass_time().await;
+            pass_time(&self.owner, self.account).await;
         }
     }
 
-    /// Folder, UID, flags, the number in the Message-ID, and the id of each message here.
     async fn here(&self) -> BTreeMap<(String, u32), (u8, u64, Uuid)> {
-        let sql = "select f.path, m.uid, m.is_read::int + 2 * m.is_flagged::int + 4 * m.is_answered::int
-                       + 8 * m.is_draft::int, split_part(m.message_id, '@', 1), m.id
-                   from email_messages m join email_folders f on f.id = m.folder_id
-                   where m.account_id = $1 and m.uid is not null";
-        let rows = self.owner.query(sql, &[&self.account.0]).await.unwrap();
-        let read = |row: &tokio_postgres::Row| {
-            let key = row.get::<_, Option<&str>>(3).and_then(|key| key.parse().ok()).unwrap_or_default();
-            ((row.get(0), row.get::<_, i64>(1) as u32), (row.get::<_, i32>(2) as u8, key, row.get(4)))
-        };
-        let all: BTreeMap<_, _> = rows.iter().map(read).collect();
-        assert_eq!(all.len(), rows.len(), "a message twice");
-        all
+        here(&self.owner, self.account).await
     }
 
     fn there(&self) -> BTreeMap<(String, u32), (u8, u64)> {
@@ -251,7 +255,7 @@ impl Rig {
 const NAMES: [&str; 4] = ["INBOX", "Sent", "Work", "Trash"];
 
 /// One thing happens at the server. Says which messages it moved.
-fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> String {
+pub fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> String {
     let (name, other, nth) = (NAMES[dice.roll(4)], NAMES[dice.roll(4)], dice.roll(50));
     let keys = |world: &World, name: &str| -> Vec<u64> {
         world.folders.get(name).map(|folder| folder.messages.values().map(|m| m.key).collect()).unwrap_or_default()

@@ -125,7 +125,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         .into_iter()
         .map(|function| function.binary)
         .collect();
-    let built: Vec<String> = functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect();
+    let built: Vec<String> = match options.only.as_deref() {
+        Some("sync") => sync::BINARIES.map(str::to_owned).to_vec(),
+        _ => functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect(),
+    };
     match options.quick {
         true => {
             eprintln!("Building for development: a quick run shows that all is there, and no figure of it counts ...")

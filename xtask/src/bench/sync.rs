@@ -27,6 +27,9 @@ use super::{
     requests::{Caller, PASSWORD, account, ensure_good},
 };
 
+/// What is run here: the other functions take minutes to build.
+pub(super) const BINARIES: [&str; 3] = ["create-account", "sync-account", "sync-floor"];
+
 const HOST: &str = "127.0.0.1";
 const FOLDERS: usize = 10;
 const MESSAGES: usize = 20_000;
