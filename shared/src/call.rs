@@ -13,7 +13,7 @@ use crate::composition::MAX_COMPOSITION_BYTES;
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::draft::{DraftId, NO_SUCH_DRAFT};
-use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE};
+use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, replayed_header};
 use crate::event::Request;
 use crate::identity::Identity;
 use crate::keyring::{Clients, Keyring};
@@ -281,6 +281,13 @@ impl Reply {
     /// Answers with text, of the type that the headers say.
     pub fn text(status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: String) -> Self {
         Self { status, headers, body, is_base64_encoded: false }
+    }
+
+    /// Says so where the answer was given before, to a request with the same `Idempotency-Key`.
+    #[must_use]
+    pub fn replayed(mut self, is_replayed: bool) -> Self {
+        self.headers.extend(is_replayed.then(replayed_header));
+        self
     }
 
     /// Says where the thing that was made is.

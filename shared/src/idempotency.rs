@@ -16,8 +16,7 @@ use std::io;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 
-use crate::call::Reply;
-use crate::error::{Error, Fault, replayed_header};
+use crate::error::{Error, Fault};
 use crate::event::Request;
 use crate::validation::Fields;
 
@@ -117,15 +116,6 @@ pub(crate) fn is_replayed(row: &Row) -> Result<bool, Error> {
 /// A conflict that is kept.
 pub(crate) fn conflict(message: impl Into<Cow<'static, str>>, is_replayed: bool) -> Error {
     if is_replayed { Error::ReplayedConflict(message.into()) } else { Error::Conflict(message.into()) }
-}
-
-impl Reply {
-    /// Says so where the answer was given before.
-    #[must_use]
-    pub fn replayed(mut self, is_replayed: bool) -> Self {
-        self.headers.extend(is_replayed.then(replayed_header));
-        self
-    }
 }
 
 #[cfg(test)]

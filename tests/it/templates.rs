@@ -457,6 +457,7 @@ fn the_issuers_keys_are_written_by_one_function_and_read_by_those_that_know_call
         "shared::serve_sign_in(",
         "shared::serve_reading(",
         "shared::serve_tries(",
+        "shared::serve_uploads(",
     ];
     let readers: BTreeSet<_> = classes()
         .into_iter()
