@@ -94,7 +94,7 @@ async fn follow(client: &mut OtherClient, mailbox: &str, mut before: World, afte
 }
 
 async fn live(seed: u64) {
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut dice = Dice::new(seed);
     let (rig, mailbox) = Rig::dovecot("imap").await;
     let mut client = OtherClient::sign_in(&mailbox).await;
     let mut world = World::new(Extensions::default());
