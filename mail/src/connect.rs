@@ -373,7 +373,7 @@ impl Stream {
     /// As [`Self::read_line`].
     pub async fn read_exact(&mut self, into: &mut Vec<u8>, length: usize) -> Result<(), Error> {
         // What is large doubles its memory no further than it needs, and the line that follows.
-        let end = into.len() + length + BUFFER_BYTES;
+        let end = into.len().saturating_add(length).saturating_add(BUFFER_BYTES);
         let is_large = length as u64 > STEP_BYTES;
         self.steps(length as u64, |bytes| {
             if is_large && into.capacity() - into.len() < bytes.len() {

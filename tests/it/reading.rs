@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use crate::sign_in::{PASSWORD, mailbox};
-use crate::support::{Answer, Service, User, mail};
+use crate::support::{Answer, Service, User, lasting, mail};
 
 /// An account on the run's Dovecot, and the service.
 struct Mailbox {
@@ -267,6 +269,48 @@ async fn what_only_the_whole_message_tells_is_noted_once() {
     mailbox.get(&path_of(message)).await;
     assert_eq!(numbers().await, after);
     assert_eq!(mailbox.list().await[0]["preview"], shown["preview"]);
+}
+
+/// A way to a port, on which the server is cut off after so many bytes; it is a port as well.
+async fn cut_off(port: u16, bytes: u64) -> u16 {
+    let listener = lasting(async { TcpListener::bind("127.0.0.1:0").await.unwrap() }).await;
+    let own = listener.local_addr().unwrap().port();
+    let serve = async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::spawn(async move {
+                let ((mut from_client, mut to_client), (from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                let mut from_server = from_server.take(bytes);
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                    _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                }
+            });
+        }
+    };
+    lasting(async move { drop(tokio::spawn(serve)) }).await;
+    own
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_off_in_the_middle_is_none_and_nothing_of_it_is_kept() {
+    let mailbox = Mailbox::new("imap").await;
+    let message = path_of(&mailbox.deliver(&[rich(&vec![7; 1_000_000])]).await[0]);
+    let go_by = async |port: u16| {
+        let sql = "update email_accounts set port = $2 where id = $1";
+        mailbox.service.owner.execute(sql, &[&mailbox.account, &i32::from(port)]).await.unwrap();
+    };
+    let port = mail().await.ports().imaps;
+    go_by(cut_off(port, 200_000).await).await;
+    for path in [message.clone(), format!("{message}/raw")] {
+        let refused = mailbox.get(&path).await;
+        refused.is_refused(502);
+        assert_eq!(refused.body["code"], "unreachable", "{refused:?}");
+    }
+    assert_eq!(mailbox.service.bucket.keys().await.unwrap(), Vec::<String>::new());
+    go_by(port).await;
+    assert_eq!(mailbox.get(&message).await.status, 200);
 }
 
 /// A message of some 30 MB, with 200 files.

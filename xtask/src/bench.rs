@@ -127,6 +127,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         .collect();
     let built: Vec<String> = match options.only.as_deref() {
         Some("sync") => sync::BINARIES.map(str::to_owned).to_vec(),
+        Some("reading") => vec![reading::BINARY.to_owned()],
+        Some("messages") => vec![messages::BINARY.to_owned()],
         _ => functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect(),
     };
     match options.quick {

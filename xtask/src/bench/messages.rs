@@ -9,6 +9,7 @@ use super::{
     scale::{self, ID_OF, id_of},
 };
 
+pub(super) const BINARY: &str = "list-messages";
 pub(super) const FEW: u64 = 10_000;
 /// Messages of each user, but for the one who has half of all.
 const EACH: u64 = 50;
@@ -130,7 +131,7 @@ async fn search(bench: &Bench) -> Result<Vec<Row>> {
          select id_of(0, 1), id_of(0, 2), id_of(0, 3), 'Work', 'x@example.com', 'x@example.com', 'imap', 'imap.example.com', 993,
              'tls', 'jane', id_of(0, 4), 1, 1";
     scale::in_bulk(&owner, &TABLES, &format!("{account}; {messages}")).await?;
-    let mut environment = bench.start("list-messages", database)?;
+    let mut environment = bench.start(BINARY, database)?;
     let mut rows = Vec::new();
     for (name, query) in [
         ("q", "q=quartz%20vein"),
@@ -189,7 +190,7 @@ impl Side {
             Ok(serde_json::to_vec(&event)?)
         };
         let events = (0..USERS_ASKING).map(event).collect::<Result<Vec<_>>>()?;
-        let mut environment = bench.start("list-messages", &database(count))?;
+        let mut environment = bench.start(BINARY, &database(count))?;
         let answer = environment.invoke(&events[0])?.json()?;
         let body: Value = serde_json::from_str(answer["body"].as_str().context("no body")?)?;
         ensure!(body["messages"].as_array().is_some_and(|page| page.len() == 50), "no page of fifty: {body}");

@@ -16,6 +16,7 @@ use super::{
     requests::{Caller, ensure_good, seed, seed_messages},
 };
 
+pub(super) const BINARY: &str = "get-message";
 const ROUNDS: usize = 1000;
 const UNCOUNTED: usize = 50;
 /// Of the HTML: a newsletter has as much.
@@ -41,9 +42,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut env = bench.env(DATABASE);
     env.extend(bench.sealing.mail_env(bench.postgres.mail_url(DATABASE)));
     env.extend(bucket.env().iter().cloned());
-    let mut ours = Environment::start(&bench.binary("get-message")?, &env)?;
+    let mut ours = Environment::start(&bench.binary(BINARY)?, &env)?;
     let mut bare = Bare::connect(emulator.url().trim_start_matches("http://"), &format!("/{}/{key}", bucket.name()))?;
-    let event = caller.event("get-message", Some(message), None)?;
+    let event = caller.event(BINARY, Some(message), None)?;
     let (mut our_times, mut bare_times) = (Times::default(), Times::default());
     for n in 0..bench.rounds(UNCOUNTED) + bench.rounds(ROUNDS) {
         // Who went first last time goes second.
