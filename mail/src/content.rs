@@ -10,7 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::clean::{self, MAX_HTML_BYTES, clean_within};
-use crate::message::body::Head;
+use crate::message::head::Head;
 use crate::message::parts::{Part, Parts, head_at};
 use crate::message::{self, MAX_PREVIEW_CHARS};
 

@@ -13,7 +13,8 @@ use mail_parser::parsers::MessageStream;
 
 use crate::date;
 
-pub(crate) mod body;
+mod body;
+pub(crate) mod head;
 mod parameters;
 pub(crate) mod parts;
 pub(crate) mod transfer;
@@ -108,7 +109,7 @@ impl Summary {
     /// of everything.
     pub fn read(header: &[u8], text: Option<&[u8]>) -> Self {
         let fields = Fields::of(header);
-        let head = body::Head::of(&fields, None);
+        let head = head::Head::of(&fields, None);
         let charset = head.charset().map(str::to_owned);
         let charset = charset.as_deref();
         let addresses = |values: &[&[u8]]| read_addresses(values, charset);

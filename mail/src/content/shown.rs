@@ -1,7 +1,7 @@
 //! Which parts are the text of a message, and which hang on it (as RFC 8621 section 4.1.4 takes them, but for what is
 //! said here).
 
-use crate::message::body::Head;
+use crate::message::head::Head;
 use crate::message::parts::{Part, Parts};
 
 /// Parts by their numbers.

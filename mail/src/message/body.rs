@@ -3,10 +3,9 @@
 
 use mail_parser::decoders::html::html_to_text;
 
-use super::parameters::Parameters;
+use super::head::Head;
 use super::parts::{Part, Parts};
-use super::transfer::Encoding;
-use super::{Fields, MAX_PREVIEW_CHARS, body_text, guarded, line, read_ids};
+use super::{MAX_PREVIEW_CHARS, body_text, guarded, line};
 
 /// What is looked at of a body. More is not fetched; a server may have sent more.
 const MAX_BYTES: usize = 16 * 1024;
@@ -14,130 +13,11 @@ const MAX_BYTES: usize = 16 * 1024;
 /// Parts in parts. A signed message with a picture in its text and a file has four.
 const MAX_DEPTH: usize = 5;
 
-/// Bytes of a delimiter: a line of RFC 5322. A boundary has 70 at most.
-const MAX_DELIMITER_BYTES: usize = 998;
-
-/// Bytes of the id that pictures are named by in HTML.
-const MAX_CONTENT_ID_BYTES: usize = 255;
-
-/// What the head of a message or of a part says of its body.
-pub(crate) struct Head {
-    /// Type and subtype in small letters; `text` and `plain` where nothing is said.
-    kind: (String, String),
-    charset: Option<String>,
-    /// Of the parts, without what is added to the last one.
-    delimiter: Option<Vec<u8>>,
-    pub(crate) encoding: Encoding,
-    /// In small letters; empty where nothing is said.
-    disposition: String,
-    /// Of the file, as it is written.
-    pub(crate) name: Option<String>,
-    /// Without angle brackets.
-    pub(crate) content_id: Option<String>,
-    /// Whether lines that end with a space go on in the next (RFC 3676), and if so, whether that space is theirs.
-    pub(crate) flowed: Option<bool>,
-}
-
 /// What a body shows.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) has_attachments: bool,
     pub(super) preview: Option<String>,
-}
-
-impl Default for Head {
-    /// Of a message that has none.
-    fn default() -> Self {
-        Self::of(&Fields::default(), None)
-    }
-}
-
-impl Head {
-    /// Of a message; `None` where nothing of it is a field.
-    pub(crate) fn read(header: &[u8]) -> Option<Self> {
-        let fields = Fields::of(header);
-        fields.are_any.then(|| Self::of(&fields, None))
-    }
-
-    /// `parent`: of whose parts it is one.
-    pub(super) fn of(fields: &Fields<'_>, parent: Option<&Self>) -> Self {
-        let content_type = Parameters::read(fields.content_type.unwrap_or_default());
-        let (kind, subtype) = match content_type.kind.split_once('/') {
-            Some((kind, subtype)) => (kind, subtype),
-            None if !content_type.kind.is_empty() => (content_type.kind.as_str(), ""),
-            None if parent.is_some_and(|parent| parent.is("multipart", "digest")) => ("message", "rfc822"),
-            None => ("text", "plain"),
-        };
-        let word = |name| content_type.word(name).map(|word| String::from_utf8_lossy(word).into_owned());
-        let charset = word("charset");
-        let is_yes = |name, yes: &str| content_type.word(name).is_some_and(|v| v.eq_ignore_ascii_case(yes.as_bytes()));
-        let boundary = content_type.word("boundary").map(<[u8]>::trim_ascii_end);
-        let delimiter = boundary.filter(|boundary| !boundary.is_empty() && boundary.len() <= MAX_DELIMITER_BYTES - 2);
-        let disposition = Parameters::read(fields.disposition.unwrap_or_default());
-        let raw = charset.as_deref().or_else(|| parent.and_then(Self::charset));
-        let name = disposition.text("filename", raw).or_else(|| content_type.text("name", raw));
-        let content_id = fields.content_id.and_then(|value| read_ids(value, None).into_iter().next());
-        Self {
-            flowed: is_yes("format", "flowed").then(|| !is_yes("delsp", "yes")),
-            delimiter: delimiter.map(|boundary| [b"--", boundary].concat()).filter(|_| kind == "multipart"),
-            encoding: Encoding::read(fields.transfer_encoding.unwrap_or_default()),
-            name: name.filter(|name| !name.is_empty()),
-            content_id: content_id.filter(|id| id.len() <= MAX_CONTENT_ID_BYTES),
-            kind: (kind.to_owned(), subtype.to_owned()),
-            disposition: disposition.kind,
-            charset,
-        }
-    }
-
-    pub(crate) fn charset(&self) -> Option<&str> {
-        self.charset.as_deref()
-    }
-
-    pub(crate) fn is(&self, kind: &str, subtype: &str) -> bool {
-        self.kind.0 == kind && self.kind.1 == subtype
-    }
-
-    pub(crate) fn is_kind(&self, kind: &str) -> bool {
-        self.kind.0 == kind
-    }
-
-    /// Whether its type could be one.
-    pub(crate) fn has_subtype(&self) -> bool {
-        !self.kind.1.is_empty()
-    }
-
-    /// As it is written, in small letters.
-    pub(crate) fn content_type(&self) -> String {
-        format!("{}/{}", self.kind.0, self.kind.1)
-    }
-
-    pub(super) fn is_multipart(&self) -> bool {
-        self.is_kind("multipart")
-    }
-
-    pub(super) fn delimiter(&self) -> Option<&[u8]> {
-        self.delimiter.as_deref()
-    }
-
-    pub(crate) fn is_disposition(&self, disposition: &str) -> bool {
-        self.disposition == disposition
-    }
-
-    /// Whether it is something to be saved, and not text, a picture in it or a signature below it.
-    pub(crate) fn is_attachment(&self, parent: Option<&Self>) -> bool {
-        if self.is_disposition("attachment") {
-            return true;
-        }
-        let (kind, subtype) = (self.kind.0.as_str(), self.kind.1.as_str());
-        let is_named = self.name.is_some();
-        match kind {
-            "text" | "multipart" => false,
-            "message" => subtype == "rfc822" || is_named,
-            "image" if parent.is_some_and(|parent| parent.is("multipart", "related")) => false,
-            _ if subtype.ends_with("-signature") || subtype == "pgp-encrypted" => false,
-            _ => !self.is_disposition("inline") || is_named,
-        }
-    }
 }
 
 /// Looks at the begin of a body, which may be empty.

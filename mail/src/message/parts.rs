@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::Fields;
-use super::body::Head;
+use super::head::Head;
 
 /// Parts of a message, those that hold others included. The largest of honest ones have some hundreds.
 pub(crate) const MAX_PARTS: usize = 10_000;
