@@ -213,6 +213,8 @@ begin
     if not found then
         return;
     end if;
+    -- As all who write messages: numbers first, and then rows.
+    perform next_numbers(p_tenant_id, p_user_id, 0);
     v_counts := (
         select jsonb_object_agg(f.id, jsonb_build_array(f.total, f.unread)) from email_folders f
         where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
@@ -247,12 +249,21 @@ begin
         end if;
         if v_is_there and p_to[n] is not null then
             v_new.folder_id := p_to[n];
+            -- Below the folder's cursor a worker may be fetching it just now, as one that is missing: it then knows it by its
+            -- identity, as the next one does where its UID was not told.
             v_new.uid := (
                 select p_to_uids[n] from email_folders f
                 where f.id = p_to[n] and f.uid_validity = p_to_validities[n] and not f.is_label
                     and f.tenant_id = p_tenant_id and f.user_id = p_user_id
+                    and (
+                        p_to_uids[n] >= f.uid_next
+                        or exists (
+                            select from email_messages m
+                            where m.folder_id = p_to[n] and m.uid = p_to_uids[n]
+                                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+                        )
+                    )
             );
-            -- The next synchronisation finds out where it is.
             v_is_due := v_is_due or v_new.uid is null;
             -- A worker has seen it there before we could say which one it is.
             for v_other in
@@ -267,9 +278,6 @@ begin
                 where m.id = v_other and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
                 v_gone := v_gone || v_other;
             end loop;
-            update email_folders f set uid_next = v_new.uid + 1
-            where f.id = v_new.folder_id and f.uid_next = v_new.uid
-                and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
             delete from email_labels l
             where l.message_id = v_old.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
         end if;

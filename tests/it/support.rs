@@ -181,7 +181,7 @@ pub fn folder_row(account: &Value, path: &str, changes: Value) -> Value {
         "id": Uuid::now_v7(), "tenant_id": account["tenantId"], "user_id": account["userId"], "account_id": account["id"],
         "wire_name": format!("\\x{wire_name}"), "path": path, "delimiter": "/", "role": null, "is_selectable": true,
         "is_label": false, "is_gone": false, "total": 0, "unread": 0, "uid_validity": 1, "uid_next": 1, "is_complete": false, "stored": 0,
-        "orphans": 0, "created_number": 0, "changed_number": 0
+        "orphans": 0, "suspicions": 0, "created_number": 0, "changed_number": 0
     });
     merged(row, changes)
 }
