@@ -37,6 +37,8 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// A greeting that takes longer is asked for again.
 const GREETING_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
+/// How often submitted messages are looked for.
+const POST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Ports on 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +220,25 @@ impl Dovecot {
         let output = doveadm.wait_with_output()?;
         ensure!(output.status.success(), "doveadm: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(sent?)
+    }
+
+    /// Delivers what was submitted to those recipients who have a mailbox here, for as long as it is polled; the others' is
+    /// kept by the sink alone.
+    pub async fn post(&self) {
+        let mut posted = 0;
+        loop {
+            for delivery in self.sink.deliveries().into_iter().skip(posted) {
+                posted += 1;
+                for recipient in delivery.recipients.iter().map(|recipient| recipient.to_ascii_lowercase()) {
+                    let is_name = recipient.chars().all(|c| c.is_ascii_alphanumeric() || "@.-_".contains(c));
+                    if is_name && self.directory.join("users/userdb").join(&recipient).is_file() {
+                        // A mailbox that takes nothing is in the server's own log.
+                        let _ = self.deliver(&recipient, &delivery.message);
+                    }
+                }
+            }
+            tokio::time::sleep(POST_PAUSE).await;
+        }
     }
 
     /// An access token for XOAUTH2 and OAUTHBEARER.

@@ -253,6 +253,8 @@ pub struct Stream {
     encrypted: bool,
     /// Whether it may stay without encryption.
     plain: bool,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl fmt::Debug for Stream {
@@ -265,7 +267,7 @@ impl Stream {
     pub(crate) fn new(io: Box<dyn Io>, host: &str, tls: TlsConnector, session: Session) -> Self {
         let bounded = Bounded { io, deadline: Box::pin(sleep_until(session.deadline)), bytes: session.bytes };
         let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(bounded) as Box<dyn Io>);
-        Self { io, host: host.to_owned(), tls, encrypted: false, plain: false }
+        Self { io, host: host.to_owned(), tls, encrypted: false, plain: false, patience: ANSWER_TIMEOUT }
     }
 
     /// As it is to begin.
@@ -292,6 +294,11 @@ impl Stream {
         self.encrypted
     }
 
+    /// From now on each answer, and each write, may take so long: [`ANSWER_TIMEOUT`] until then.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// To be asked before a secret is sent, whatever was said until then.
     ///
     /// # Errors
@@ -310,7 +317,7 @@ impl Stream {
     /// and who believed it would believe whoever sits between (RFC 9051 section 11.1 and CVE-2011-0411).
     /// [`Code::Unreachable`] when the other side is silent.
     pub async fn start_tls(self) -> Result<Self, Error> {
-        let Self { io, host, tls, plain, .. } = self;
+        let Self { io, host, tls, plain, patience, .. } = self;
         if !io.buffer().is_empty() {
             return Err(Error::new(Code::Tls, format!("{} bytes ahead of the TLS handshake", io.buffer().len())));
         }
@@ -326,7 +333,7 @@ impl Stream {
             Err(_) => return Err(silent()),
         };
         let io = BufReader::with_capacity(BUFFER_BYTES, Box::new(encrypted) as Box<dyn Io>);
-        Ok(Self { io, host, tls, encrypted: true, plain })
+        Ok(Self { io, host, tls, encrypted: true, plain, patience })
     }
 
     /// Appends a line with its end, CR LF or LF, of at most `max` bytes.
@@ -346,7 +353,7 @@ impl Stream {
     /// # Errors
     /// As [`Self::read_line`], but for the longer line.
     pub async fn read_line_start(&mut self, into: &mut Vec<u8>, max: usize) -> Result<bool, Error> {
-        answered(async {
+        answered(self.patience, async {
             let mut left = max;
             loop {
                 let buffered = filled(&mut self.io).await?;
@@ -396,7 +403,7 @@ impl Stream {
         let mut left = length;
         while left > 0 {
             let step = left.min(STEP_BYTES);
-            answered(self.pass(step, &mut take)).await?;
+            answered(self.patience, self.pass(step, &mut take)).await?;
             left -= step;
         }
         Ok(())
@@ -419,7 +426,7 @@ impl Stream {
     /// # Errors
     /// [`Code::Unreachable`] when the other side does not take it.
     pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        answered(async {
+        answered(self.patience, async {
             self.io.write_all(bytes).await.map_err(|error| failed(&error))?;
             self.io.flush().await.map_err(|error| failed(&error))
         })
@@ -436,8 +443,8 @@ async fn filled(io: &mut BufReader<Box<dyn Io>>) -> Result<&[u8], Error> {
     }
 }
 
-async fn answered<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(silent()))
+async fn answered<T>(patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(patience, work).await.unwrap_or_else(|_| Err(silent()))
 }
 
 fn silent() -> Error {

@@ -4,6 +4,7 @@
 //! was checked, is bounded in time and bytes, and encrypts where that was asked for.
 
 pub mod clean;
+pub mod compose;
 pub mod connect;
 pub mod content;
 mod date;

@@ -110,7 +110,7 @@ impl Login {
     }
 
     /// Whether a server's words have the secret in them, or a piece of what was said with it.
-    fn is_echoed_in(&self, words: &str) -> bool {
+    pub(crate) fn is_echoed_in(&self, words: &str) -> bool {
         let words = comparable(words);
         let lines = said_with_secret(self);
         let said = lines.iter().map(|line| line.as_str()).chain([self.secret.reveal()]);

@@ -1,4 +1,5 @@
-//! SMTP submission (RFC 6409, RFC 5321, RFC 4954): greeting, EHLO, STARTTLS, signing in and out.
+//! SMTP submission (RFC 6409, RFC 5321, RFC 4954): greeting, EHLO, STARTTLS, signing in and out; and handing a message over
+//! ([`Smtp::offer`], [`Smtp::transmit`], [`Smtp::commit`]).
 
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -6,6 +7,12 @@ use zeroize::Zeroizing;
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, clean};
 use crate::sasl::{Exchange, Login, Mechanism};
+
+mod said;
+mod submit;
+
+pub use self::said::{Kind, Said};
+pub use self::submit::{Envelope, Offer, Outcome, Transmission};
 
 /// A line of a reply. RFC 5321 section 4.5.3.1.5 allows 512 bytes, servers write longer refusals with links in them.
 const MAX_LINE_BYTES: usize = 4 * 1024;

@@ -1,6 +1,7 @@
 //! What mail functions share: where `shared`, which knows accounts and tenants, meets `mail`, which knows servers.
 
 pub mod actions;
+pub mod outbox;
 pub mod providers;
 pub mod reading;
 pub mod sync;
@@ -270,6 +271,28 @@ impl Settings {
                 Ok(Host::Imap(Box::new(imap), features))
             }
         }
+    }
+
+    /// The host that sends.
+    pub fn smtp_host(&self) -> Option<&str> {
+        self.smtp.as_ref().map(|smtp| smtp.server.host.as_str())
+    }
+
+    /// Connects to the server that sends, and signs in.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`] and [`mail::smtp::Smtp::sign_in`] have them.
+    pub async fn sign_in_to_send(
+        &self,
+        connector: &Connector,
+        session: Session,
+    ) -> Result<(mail::smtp::Smtp, Login), mail::Error> {
+        let smtp = self.smtp.as_ref();
+        let Smtp { server, username, proof } =
+            smtp.ok_or_else(|| mail::Error::new(mail::Code::Unreachable, "no server sends"))?;
+        let login = Login::new(username, proof.secret())?;
+        let stream = connector.connect(&server.host, server.port, server.security, session).await?;
+        Ok((mail::smtp::Smtp::sign_in(stream, server.security, &login).await?, login))
     }
 
     /// Signs in to both servers, side by side, and out again. What has passed since `started`, when the request came, is

@@ -105,11 +105,12 @@ impl Key {
         sealed: &Sealed,
         deadline: Instant,
     ) -> Result<Option<Self>, TokenError> {
-        if account.auth_type == "oauth2" {
-            return Self::by_token(tokens, account, None, AccountChange::default(), deadline).await.map(Some);
-        }
         let secrets = tokens.keyring.open(&tokens.scope, account.id, sealed).await?;
-        let settings = Settings::stored(account, secrets.password, None, AccountChange::default());
+        let (smtp_password, change) = (secrets.smtp_password, AccountChange::default());
+        if account.auth_type == "oauth2" {
+            return Self::by_token(tokens, account, smtp_password, change, deadline).await.map(Some);
+        }
+        let settings = Settings::stored(account, secrets.password, smtp_password, change);
         Ok(settings.map(|settings| Self { settings, token: None }))
     }
 

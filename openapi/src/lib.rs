@@ -16,13 +16,16 @@ use shared::authorization::State as Authorized;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
 use shared::change::{Cursor as ChangeCursor, Place, TOO_OLD, bad_cursor as bad_cursor_of_changes};
 use shared::composition::{Composition, MAX_COMPOSITION_BYTES, unknown};
+use shared::db::outbox::NO_SERVER;
 use shared::draft::{Draft, NO_SUCH_DRAFT, STALE, TOO_MANY_DRAFTS, Version};
 use shared::error::{
-    ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, NOT_YOURS, too_many_accounts,
+    ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_ENTRY, NO_SUCH_MESSAGE, NOT_YOURS,
+    too_many_accounts,
 };
 use shared::idempotency::{KEY, MAX_KEY, OTHER_BODY, RUNNING};
 use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageChange, MessageId};
+use shared::outbox::{OutboxCursor, Outgoing, OutgoingId, Status};
 use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
 use shared::upload::{NewUpload, PutLink, Size, TOO_MANY_UPLOADS};
@@ -90,6 +93,7 @@ pub fn document() -> Result<String> {
             {"name": "accounts", "description": "The caller's mailbox accounts."},
             {"name": "synchronisation", "description": "When the caller's mail is fetched, and how far that is."},
             {"name": "messages", "description": "The caller's mail."},
+            {"name": "outbox", "description": "What the caller sends, and what became of it."},
             {"name": "drafts", "description": "What the caller writes and has not sent, and files to go along."},
             {"name": "health", "description": "For monitors: no identity, no rate limit."},
             {"name": "reference", "description": "This document."},
@@ -220,6 +224,13 @@ fn operations() -> Vec<Operation> {
     // Twenty-five bytes, of which the first is known.
     let cursor = || json!({"type": "string", "pattern": "^A[Q-Za-f][A-Za-z0-9_-]{31}[AQgw]$"});
     let bad_cursor = parameter::<Cursor>(&[("cursor".into(), "x".into())], "cursor");
+    let bad_outbox_cursor = parameter::<OutboxCursor>(&[("cursor".into(), "x".into())], "cursor");
+    let outgoing_id = || {
+        let mut id = id();
+        id["description"] = "The entry's id.".into();
+        id
+    };
+    let no_entry = || ("no such entry", Error::NotFound(NO_SUCH_ENTRY));
     let bad_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_accounts::MAX_LIMIT);
     let bad_draft_limit = whole_number(&[("limit".into(), "0".into())], "limit", 0, 1..=list_drafts::MAX_LIMIT);
     vec![
@@ -705,6 +716,111 @@ fn operations() -> Vec<Operation> {
             refusals: with(vec![("bad cursor", bad_cursor_of_changes()), ("too old", Error::Gone(TOO_OLD))]),
         },
         Operation {
+            method: "get",
+            path: "/api/outbox",
+            id: "listOutbox",
+            summary: "List your outbox",
+            description: "What was to be sent, of all accounts, newest first. A page may be shorter than `limit` where messages are large. \
+                          The next one is the same request with `cursor`.",
+            tag: "outbox",
+            parameters: vec![
+                number("limit", "How many entries at most.", list_outbox::DEFAULT_LIMIT, 1, list_outbox::MAX_LIMIT),
+                query(
+                    "cursor",
+                    "The `nextCursor` of the page before.",
+                    json!({"type": "string", "pattern": "^A[g-v][A-Za-z0-9_-]{31}[AQgw]$"}),
+                ),
+            ],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer(
+                    "A page of the outbox.",
+                    "OutboxList",
+                    json!({"entries": [example_outgoing(Status::Sent)], "nextCursor": example_outbox_cursor()}),
+                ),
+            )],
+            refusals: with(vec![("bad cursor", Error::Invalid(bad_outbox_cursor.err().into_iter().collect()))]),
+        },
+        Operation {
+            method: "post",
+            path: "/api/outbox",
+            id: "sendMessage",
+            summary: "Send a message",
+            description: "Puts it into the outbox, from where it is sent at once or at `sendAt`; the sender is the account. Who is named in \
+                          `bcc` is in no header of what is delivered. Where the mail server says no for now, it is tried again for a \
+                          day. An account sends so many messages in an hour.",
+            tag: "outbox",
+            parameters: vec![key()],
+            body: Some(body_within(MAX_COMPOSITION_BYTES, "NewOutgoing", example_new_outgoing())),
+            answers: vec![(202, put_into_outbox())],
+            refusals: with(
+                vec![
+                    ("no JSON", Error::Malformed(NO_OBJECT.into())),
+                    (
+                        "no recipient",
+                        Error::Invalid(vec![Fault::new(
+                            "to",
+                            "must name a recipient, where neither cc nor bcc does",
+                            "Name at least one recipient in to, cc or bcc".into(),
+                        )]),
+                    ),
+                    ("too large", Error::PayloadTooLarge { limit: MAX_COMPOSITION_BYTES }),
+                    ("cannot send", Error::Conflict(NO_SERVER.into())),
+                ]
+                .into_iter()
+                .chain(keyed())
+                .collect(),
+            ),
+        },
+        Operation {
+            method: "get",
+            path: "/api/outbox/{id}",
+            id: "getOutgoing",
+            summary: "What became of a message",
+            description: "`status`: `scheduled`, `queued`, `sending`, then `sent` where a server has taken it for one recipient at least, \
+                          `rejected` where none was accepted, `failed` after a day or with a refused login, `uncertain` where the \
+                          connection was lost while the server took it: it is not sent again by itself.",
+            tag: "outbox",
+            parameters: vec![outgoing_id()],
+            body: None,
+            answers: vec![(200, json_answer("The entry.", "Outgoing", example_outgoing(Status::Sent)))],
+            refusals: with(vec![no_entry()]),
+        },
+        Operation {
+            method: "delete",
+            path: "/api/outbox/{id}",
+            id: "cancelOutgoing",
+            summary: "Take a message back",
+            description: "While it is `scheduled` or `queued`.",
+            tag: "outbox",
+            parameters: vec![outgoing_id()],
+            body: None,
+            answers: vec![(
+                200,
+                json_answer("It is not sent any more.", "Outgoing", example_outgoing(Status::Canceled)),
+            )],
+            refusals: with(vec![
+                no_entry(),
+                ("too late", Error::Conflict(cancel_outgoing::too_late(Status::Sent).into())),
+            ]),
+        },
+        Operation {
+            method: "post",
+            path: "/api/outbox/{id}/retry",
+            id: "retryOutgoing",
+            summary: "Try a message again",
+            description: "One that has `failed`, or is `uncertain`: that may arrive twice.",
+            tag: "outbox",
+            parameters: vec![outgoing_id()],
+            body: None,
+            answers: vec![(202, json_answer("It will be sent.", "Outgoing", example_outgoing(Status::Queued)))],
+            refusals: with(vec![
+                no_entry(),
+                ("nothing to retry", Error::Conflict(retry_outgoing::too_late(Status::Sent).into())),
+            ]),
+        },
+        Operation {
             method: "post",
             path: "/api/oauth2/authorizations",
             id: "startSignIn",
@@ -1101,6 +1217,46 @@ fn example_opened() -> Value {
     message
 }
 
+fn example_new_outgoing() -> Value {
+    json!({
+        "accountId": ID, "to": [{"name": "Joe", "address": "joe@example.com"}], "subject": "Lunch?",
+        "text": "At one, at the usual place?",
+    })
+}
+
+fn example_outgoing(status: Status) -> Value {
+    let is_sent = status == Status::Sent;
+    let response = is_sent.then_some("250 2.0.0 OK");
+    json!({
+        "id": ID, "accountId": ID, "messageId": format!("{ID}@example.com"),
+        "from": {"name": "Work", "address": "jane@example.com"}, "to": [{"name": "Joe", "address": "joe@example.com"}],
+        "cc": [], "bcc": [], "replyTo": [], "subject": "Lunch?", "text": "At one, at the usual place?", "html": null,
+        "attachments": [], "replyToId": null, "forwardOfId": null, "sendAt": null, "status": status,
+        "attempts": i32::from(is_sent),
+        "nextAttemptAt": (status == Status::Queued).then_some(1_767_225_600_000_i64), "response": response,
+        "recipients": [{
+            "address": "joe@example.com", "status": if is_sent { "accepted" } else { "pending" }, "response": response,
+        }],
+        "sentAt": is_sent.then_some(1_767_225_601_000_i64), "createdAt": 1_767_225_600_000_i64,
+    })
+}
+
+fn put_into_outbox() -> Value {
+    let mut answer = json_answer("The entry.", "Outgoing", example_outgoing(Status::Queued));
+    refer_to(&mut answer, &["Location"]);
+    for operation in ["getOutgoing", "cancelOutgoing", "retryOutgoing"] {
+        answer["links"][operation] = json!({"operationId": operation, "parameters": {"id": "$response.body#/id"}});
+    }
+    answer
+}
+
+fn example_outbox_cursor() -> OutboxCursor {
+    OutboxCursor {
+        created_at: 1_767_225_600_000,
+        id: OutgoingId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0001)),
+    }
+}
+
 fn example_cursor() -> Cursor {
     Cursor { received_at: 1_767_225_600_000, id: MessageId(Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0004)) }
 }
@@ -1250,6 +1406,8 @@ fn schemas() -> Result<Value> {
     add::<batch_messages::Output>(&mut all);
     add::<get_message::Output>(&mut all);
     add::<list_changes::Output>(&mut all);
+    add::<Outgoing>(&mut all);
+    add::<list_outbox::Output>(&mut all);
     add::<health::Output>(&mut all);
     add::<health_ready::Output>(&mut all);
     add::<Envelope>(&mut all);
@@ -1273,6 +1431,22 @@ fn schemas() -> Result<Value> {
         ],
     });
     schemas.insert("DraftChange".into(), change);
+    // All but the sender may be left out, or be null.
+    let mut outgoing = schemas.get("Composition").context("no Composition")?.clone();
+    outgoing["required"] = json!(["accountId"]);
+    outgoing["description"] = "A message to be sent. One of to, cc and bcc names a recipient.".into();
+    for (name, property) in outgoing["properties"].as_object_mut().context("no properties")? {
+        let is_list = property["type"] == "array";
+        if name == "accountId" {
+            *property = json!({"type": "string", "format": "uuid"});
+        } else if is_list {
+            property["type"] = json!(["array", "null"]);
+        }
+    }
+    outgoing["properties"]["draftId"] = json!({
+        "type": ["string", "null"], "format": "uuid", "description": "The draft that it was, which is gone then.",
+    });
+    schemas.insert("NewOutgoing".into(), outgoing);
     // Texts in the types, since the database keeps them as such.
     let codes = Code::ALL.map(Code::as_str).map(Value::from);
     let sources =

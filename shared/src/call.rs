@@ -13,11 +13,12 @@ use crate::composition::MAX_COMPOSITION_BYTES;
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::draft::{DraftId, NO_SUCH_DRAFT};
-use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_MESSAGE, replayed_header};
+use crate::error::{Error, NO_SUCH_ACCOUNT, NO_SUCH_ENTRY, NO_SUCH_MESSAGE, replayed_header};
 use crate::event::Request;
 use crate::identity::Identity;
 use crate::keyring::{Clients, Keyring};
 use crate::message::MessageId;
+use crate::outbox::OutgoingId;
 use crate::redis_link::RedisLink;
 use crate::sealing::PublicKey;
 use crate::validation::Fields;
@@ -171,6 +172,15 @@ impl Call {
     /// See [`account_id`].
     pub fn account_id(&self) -> Result<AccountId, Error> {
         account_id(&self.request)
+    }
+
+    /// The entry of the outbox that the path names.
+    ///
+    /// # Errors
+    /// What is no id names none: [`Error::NotFound`].
+    pub fn outgoing_id(&self) -> Result<OutgoingId, Error> {
+        let id = self.request.path_parameters.get("id");
+        id.and_then(|id| OutgoingId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ENTRY))
     }
 }
 

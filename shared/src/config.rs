@@ -150,6 +150,8 @@ pub struct QueueConfig {
     pub public: PublicConfig,
     /// `SYNC_QUEUE_URL`: the queue for synchronisation. Without one nobody is rung, and the schedule finds the work.
     pub sync_queue_url: Option<String>,
+    /// `OUTBOX_QUEUE_URL`: the queue for messages to be sent, likewise.
+    pub outbox_queue_url: Option<String>,
 }
 
 /// What the function needs that asks who is due: a login, and a queue to ring at.
@@ -161,6 +163,8 @@ pub struct ScheduleConfig {
     pub secrets: SecretSource,
     /// `SYNC_QUEUE_URL`: the queue that it rings at.
     pub sync_queue_url: String,
+    /// `OUTBOX_QUEUE_URL`: likewise, for messages to be sent.
+    pub outbox_queue_url: String,
     /// `MAIL_BUCKET`: the bucket in which it deletes what deleted accounts had.
     pub mail_bucket: String,
 }
@@ -205,7 +209,11 @@ impl QueueConfig {
     }
 
     fn read(mut vars: Variables) -> anyhow::Result<Self> {
-        let config = Self { public: public(&mut vars), sync_queue_url: sync_queue_url(&mut vars) };
+        let config = Self {
+            public: public(&mut vars),
+            sync_queue_url: queue_url_of(&mut vars, SYNC_QUEUE),
+            outbox_queue_url: queue_url_of(&mut vars, OUTBOX_QUEUE),
+        };
         vars.finish()?;
         Ok(config)
     }
@@ -236,10 +244,13 @@ impl ScheduleConfig {
 
     fn read(mut vars: Variables) -> anyhow::Result<Self> {
         let public = public(&mut vars);
-        let queue = sync_queue_url(&mut vars);
-        if queue.is_none() {
-            vars.fault("SYNC_QUEUE_URL", QUEUE_URL);
-        }
+        let [sync_queue_url, outbox_queue_url] = [SYNC_QUEUE, OUTBOX_QUEUE].map(|name| {
+            let queue = queue_url_of(&mut vars, name);
+            if queue.is_none() {
+                vars.fault(name, QUEUE_URL);
+            }
+            queue.unwrap_or_default()
+        });
         let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
         let database_url = vars.required("DATABASE_URL", DATABASE_URL);
         let secrets = match vars.get("SCHEDULER_SECRET_ARN") {
@@ -254,7 +265,7 @@ impl ScheduleConfig {
         };
         let mail_bucket = bucket(&mut vars);
         vars.finish()?;
-        Ok(Self { public, secrets, sync_queue_url: queue.unwrap_or_default(), mail_bucket })
+        Ok(Self { public, secrets, sync_queue_url, outbox_queue_url, mail_bucket })
     }
 }
 
@@ -518,8 +529,26 @@ fn key_set_url(vars: &mut Variables) -> Option<Url> {
 /// What a queue's URL must be.
 const QUEUE_URL: &str = "the URL of a queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/name";
 
-fn sync_queue_url(vars: &mut Variables) -> Option<String> {
-    vars.parsed("SYNC_QUEUE_URL", QUEUE_URL, None, |v| queue_url(v).map(Some))
+/// The queue for synchronisation.
+const SYNC_QUEUE: &str = "SYNC_QUEUE_URL";
+/// The queue for messages to be sent.
+const OUTBOX_QUEUE: &str = "OUTBOX_QUEUE_URL";
+
+fn queue_url_of(vars: &mut Variables, name: &'static str) -> Option<String> {
+    vars.parsed(name, QUEUE_URL, None, |v| queue_url(v).map(Some))
+}
+
+/// `SEND_PER_HOUR`: how many messages an account may put into the outbox in any hour; `None` (written `0`) for any number.
+///
+/// # Errors
+/// It is no whole number.
+pub fn send_per_hour() -> anyhow::Result<Option<NonZeroU32>> {
+    let mut vars = Variables::of_process();
+    let limit = vars.parsed("SEND_PER_HOUR", "a whole number; 0 switches the limit off", NonZeroU32::new(200), |v| {
+        v.parse().ok().map(NonZeroU32::new)
+    });
+    vars.finish()?;
+    Ok(limit)
 }
 
 /// The emulator's queues are reached without TLS.
@@ -932,9 +961,10 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_needs_a_login_a_queue_a_bucket_and_nothing_else() {
+    fn the_schedule_needs_a_login_two_queues_a_bucket_and_nothing_else() {
         const URL: (&str, &str) = ("DATABASE_URL", "postgres://email_service_scheduler:pw@localhost/db");
         const QUEUE: (&str, &str) = ("SYNC_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/sync");
+        const OUTBOX: (&str, &str) = ("OUTBOX_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/123456789012/outbox");
         const BUCKET: (&str, &str) = ("MAIL_BUCKET", "mail");
         const DEPLOYED: (&str, &str) = ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand");
         let read = |pairs: &[(&str, &str)]| {
@@ -943,13 +973,14 @@ mod tests {
             let vars = Variables::new(move |name| vars.get(name).cloned());
             ScheduleConfig::read(vars).map_err(|error| error.to_string())
         };
-        let config = read(&[URL, QUEUE, BUCKET]).unwrap();
+        let config = read(&[URL, QUEUE, OUTBOX, BUCKET]).unwrap();
         assert_eq!((config.sync_queue_url.as_str(), config.mail_bucket.as_str()), (QUEUE.1, BUCKET.1));
+        assert_eq!(config.outbox_queue_url, OUTBOX.1);
         assert!(matches!(config.secrets, SecretSource::Environment(_)));
-        let config = read(&[URL, QUEUE, BUCKET, ("SCHEDULER_SECRET_ARN", "arn")]).unwrap();
+        let config = read(&[URL, QUEUE, OUTBOX, BUCKET, ("SCHEDULER_SECRET_ARN", "arn")]).unwrap();
         assert!(matches!(config.secrets, SecretSource::Login(place) if place.arn == "arn"));
         let error = read(&[]).unwrap_err();
-        for name in ["DATABASE_URL", "SYNC_QUEUE_URL", "MAIL_BUCKET"] {
+        for name in ["DATABASE_URL", "SYNC_QUEUE_URL", "OUTBOX_QUEUE_URL", "MAIL_BUCKET"] {
             assert!(error.contains(name), "{error}");
         }
         assert!(read(&[URL, QUEUE, DEPLOYED]).unwrap_err().contains("sslmode=verify-full"));

@@ -96,6 +96,10 @@ pub const NO_SUCH_ACCOUNT: &str = "There is no account with this id. List your a
 /// What a client learns of a message that is unknown, another user's, or of a deleted account.
 pub const NO_SUCH_MESSAGE: &str = "There is no message with this id. List your messages to see which there are.";
 
+/// What a client learns of an entry of the outbox that is unknown or another user's.
+pub const NO_SUCH_ENTRY: &str =
+    "There is no message with this id in your outbox. List your outbox to see which there are.";
+
 /// What a client learns of an account that is another user's or tenant's.
 pub const NOT_YOURS: &str = "This account belongs to somebody else. List your accounts to see which are yours.";
 

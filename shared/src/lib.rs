@@ -49,6 +49,7 @@ pub mod draft;
 pub mod folder;
 pub mod idempotency;
 pub mod message;
+pub mod outbox;
 pub mod sealing;
 pub mod search;
 pub mod sync;
@@ -74,9 +75,9 @@ pub use serve::mail::{
     MailCommand, serve_command, serve_mail, serve_network, serve_providers, serve_reading, serve_sealing,
     serve_sign_in, serve_tries,
 };
-pub use serve::{serve, serve_public, serve_readiness, serve_ringing, serve_uploads};
+pub use serve::{Sending, serve, serve_public, serve_readiness, serve_ringing, serve_sending, serve_uploads};
 pub use work::due::serve_due;
-pub use work::mail::work_mail;
+pub use work::mail::{work_mail, work_outbox};
 pub use work::{serve_schedule, work};
 
 /// How long a connection to PostgreSQL or Redis may go unused before it is replaced rather than trusted: Lambda's

@@ -232,10 +232,7 @@ const CURSOR_KIND: u8 = 1;
 
 impl Serialize for Cursor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut bytes = [CURSOR_KIND; 25];
-        bytes[1..9].copy_from_slice(&self.received_at.to_be_bytes());
-        bytes[9..].copy_from_slice(self.id.0.as_bytes());
-        serializer.serialize_str(&BASE64.encode(bytes))
+        serializer.serialize_str(&write_cursor(CURSOR_KIND, self.received_at, self.id.0))
     }
 }
 
@@ -243,12 +240,25 @@ impl Field for Cursor {
     const RULE: &'static str = "must be the nextCursor of an answer";
 
     fn read(value: Value) -> Option<Self> {
-        let bytes: [u8; 25] = BASE64.decode(value.as_str()?).ok()?.try_into().ok()?;
-        let (kind, place) = bytes.split_first()?;
-        let (received_at, id) = place.split_first_chunk()?;
-        let id = MessageId(Uuid::from_slice(id).ok()?);
-        (*kind == CURSOR_KIND).then_some(Self { received_at: i64::from_be_bytes(*received_at), id })
+        let (received_at, id) = read_cursor(CURSOR_KIND, value.as_str()?)?;
+        Some(Self { received_at, id: MessageId(id) })
     }
+}
+
+/// A place in a list that is in the order of a time and an id. Each list has a `kind` of its own.
+pub(crate) fn write_cursor(kind: u8, at: i64, id: Uuid) -> String {
+    let mut bytes = [kind; 25];
+    bytes[1..9].copy_from_slice(&at.to_be_bytes());
+    bytes[9..].copy_from_slice(id.as_bytes());
+    BASE64.encode(bytes)
+}
+
+/// What [`write_cursor`] has written; `None` for what it has not.
+pub(crate) fn read_cursor(kind: u8, text: &str) -> Option<(i64, Uuid)> {
+    let bytes: [u8; 25] = BASE64.decode(text).ok()?.try_into().ok()?;
+    let (own, place) = bytes.split_first()?;
+    let (at, id) = place.split_first_chunk()?;
+    (*own == kind).then_some((i64::from_be_bytes(*at), Uuid::from_slice(id).ok()?))
 }
 
 #[cfg(test)]

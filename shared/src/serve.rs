@@ -4,6 +4,7 @@ pub mod mail;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, serv
 use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
-use crate::config::{Config, PublicConfig, QueueConfig, mail_bucket};
+use crate::config::{Config, PublicConfig, QueueConfig, mail_bucket, send_per_hour};
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
@@ -65,11 +66,39 @@ where
     H: Fn(Call, Queue) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let queue = Queue::new(QueueConfig::from_env()?.sync_queue_url).await;
-    // Beside the other connections; nothing waits for it.
+    let queue = warming_queue(QueueConfig::from_env()?.sync_queue_url).await;
+    serve(move |call| handler(call, queue.clone())).await
+}
+
+/// As [`serve()`], for an endpoint that rings for whoever sends messages.
+///
+/// # Errors
+/// As [`serve()`].
+pub async fn serve_sending<H, F>(handler: H) -> anyhow::Result<()>
+where
+    H: Fn(Call, Sending) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send,
+{
+    let per_hour = send_per_hour()?;
+    let sending = Sending { queue: warming_queue(QueueConfig::from_env()?.outbox_queue_url).await, per_hour };
+    serve(move |call| handler(call, sending.clone())).await
+}
+
+/// What an endpoint has that is about messages to be sent.
+#[derive(Clone)]
+pub struct Sending {
+    /// Where it rings.
+    pub queue: Queue,
+    /// How many messages an account may put into the outbox in any hour.
+    pub per_hour: Option<NonZeroU32>,
+}
+
+/// A queue whose connection opens beside the others; nothing waits for it.
+async fn warming_queue(url: Option<String>) -> Queue {
+    let queue = Queue::new(url).await;
     let warming = queue.clone();
     drop(tokio::spawn(async move { warming.warm_up().await }));
-    serve(move |call| handler(call, queue.clone())).await
+    queue
 }
 
 /// As [`serve()`], for an endpoint that gives leave to put something into the object store. It signs, and calls nobody.

@@ -127,6 +127,11 @@ impl Fields {
         }
     }
 
+    /// Whether a fault was noted in a field, or in something within it.
+    pub(crate) fn has_fault_in(&self, field: &str) -> bool {
+        self.faults.iter().any(|fault| fault.field.starts_with(field))
+    }
+
     /// Ends the reading.
     ///
     /// # Errors

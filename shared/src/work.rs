@@ -34,6 +34,9 @@ const HANDOVER: Duration = Duration::from_secs(20);
 /// How long before its function's end a job is cut off that did not stop, so that the others of its batch, and the log,
 /// do not end with it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long before that a job gets no answer any more that is to be noted: two statements, each of 6 s at most, where the
+/// first fails.
+const LAST_STATEMENT: Duration = Duration::from_secs(12);
 /// How often a message is received before it becomes a dead letter: the queue's `maxReceiveCount` (data.yaml).
 pub const ATTEMPTS: u32 = 5;
 /// Jobs of a batch at once. They mostly wait for mail hosts, so one that is slow holds up none of the others; and four
@@ -52,6 +55,9 @@ pub struct Job {
     /// When to hand over what is left: after a minute, or earlier when the function's time ends, which a job that goes on
     /// does not outlive.
     pub stop_at: Instant,
+    /// When the function's time ends, but for the last words of a job: one that waits for an answer that counts may wait
+    /// so long.
+    pub ends_at: Instant,
 }
 
 /// How a job ended well.
@@ -119,20 +125,24 @@ where
     H: Fn(Job) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Done, WorkError>> + Send,
 {
-    work_or_give_up(handler, |_| async {}).await
+    work_or_give_up(QueueConfig::from_env()?, |config| config.sync_queue_url.clone(), handler, |_| async {}).await
 }
 
 /// As [`work()`]. `give_up` is told of a job that failed at its last attempt: its message becomes a dead letter.
-async fn work_or_give_up<H, F, G, E>(handler: H, give_up: G) -> anyhow::Result<()>
+async fn work_or_give_up<H, F, G, E>(
+    config: QueueConfig,
+    queue_of: impl FnOnce(&QueueConfig) -> Option<String>,
+    handler: H,
+    give_up: G,
+) -> anyhow::Result<()>
 where
     H: Fn(Job) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Done, WorkError>> + Send,
     G: Fn(Job) -> E + Clone + Send + Sync + 'static,
     E: Future<Output = ()> + Send,
 {
-    let config = QueueConfig::from_env()?;
     log::start(config.public.log_level);
-    let queue = Queue::new(config.sync_queue_url).await;
+    let queue = Queue::new(queue_of(&config)).await;
     let back = Arc::new(Back::new(config.public));
     run(move |event: LambdaEvent<Batch>| {
         let (back, queue, handler, give_up) = (back.clone(), queue.clone(), handler.clone(), give_up.clone());
@@ -244,6 +254,8 @@ struct Failure {
 struct Hours {
     stop_at: Instant,
     cut_off_at: Instant,
+    /// What of it the last statement may take.
+    last_statement: Duration,
 }
 
 impl Hours {
@@ -252,7 +264,11 @@ impl Hours {
         let end = UNIX_EPOCH + Duration::from_millis(context.deadline);
         let left = end.duration_since(SystemTime::now()).unwrap_or_default();
         let now = Instant::now();
-        Self { stop_at: now + left - HANDOVER.min(left / 2), cut_off_at: now + left - LAST_WORDS.min(left / 4) }
+        Self {
+            stop_at: now + left - HANDOVER.min(left / 2),
+            cut_off_at: now + left - LAST_WORDS.min(left / 4),
+            last_statement: LAST_STATEMENT.min(left / 4),
+        }
     }
 }
 
@@ -280,7 +296,13 @@ where
             let doorbell = Doorbell::parse(&message.body);
             let attempt = message.attributes.approximate_receive_count.parse().unwrap_or(1);
             let stop_at = hours.stop_at.min(started + PIECE);
-            let job = doorbell.map(|bell| Job { scope: bell.scope(), account_id: bell.account_id, attempt, stop_at });
+            let job = doorbell.map(|bell| Job {
+                scope: bell.scope(),
+                account_id: bell.account_id,
+                attempt,
+                stop_at,
+                ends_at: hours.cut_off_at - hours.last_statement,
+            });
             let outcome = match job.clone() {
                 None => Err(WorkError::Poisoned),
                 Some(_) if started >= hours.stop_at => Err(WorkError::OutOfTime),

@@ -9,7 +9,7 @@ use crate::support::{
     servers, store, store_label,
 };
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "email_accounts",
     "email_change_numbers",
     "email_credentials",
@@ -20,6 +20,7 @@ const TABLES: [&str; 13] = [
     "email_idempotency_keys",
     "email_labels",
     "email_messages",
+    "email_outbox",
     "email_unpurged_objects",
     "email_uploads",
     "oauth2_authorizations",
@@ -159,6 +160,11 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "select purge_uploads('{}')",
         "update email_destroyed set number = 0",
         "select claim_due(1, 1)",
+        "select claim_due_outgoing(1, 1)",
+        "delete from email_outbox",
+        "update email_outbox set content = '{}'",
+        "update email_outbox set recipients = '[]'",
+        "update email_outbox set account_id = gen_random_uuid()",
         "update oauth2_authorizations set user_id = gen_random_uuid()",
         "update oauth2_authorizations set account_id = gen_random_uuid()",
         "update oauth2_authorizations set expires_at = expires_at + 1",
@@ -260,6 +266,12 @@ async fn leaks(database: &str) -> Vec<String> {
         "account_id": created["id"], "destroyed_at": 0
     });
     store(&client, "email_destroyed", destroyed).await;
+    let outgoing = json!({
+        "id": new, "tenant_id": tenant_id, "user_id": user_id, "account_id": created["id"], "status": "queued", "created_at": 0,
+        "dated_at": 0, "message_id": "x", "sender_name": "x", "sender_address": "x", "content": "{}", "recipients": "[]",
+        "attempts": 0, "copy": "none", "looks": 0, "lease_token": 0, "doubtful": []
+    });
+    store(&client, "email_outbox", outgoing).await;
     let unpurged = format!("insert into email_unpurged_objects values ('{new}', '{tenant_id}', '{user_id}', 0)");
     client.batch_execute(&unpurged).await.unwrap();
     let keep = "insert into email_idempotency_keys values ($1, $2, decode(repeat('ab', 32), 'hex'), decode(repeat('cd', 32), 'hex'), 'x', null, 0)";
@@ -347,6 +359,13 @@ async fn leaks(database: &str) -> Vec<String> {
             ),
         ),
         target(
+            "email_outbox",
+            by_id(&new.to_string()),
+            "looks = 1",
+            "id, account_id, status, created_at, dated_at, message_id, sender_name, sender_address, content, recipients",
+            format!("gen_random_uuid(), '{account}', 'queued', 0, 0, 'x', 'x', 'x', '{{}}', '[]'"),
+        ),
+        target(
             "email_unpurged_objects",
             format!("account_id = '{new}'"),
             "deleted_at = 1",
@@ -419,7 +438,7 @@ async fn database_with_more_granted() -> (String, Client) {
         .batch_execute(
             "grant delete on email_accounts, email_credentials, email_uploads, oauth2_authorizations to email_service_app;
              grant select, insert, update, delete on email_change_numbers, email_destroyed, email_folders, email_hidden, email_labels,
-                 email_messages, email_unpurged_objects to email_service_app",
+                 email_messages, email_outbox, email_unpurged_objects to email_service_app",
         )
         .await
         .unwrap();
@@ -437,7 +456,7 @@ async fn the_matrix_goes_red_when_a_policy_is_missing() {
     for table in TABLES {
         let (database, client) = database_with_more_granted().await;
         // Accounts and messages take a number, and so their policy holds for them as well.
-        let takes_numbers = ["email_accounts", "email_messages"].contains(&table);
+        let takes_numbers = ["email_accounts", "email_messages", "email_outbox"].contains(&table);
         let opened = if takes_numbers { vec![table, "email_change_numbers"] } else { vec![table] };
         for table in opened {
             client
@@ -615,6 +634,21 @@ const TURNS: [&str; 5] =
 /// Whose turn a mailbox is, which both say.
 const SYNCHRONISED: [&str; 5] = ["rung_at", "sync_requested_at", "sync_started_at", "leased_until", "lease_token"];
 
+/// What moves with a message that is to be sent.
+const OUTGOING: [&str; 11] = [
+    "status",
+    "tried_since",
+    "next_attempt_at",
+    "due_at",
+    "ring_at",
+    "leased_until",
+    "lease_token",
+    "dot_at",
+    "doubtful",
+    "looks",
+    "changed_number",
+];
+
 /// What is wrong with the privileges of the functions' two roles, as far as secrets are concerned.
 async fn privileges_too_wide(client: &Client) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -644,6 +678,13 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 ("insert" | "update" | "delete", "email_folders" | "email_labels" | "email_messages") => is_mail,
                 ("select", "email_accounts") => true,
                 // What is written and what was answered is the endpoints' to keep, and never changes hands.
+                ("select", "email_outbox") => true,
+                ("insert", "email_outbox") => !is_mail,
+                // What was asked for stays as it is, and what came of it is the worker's to say.
+                ("update", "email_outbox") => {
+                    let is_result = ["recipients", "attempts", "response", "sent_at", "copy"].contains(&column);
+                    OUTGOING.contains(&column) || is_mail && is_result
+                }
                 (_, "email_idempotency_keys" | "email_drafts") if is_mail => false,
                 ("select" | "insert" | "delete", "email_drafts") => true,
                 ("update", "email_drafts") => !["id", "tenant_id", "user_id", "created_at"].contains(&column),
@@ -705,6 +746,7 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
     let wanted = [
         "execute accounts_with_objects(bigint,integer)",
         "execute claim_due(integer,bigint)",
+        "execute claim_due_outgoing(integer,bigint)",
         "execute forget_objects(uuid)",
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",

@@ -26,7 +26,7 @@ use crate::sync_model::Worker;
 const TIME: Duration = Duration::from_secs(60);
 
 /// The way to the run's Dovecot.
-async fn connector() -> Connector {
+pub async fn connector() -> Connector {
     let policy =
         Policy { private_networks: vec!["127.0.0.0/8".parse().unwrap()], ports: Ports::Any, ..Policy::default() };
     let mut roots = RootCertStore::empty();

@@ -253,6 +253,7 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
     let wanted = [
         "execute accounts_with_objects(bigint,integer)",
         "execute claim_due(integer,bigint)",
+        "execute claim_due_outgoing(integer,bigint)",
         "execute forget_objects(uuid)",
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",

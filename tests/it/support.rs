@@ -27,7 +27,7 @@ pub const MAIL_DATABASE_URL: &str = "mail: DATABASE_URL";
 pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
 /// Likewise for the function that asks who is due.
 pub const SCHEDULER_DATABASE_URL: &str = "scheduler: DATABASE_URL";
-const SCHEDULER_QUEUE: &str = "scheduler: SYNC_QUEUE_URL";
+const SCHEDULER_QUEUES: [&str; 2] = ["scheduler: SYNC_QUEUE_URL", "scheduler: OUTBOX_QUEUE_URL"];
 /// The same for functions that ask providers for tokens.
 pub const CLIENT_SECRETS: &str = "providers: OAUTH2_CLIENT_SECRETS";
 
@@ -74,7 +74,8 @@ impl Servers {
             (MAIL_PRIVATE_KEYS, SEALING_KEYS.1.clone()),
             (SCHEDULER_DATABASE_URL, self.postgres.scheduler_url("app")),
             // It does not start without a queue; nobody listens there.
-            (SCHEDULER_QUEUE, "http://127.0.0.1:1/123456789012/none".to_owned()),
+            (SCHEDULER_QUEUES[0], "http://127.0.0.1:1/123456789012/none".to_owned()),
+            (SCHEDULER_QUEUES[1], "http://127.0.0.1:1/123456789012/none".to_owned()),
             ("MAIL_BUCKET", "none".to_owned()),
         ])
     }
@@ -359,7 +360,7 @@ impl Service {
         let database = new_database().await;
         let postgres = &servers().await.postgres;
         let mut env = mail_env().await;
-        env.remove(SCHEDULER_QUEUE);
+        SCHEDULER_QUEUES.iter().for_each(|name| drop(env.remove(name)));
         env.insert("DATABASE_URL", postgres.app_url(&database));
         env.insert(MAIL_DATABASE_URL, postgres.mail_url(&database));
         env.insert(SCHEDULER_DATABASE_URL, postgres.scheduler_url(&database));

@@ -95,7 +95,8 @@ impl Worker {
         secrets.sealing_private_keys = Some(Arc::new(PrivateKeys::parse(&SEALING_KEYS.1).unwrap()));
         let store = Arc::new(SecretStore::new(SecretSource::Environment(Box::new(secrets))));
         let nobody = Scope { tenant_id: TenantId(Uuid::nil()), user_id: UserId(Uuid::nil()) };
-        let job = Job { scope: nobody, account_id: AccountId(Uuid::nil()), attempt: 1, stop_at: Instant::now() };
+        let now = Instant::now();
+        let job = Job { scope: nobody, account_id: AccountId(Uuid::nil()), attempt: 1, stop_at: now, ends_at: now };
         // All model servers are one host.
         let slots = HostSlots::new(NonZeroU32::new(10_000).unwrap(), RedisLink::new(&redis).unwrap());
         let db = Db::new(store.clone(), 4, Duration::from_secs(60)).await.unwrap();
@@ -106,8 +107,18 @@ impl Worker {
     }
 
     pub async fn run(&self, scope: &Scope, account_id: AccountId, time: Duration) -> Result<Done, WorkError> {
-        let job = Job { scope: *scope, account_id, attempt: 1, stop_at: Instant::now() + time };
-        mailbox::sync::run(&MailJob { job, ..self.0.clone() }).await
+        mailbox::sync::run(&self.job(scope, account_id, time)).await
+    }
+
+    /// Sends what the account has to send.
+    pub async fn deliver(&self, scope: &Scope, account_id: AccountId, time: Duration) -> Result<Done, WorkError> {
+        mailbox::outbox::run(&self.job(scope, account_id, time), &mailbox::outbox::Files::default()).await
+    }
+
+    fn job(&self, scope: &Scope, account_id: AccountId, time: Duration) -> MailJob<Way> {
+        let stop_at = Instant::now() + time;
+        let job = Job { scope: *scope, account_id, attempt: 1, stop_at, ends_at: stop_at + time };
+        MailJob { job, ..self.0.clone() }
     }
 }
 

@@ -366,8 +366,8 @@ fn the_pipeline_may_do_what_its_scripts_do() {
 struct Function {
     name: String,
     environment: BTreeSet<String>,
-    /// Whether it knows the queue.
-    queue: bool,
+    /// Whether it knows the queue of the synchronisation, and that of the outbox.
+    queues: [bool; 2],
     network: Option<BTreeSet<String>>,
     policies: BTreeSet<String>,
     source: String,
@@ -384,7 +384,7 @@ fn classes() -> Vec<Function> {
         let own = folders.filter(|path| path.contains(&format!("/{}/src/", function.binary)));
         Function {
             environment: resource["Environment"]["Variables"].as_object().unwrap().keys().cloned().collect(),
-            queue: resource["Environment"]["Variables"]["SYNC_QUEUE_URL"] != "",
+            queues: ["SYNC_QUEUE_URL", "OUTBOX_QUEUE_URL"].map(|name| resource["Environment"]["Variables"][name] != ""),
             network: resource["VpcConfig"].is_object().then(|| imports(&resource["VpcConfig"])),
             policies: references(attached).into_iter().chain(imports(attached)).collect(),
             source: own.map(|path| fs::read_to_string(path).unwrap()).collect(),
@@ -397,7 +397,7 @@ fn classes() -> Vec<Function> {
 #[test]
 fn no_function_gets_what_its_class_does_not_use() {
     for function in classes() {
-        let Function { name, environment, queue, network, policies, source } = function;
+        let Function { name, environment, queues, network, policies, source } = function;
         let has = |name: &str| environment.contains(name);
         let may = |name: &str| policies.contains(name);
         // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces; nor
@@ -415,9 +415,10 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(has("MAIL_SECRET_ARN"), may("MailSecretPolicyArn") || may("MailSecretKeeperPolicyArn"), "{name}");
         assert_eq!(may("MailSecretKeeperPolicyArn"), name == "migrate", "{name}");
         assert_eq!(has("PROVIDERS_SECRET_ARN"), may("ProvidersSecretPolicyArn"), "{name}");
-        let asks_providers = ["serve_sign_in", "serve_mail", "serve_reading", "serve_tries", "work_mail"]
-            .iter()
-            .any(|way| source.contains(way));
+        let asks_providers =
+            ["serve_sign_in", "serve_mail", "serve_reading", "serve_tries", "work_mail", "work_outbox"]
+                .iter()
+                .any(|way| source.contains(way));
         assert_eq!(has("PROVIDERS_SECRET_ARN"), asks_providers, "{name}");
         assert_eq!(may("NetworkPolicy"), network.is_some(), "{name}");
         // The schedule's login, and neither tokens' key nor private keys.
@@ -427,10 +428,14 @@ fn no_function_gets_what_its_class_does_not_use() {
         let works = source.contains("work_mail");
         let rings = works || is_schedule || source.contains("serve_ringing");
         assert_eq!((rings, works), (may("RingPolicyArn"), may("WorkPolicyArn")), "{name}");
-        assert_eq!(rings, queue, "{name}");
+        let sends = source.contains("work_outbox");
+        let rings_to_send = sends || is_schedule || source.contains("serve_sending");
+        assert_eq!((rings_to_send, sends), (may("RingOutboxPolicyArn"), may("WorkOutboxPolicyArn")), "{name}");
+        assert_eq!([rings, rings_to_send], queues, "{name}");
         // Who knows the bucket may keep messages in it, delete them, or have users put files there, and nobody two of these.
-        let ways = ["KeepMailPolicyArn", "PurgeMailPolicyArn", "PutUploadsPolicyArn"];
+        let ways = ["KeepMailPolicyArn", "PurgeMailPolicyArn", "PutUploadsPolicyArn", "ReadUploadsPolicyArn"];
         assert_eq!(usize::from(has("MAIL_BUCKET")), ways.into_iter().filter(|way| may(way)).count(), "{name}");
+        assert_eq!(may("ReadUploadsPolicyArn"), sends, "{name}");
         assert_eq!(may("PutUploadsPolicyArn"), source.contains("serve_uploads"), "{name}");
         assert_eq!(may("PurgeMailPolicyArn"), is_schedule, "{name}");
         // Only who is told which mail hosts it may reach has a way to them.
@@ -450,6 +455,7 @@ fn the_issuers_keys_are_written_by_one_function_and_read_by_those_that_know_call
     let known = [
         "shared::serve(",
         "shared::serve_ringing(",
+        "shared::serve_sending(",
         "shared::serve_sealing(",
         "shared::serve_network(",
         "shared::serve_mail(",
@@ -567,6 +573,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
         "SchedulerSecretPolicy",
         "OwnerSecretPolicy",
         "RingPolicy",
+        "RingOutboxPolicy",
         "KeepMailPolicy",
         "PurgeMailPolicy",
         "PutUploadsPolicy",
@@ -587,14 +594,24 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
 }
 
 #[test]
-fn the_queue_and_its_worker_go_together() {
+fn each_queue_and_its_worker_go_together() {
+    for (queue, binary, function, concurrency) in [
+        ("Sync", "sync-account", "SyncAccountFunction", "SyncConcurrency"),
+        ("Outbox", "deliver-message", "DeliverMessageFunction", "SendConcurrency"),
+    ] {
+        check_queue(queue, binary, function, concurrency);
+    }
+}
+
+fn check_queue(name: &str, binary: &str, function: &str, concurrency: &str) {
     let of = |file: &str, id: &str| &stack(file)["Resources"][id]["Properties"];
-    let (queue, dead) = (of(DATA, "SyncQueue"), of(DATA, "SyncDeadLetterQueue"));
+    let id = format!("{name}Queue");
+    let (queue, dead) = (of(DATA, &id), of(DATA, &format!("{name}DeadLetterQueue")));
     let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{value}"));
     assert_eq!(number(&queue["RedrivePolicy"]["maxReceiveCount"]), u64::from(shared::work::ATTEMPTS));
-    let worker = crate::support::functions().into_iter().find(|function| function.binary == "sync-account").unwrap();
+    let worker = crate::support::functions().into_iter().find(|function| function.binary == binary).unwrap();
     let [event] = &worker.queues[..] else { panic!("one queue") };
-    assert_eq!((event.queue.as_str(), event.reports_failures), ("SyncQueue", true));
+    assert_eq!((event.queue.as_str(), event.reports_failures), (id.as_str(), true));
     assert_eq!(event.batch_size, shared::work::JOBS_AT_ONCE, "none waits for another of its batch");
     // A message that was received and throttled comes again before its fifth time would be up.
     assert_eq!(number(&queue["VisibilityTimeout"]), 6 * worker.timeout.as_secs());
@@ -602,10 +619,13 @@ fn the_queue_and_its_worker_go_together() {
     for queue in [queue, dead] {
         assert_eq!(queue["SqsManagedSseEnabled"], true);
     }
-    let source = resources(FUNCTIONS).find(|(_, it)| it["Type"] == "AWS::Lambda::EventSourceMapping").unwrap().1;
+    let source = resources(FUNCTIONS)
+        .find(|(id, it)| it["Type"] == "AWS::Lambda::EventSourceMapping" && id.starts_with(function))
+        .unwrap()
+        .1;
     let most = &source["Properties"]["ScalingConfig"]["MaximumConcurrency"];
-    let reserved = &of(FUNCTIONS, "SyncAccountFunction")["ReservedConcurrentExecutions"]["Fn::If"][1];
-    assert_eq!((&most["Ref"], &reserved["Ref"]), (&"SyncConcurrency".into(), &"SyncConcurrency".into()));
+    let reserved = &of(FUNCTIONS, function)["ReservedConcurrentExecutions"]["Fn::If"][1];
+    assert_eq!((&most["Ref"], &reserved["Ref"]), (&concurrency.into(), &concurrency.into()));
 }
 
 /// What moto's CloudFormation cannot make: for these the other tests here have to do, and an account.

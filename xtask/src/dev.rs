@@ -177,7 +177,11 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         if let Some(mail) = &mail {
             eprintln!("{}", welcome_to_mail(mail, options.demo));
         }
-        std::future::pending::<Result<()>>().await
+        match &mail {
+            Some(mail) => mail.post().await,
+            None => std::future::pending().await,
+        }
+        Ok(())
     };
     tokio::select! {
         result = serve => result,

@@ -240,6 +240,13 @@ impl From<Reply> for Outcome {
     }
 }
 
+impl Reply {
+    /// What its code tells.
+    pub(super) fn event(&self) -> Option<Event> {
+        self.code.as_deref().and_then(read_code)
+    }
+}
+
 impl Imap {
     /// Sends these commands one behind the other, without waiting for answers, and tells what comes back. Begins with
     /// ENABLE where that is due and [`Imap::list`] did not come before.
@@ -280,9 +287,9 @@ impl Conversation<'_> {
             }
             let event = match self.pipeline.step(self.imap).await? {
                 Step::Data => read(&self.imap.frame),
-                Step::Status(reply) => reply.code.as_deref().and_then(read_code),
+                Step::Status(reply) => reply.event(),
                 Step::Done(reply) => {
-                    let told = reply.code.as_deref().and_then(read_code);
+                    let told = reply.event();
                     let command = self.done.checked_sub(self.ahead);
                     self.done += 1;
                     self.pending = command.map(|command| Event::Done { command, outcome: reply.into() });
@@ -412,7 +419,7 @@ fn item_names(items: Items, features: &Features) -> String {
 }
 
 /// What a response with data tells. `None` for what does not matter here.
-fn read(frame: &Frame) -> Option<Event> {
+pub(super) fn read(frame: &Frame) -> Option<Event> {
     let mut data = frame.data()?;
     data.space();
     let number = data.clone().number();

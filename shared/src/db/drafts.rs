@@ -198,7 +198,7 @@ impl Db {
 }
 
 /// The uploads of the attachments, in their order.
-fn uploads(composition: &Composition) -> Vec<Uuid> {
+pub(super) fn uploads(composition: &Composition) -> Vec<Uuid> {
     composition.attachments.iter().map(|attachment| attachment.upload_id.0).collect()
 }
 
@@ -206,7 +206,7 @@ fn content(composition: &Composition) -> Result<String, Error> {
     serde_json::to_string(composition).map_err(Error::internal)
 }
 
-fn unknown_fields(row: &Row) -> Result<Error, Error> {
+pub(super) fn unknown_fields(row: &Row) -> Result<Error, Error> {
     let fields: Vec<String> = row.try_get("unknown")?;
     Ok(Error::Invalid(fields.into_iter().map(unknown).collect()))
 }

@@ -136,7 +136,7 @@ fn count(rows: &[Row]) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i32>(0)?).unwrap_or_default())
 }
 
-fn due(row: &Row) -> Result<Due, tokio_postgres::Error> {
+pub(super) fn due(row: &Row) -> Result<Due, tokio_postgres::Error> {
     Ok(Due {
         doorbell: Doorbell {
             tenant_id: TenantId(row.try_get("tenant_id")?),

@@ -249,14 +249,20 @@ fn passwords(row: &Row) -> Result<Sealed, tokio_postgres::Error> {
 
 pub(super) fn stored(row: &Row) -> Result<Option<Stored>, tokio_postgres::Error> {
     let Some(account) = account(row)? else { return Ok(None) };
+    let wait = Duration::from_millis(u64::try_from(row.try_get::<_, i64>("wait")?).unwrap_or_default());
+    Ok(Some(Stored { wait, ..stored_with(row, account, passwords(row)?)? }))
+}
+
+/// Of a row with an account's columns.
+pub(super) fn stored_with(row: &Row, account: Account, sealed: Sealed) -> Result<Stored, tokio_postgres::Error> {
     let failures: i16 = row.try_get("failures")?;
-    Ok(Some(Stored {
+    Ok(Stored {
         standing: Standing { state: account.state, failures: u16::try_from(failures).unwrap_or_default() },
         settings_version: row.try_get("settings_version")?,
-        wait: Duration::from_millis(u64::try_from(row.try_get::<_, i64>("wait")?).unwrap_or_default()),
-        sealed: passwords(row)?,
+        wait: Duration::ZERO,
+        sealed,
         account,
-    }))
+    })
 }
 
 /// A random number from 0 to 1, of the system's generator.

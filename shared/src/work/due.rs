@@ -22,16 +22,18 @@ pub struct DueTurn {
     pub stop_at: Instant,
     /// The way to PostgreSQL, as the role that may ask who is due.
     pub db: Db,
-    /// The workers' queue.
+    /// The queue of those who synchronise.
     pub queue: Queue,
+    /// The queue of those who send.
+    pub outbox: Queue,
     /// What is kept of messages.
     pub objects: ObjectStore,
 }
 
-/// Serves a schedule, as [`serve_schedule`], with a database, a queue and a bucket.
+/// Serves a schedule, as [`serve_schedule`], with a database, the queues and a bucket.
 ///
 /// # Errors
-/// As [`serve_schedule`]; there is no queue or no bucket, the secret cannot be read, or the database role is too powerful.
+/// As [`serve_schedule`]; a queue or the bucket is missing, the secret cannot be read, or the database role is too powerful.
 pub async fn serve_due<H, F, A>(handler: H) -> anyhow::Result<()>
 where
     H: Fn(DueTurn) -> F + Clone + Send + Sync + 'static,
@@ -41,10 +43,11 @@ where
     let config = ScheduleConfig::from_env()?;
     log::start(config.public.log_level);
     let queue = Queue::new(Some(config.sync_queue_url)).await;
+    let outbox = Queue::new(Some(config.outbox_queue_url)).await;
     let db = Db::new(Arc::new(SecretStore::new(config.secrets)), 1, MAX_IDLE).await?;
     let objects = ObjectStore::new(config.mail_bucket).await;
     let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
     connected?;
-    let turn = DueTurn { stop_at: Instant::now(), db, queue, objects };
+    let turn = DueTurn { stop_at: Instant::now(), db, queue, outbox, objects };
     serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, ..turn.clone() })).await
 }

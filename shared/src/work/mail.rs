@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Done, JOBS_AT_ONCE, Job, WorkError, work_or_give_up};
 use crate::MAX_IDLE;
-use crate::config::{Config, Outbound, mail_host_connections, sealing_public_key};
+use crate::config::{Config, Outbound, QueueConfig, mail_host_connections, sealing_public_key};
 use crate::db::Db;
 use crate::host_slots::HostSlots;
 use crate::keyring::{Clients, Keyring};
@@ -44,6 +44,43 @@ where
     H: Fn(MailJob<N>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Done, WorkError>> + Send,
 {
+    let (handler, db) = equipped(prepare, handler).await?;
+    let give_up = move |job: Job| {
+        let db = db.clone();
+        async move {
+            if let Err(error) = db.give_up_sync(&job.scope, job.account_id).await {
+                tracing::error!(accountId = %job.account_id, error = %error, "nobody is told that a job is given up");
+            }
+        }
+    };
+    work_or_give_up(QueueConfig::from_env()?, |config| config.sync_queue_url.clone(), handler, give_up).await
+}
+
+/// As [`work_mail`], for the queue of messages to be sent. Where a job fails each time, its messages are due again when its
+/// leases end, until a day has passed.
+///
+/// # Errors
+/// As [`work_mail`].
+pub async fn work_outbox<N, H, F>(prepare: impl Fn(&Outbound) -> anyhow::Result<N>, handler: H) -> anyhow::Result<()>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(MailJob<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Done, WorkError>> + Send,
+{
+    let (handler, _) = equipped(prepare, handler).await?;
+    work_or_give_up(QueueConfig::from_env()?, |config| config.outbox_queue_url.clone(), handler, |_| async {}).await
+}
+
+/// A handler that has all that it takes to sign in to accounts, and the way to PostgreSQL.
+async fn equipped<N, H, F>(
+    prepare: impl Fn(&Outbound) -> anyhow::Result<N>,
+    handler: H,
+) -> anyhow::Result<(impl Fn(Job) -> F + Clone + Send + Sync + 'static, Db)>
+where
+    N: Clone + Send + Sync + 'static,
+    H: Fn(MailJob<N>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Done, WorkError>> + Send,
+{
     let config = Config::from_env()?;
     log::start(config.public.log_level);
     let network = prepare(&Outbound::from_env()?)?;
@@ -57,19 +94,11 @@ where
     let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
     connected?;
     let slots = HostSlots::new(per_host, redis);
-    let last_words = db.clone();
+    let all = db.clone();
     let handler = move |job| {
-        let (db, keyring, network, slots) = (db.for_request(), keyring.clone(), network.clone(), slots.clone());
+        let (db, keyring, network, slots) = (all.for_request(), keyring.clone(), network.clone(), slots.clone());
         let (seal_with, clients) = (seal_with.clone(), clients.clone());
         handler(MailJob { job, db, keyring, seal_with, clients, network, slots })
     };
-    let give_up = move |job: Job| {
-        let db = last_words.clone();
-        async move {
-            if let Err(error) = db.give_up_sync(&job.scope, job.account_id).await {
-                tracing::error!(accountId = %job.account_id, error = %error, "nobody is told that a job is given up");
-            }
-        }
-    };
-    work_or_give_up(handler, give_up).await
+    Ok((handler, db))
 }

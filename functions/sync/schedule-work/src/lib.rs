@@ -1,5 +1,6 @@
-//! Each minute: rings for the accounts that are due, and purges what deleted ones leave behind.
+//! Each minute: rings for the messages and the accounts that are due, and purges what deleted ones leave behind.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -11,6 +12,8 @@ use shared::work::due::DueTurn;
 pub const BATCH: i32 = 500;
 /// When an account is due again for which nobody came: its message was lost, or its worker was.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
+/// The same for a message that is to be sent.
+const SEND_AGAIN: Duration = Duration::from_secs(2 * 60);
 /// Rows that are purged in one statement, which holds nobody up but others' purges, yet has four seconds at most.
 const PURGE_BATCH: i32 = 5000;
 /// How long a turn purges. A mailbox of a million messages is gone within a day all the same.
@@ -24,7 +27,7 @@ const UPLOADS_BATCH: i32 = 1000;
 const OBJECTS_AGE: Duration = Duration::from_secs(60);
 
 /// What a turn did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Turned {
     /// Accounts that were due.
@@ -33,6 +36,10 @@ pub struct Turned {
     pub failed: usize,
     /// For how long the one was due that had waited longest.
     pub lag_seconds: u64,
+    /// Messages that were due to be sent.
+    pub messages_due: usize,
+    /// For how long the one was due that had waited longest.
+    pub messages_lag_seconds: u64,
     /// Accounts of which the last was purged.
     pub purged_accounts: u64,
     /// Rows that were purged, these included.
@@ -48,15 +55,22 @@ pub struct Turned {
 /// # Errors
 /// PostgreSQL or the object store fails. What was done until then stays done.
 pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
-    let mut turned = Turned {
-        due: 0,
-        failed: 0,
-        lag_seconds: 0,
-        purged_accounts: 0,
-        purged_rows: 0,
-        purged_objects: 0,
-        purged_uploads: 0,
-    };
+    let mut turned = Turned::default();
+    // Somebody waits for these.
+    loop {
+        let batch = turn.db.claim_due_outgoing(BATCH, SEND_AGAIN).await?;
+        // An account is rung for once, however much it has to send.
+        let mut accounts = HashSet::new();
+        let doorbells: Vec<_> =
+            batch.iter().map(|due| due.doorbell).filter(|bell| accounts.insert(bell.account_id)).collect();
+        turned.messages_due += batch.len();
+        turned.failed += turn.outbox.ring_many(&doorbells).await.len();
+        let lag = batch.iter().map(|due| due.late.as_secs()).max().unwrap_or_default();
+        turned.messages_lag_seconds = turned.messages_lag_seconds.max(lag);
+        if is_last(batch.len(), BATCH) || Instant::now() >= turn.stop_at {
+            break;
+        }
+    }
     loop {
         let batch = turn.db.claim_due(BATCH, AGAIN).await?;
         let doorbells: Vec<_> = batch.iter().map(|due| due.doorbell).collect();

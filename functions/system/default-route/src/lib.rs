@@ -5,7 +5,7 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 22] = [
+pub const ROUTES: [(&str, &str); 25] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
@@ -24,6 +24,9 @@ pub const ROUTES: [(&str, &str); 22] = [
     ("/api/oauth2/accounts", "POST, OPTIONS"),
     ("/api/oauth2/authorizations", "POST, OPTIONS"),
     ("/api/uploads", "POST, OPTIONS"),
+    ("/api/outbox", "GET, POST, OPTIONS"),
+    ("/api/outbox/{id}", "GET, DELETE, OPTIONS"),
+    ("/api/outbox/{id}/retry", "POST, OPTIONS"),
     ("/docs", "GET, OPTIONS"),
     ("/health", "GET, HEAD, OPTIONS"),
     ("/health/ready", "GET, HEAD, OPTIONS"),

@@ -1,0 +1,31 @@
+//! `POST /api/outbox`: puts a message into the outbox, to be sent at once or later.
+
+use shared::http::StatusCode;
+use shared::idempotency::Once;
+use shared::outbox::{NewOutgoing, Status};
+use shared::{Call, Error, Reply, Sending, now};
+
+/// The path of this endpoint.
+const COLLECTION: &str = "/api/outbox";
+
+/// Answers one request.
+///
+/// # Errors
+/// [`Error::Invalid`] with every fault of the body, [`Error::Conflict`] where the account cannot send,
+/// [`Error::TooManyRequests`] where it has sent as much as it may in an hour; what an
+/// `Idempotency-Key` adds to that.
+pub async fn handler(call: Call, sending: Sending) -> Result<Reply, Error> {
+    let fields = call.composition_body()?;
+    let once = Once::read(&call.request, "POST /api/outbox", &fields)?;
+    let new = NewOutgoing::read(fields, now())?;
+    let scope = call.identity.scope;
+    let made = call.db.insert_outgoing(&scope, &new, sending.per_hour, once.as_ref()).await?;
+    let outgoing = made.thing;
+    if outgoing.status == Status::Queued && !made.is_replayed {
+        sending.queue.ring(scope, new.account_id).await;
+    }
+    // As an account's.
+    let base = call.request.base_of(COLLECTION);
+    let reply = Reply::json(StatusCode::ACCEPTED, &outgoing)?;
+    Ok(reply.with_location(&format!("{base}{COLLECTION}/{}", outgoing.id))?.replayed(made.is_replayed))
+}

@@ -1,0 +1,268 @@
+//! Handing a message over, in three steps whose borders matter: nothing is sent before the last dot, and after it nobody
+//! knows until the server answers.
+
+use std::time::Duration;
+
+use super::{Kind, Reply, Said, Smtp};
+use crate::compose::Body;
+use crate::error::{Code, Error};
+use crate::sasl::Login;
+
+/// For an answer to MAIL, RCPT and DATA. Servers ask others meanwhile, or let whom they do not know wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The answer of a server that hangs up (RFC 5321 section 3.8), to whatever it was asked: no other will come.
+const CLOSING: u16 = 421;
+
+/// From whom to whom.
+#[derive(Debug, Clone)]
+pub struct Envelope<'a> {
+    /// The sender's address, its domain in ASCII.
+    pub sender: &'a str,
+    /// Likewise.
+    pub recipients: &'a [String],
+    /// Bytes of the message, dots not doubled.
+    pub size: u64,
+    /// What notices of failure will name, of letters, digits and hyphens.
+    pub id: &'a str,
+    /// Whether the header has letters beyond ASCII in an address.
+    pub needs_utf8: bool,
+}
+
+/// What came of the envelope.
+#[derive(Debug)]
+pub struct Offer {
+    /// An answer for each recipient, in their order; none where it was not asked for.
+    pub recipients: Vec<Option<Said>>,
+    /// What is next.
+    pub outcome: Outcome,
+}
+
+/// What is to follow an envelope.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The message, for those recipients that were accepted.
+    GoAhead,
+    /// Nothing: the sender, all recipients or the message were refused.
+    Refused(Said),
+    /// Nothing: the connection is lost, or good for nothing.
+    Broken(Error),
+}
+
+/// How a message's bytes went.
+#[derive(Debug)]
+pub enum Transmission<E> {
+    /// All are there but the last dot.
+    Ready,
+    /// The connection is lost; nothing was sent.
+    Broken(Error),
+    /// They could not be had; nothing was sent.
+    NoBody(E),
+}
+
+impl Smtp {
+    /// Whether the server has this extension.
+    fn has(&self, name: &str) -> bool {
+        self.parameter(name).is_some()
+    }
+
+    /// What stands behind an extension's name.
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.extensions.iter().find_map(|line| match line.strip_prefix(name)? {
+            "" => Some(""),
+            rest => rest.strip_prefix(' '),
+        })
+    }
+
+    /// Names sender and recipients, and asks to go ahead with the message: in one round trip where the server has
+    /// PIPELINING (RFC 2920). Each recipient has an answer of its own.
+    pub async fn offer(&mut self, login: &Login, envelope: &Envelope<'_>) -> Offer {
+        self.stream.set_patience(PATIENCE);
+        let mut recipients = vec![None; envelope.recipients.len()];
+        if let Some(said) = self.refusal_ahead(envelope) {
+            return Offer { recipients, outcome: Outcome::Refused(said) };
+        }
+        let outcome = match self.has("PIPELINING") {
+            true => self.offer_at_once(login, envelope, &mut recipients).await,
+            false => self.offer_one_by_one(login, envelope, &mut recipients).await,
+        };
+        Offer { recipients, outcome: outcome.unwrap_or_else(Outcome::Broken) }
+    }
+
+    /// What need not be asked.
+    fn refusal_ahead(&self, envelope: &Envelope<'_>) -> Option<Said> {
+        if needs_utf8(envelope) && !self.has("SMTPUTF8") {
+            // RFC 6531 section 3.5.
+            let words = "The mail server takes no addresses with letters outside of ASCII before the @.";
+            return Some(Said::ours(553, (5, 6, 7), words));
+        }
+        // RFC 1870 section 4: none, or zero, is no limit.
+        let most: u64 = self.parameter("SIZE")?.trim().parse().ok()?;
+        let words =
+            || format!("The mail server takes messages of at most {most} bytes, and this one has {}.", envelope.size);
+        (most > 0 && envelope.size > most).then(|| Said::ours(552, (5, 3, 4), &words()))
+    }
+
+    async fn offer_at_once(
+        &mut self,
+        login: &Login,
+        envelope: &Envelope<'_>,
+        recipients: &mut [Option<Said>],
+    ) -> Result<Outcome, Error> {
+        let mut commands = self.mail(envelope) + "\r\n";
+        for recipient in envelope.recipients {
+            commands.push_str(&rcpt(recipient));
+            commands.push_str("\r\n");
+        }
+        commands.push_str("DATA\r\n");
+        self.stream.write_all(commands.as_bytes()).await?;
+        let sender = self.said(login).await?;
+        if sender.code == CLOSING {
+            return Ok(Outcome::Refused(sender));
+        }
+        let mut last = None;
+        for answer in recipients.iter_mut() {
+            let said = self.said(login).await?;
+            if said.code == CLOSING {
+                return Ok(Outcome::Refused(said));
+            }
+            // What follows a refused sender is out of order, and says nothing of whom it names.
+            if sender.kind() == Kind::Yes {
+                *answer = Some(said.clone());
+            }
+            last = Some(said);
+        }
+        let data = self.reply().await?;
+        if sender.kind() != Kind::Yes {
+            return Ok(Outcome::Refused(sender));
+        }
+        if !recipients.iter().flatten().any(|said| said.kind() == Kind::Yes) {
+            // Should it wait for a message all the same, it gets none: whoever reads this hangs up.
+            return Ok(Outcome::Refused(last.unwrap_or(sender)));
+        }
+        Ok(go_ahead(&data, login))
+    }
+
+    async fn offer_one_by_one(
+        &mut self,
+        login: &Login,
+        envelope: &Envelope<'_>,
+        recipients: &mut [Option<Said>],
+    ) -> Result<Outcome, Error> {
+        self.send(&self.mail(envelope)).await?;
+        let sender = self.said(login).await?;
+        if sender.kind() != Kind::Yes {
+            return Ok(Outcome::Refused(sender));
+        }
+        let mut last = None;
+        for (recipient, answer) in envelope.recipients.iter().zip(recipients.iter_mut()) {
+            self.send(&rcpt(recipient)).await?;
+            let said = self.said(login).await?;
+            if said.code == CLOSING {
+                return Ok(Outcome::Refused(said));
+            }
+            *answer = Some(said.clone());
+            last = Some(said);
+        }
+        if !recipients.iter().flatten().any(|said| said.kind() == Kind::Yes) {
+            return Ok(Outcome::Refused(last.unwrap_or(sender)));
+        }
+        self.send("DATA").await?;
+        Ok(go_ahead(&self.reply().await?, login))
+    }
+
+    fn mail(&self, envelope: &Envelope<'_>) -> String {
+        let mut command = format!("MAIL FROM:<{}>", envelope.sender);
+        if self.has("SIZE") {
+            command.push_str(&format!(" SIZE={}", envelope.size));
+        }
+        // All else is of seven bits: what is not is encoded.
+        if needs_utf8(envelope) {
+            if self.has("8BITMIME") {
+                command.push_str(" BODY=8BITMIME");
+            }
+            command.push_str(" SMTPUTF8");
+        }
+        // A notice of failure need not bring the whole message back, and says which one it was. Whether there are notices
+        // is left to the servers: of failures there are, of success nobody has asked for any.
+        if self.has("DSN") {
+            command.push_str(&format!(" RET=HDRS ENVID={}", envelope.id));
+        }
+        command
+    }
+
+    /// Sends the message, all but its last dot: until [`Self::commit`] nothing is sent.
+    pub async fn transmit<B: Body>(&mut self, body: &mut B) -> Transmission<B::Error> {
+        let mut dots = Dots { at_line_start: true };
+        loop {
+            match body.next().await {
+                Ok(Some(bytes)) => {
+                    if let Err(error) = self.stream.write_all(&dots.doubled(&bytes)).await {
+                        return Transmission::Broken(error);
+                    }
+                }
+                Ok(None) => return Transmission::Ready,
+                Err(error) => return Transmission::NoBody(error),
+            }
+        }
+    }
+
+    /// Sends the last dot, and waits so long for the answer.
+    ///
+    /// # Errors
+    /// Whatever it is, the server may have taken the message.
+    pub async fn commit(&mut self, login: &Login, wait: Duration) -> Result<Said, Error> {
+        self.stream.set_patience(wait);
+        self.stream.write_all(b".\r\n").await?;
+        let said = self.said(login).await?;
+        match said.code {
+            200..=299 | 400..=599 => Ok(said),
+            _ => Err(Error::new(Code::Protocol, format!("no answer to a message: {said}"))),
+        }
+    }
+
+    async fn said(&mut self, login: &Login) -> Result<Said, Error> {
+        Ok(Said::new(&self.reply().await?, login))
+    }
+}
+
+fn rcpt(recipient: &str) -> String {
+    format!("RCPT TO:<{recipient}>")
+}
+
+fn needs_utf8(envelope: &Envelope<'_>) -> bool {
+    envelope.needs_utf8
+        || !envelope.sender.is_ascii()
+        || !envelope.recipients.iter().all(|recipient| recipient.is_ascii())
+}
+
+/// What the answer to DATA means.
+fn go_ahead(reply: &Reply, login: &Login) -> Outcome {
+    match reply.code {
+        354 => Outcome::GoAhead,
+        400..=599 => Outcome::Refused(Said::new(reply, login)),
+        _ => Outcome::Broken(Error::new(Code::Protocol, format!("no answer to DATA: {}", reply.code))),
+    }
+}
+
+/// Doubles dots at the beginning of lines (RFC 5321 section 4.5.2), wherever the pieces were cut.
+struct Dots {
+    at_line_start: bool,
+}
+
+impl Dots {
+    fn doubled(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut doubled = Vec::with_capacity(bytes.len() + bytes.len() / 64);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.at_line_start && line.first() == Some(&b'.') {
+                doubled.push(b'.');
+            }
+            doubled.extend_from_slice(line);
+            self.at_line_start = line.last() == Some(&b'\n');
+        }
+        doubled
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::connect::{Security, Session};
+use crate::sasl::Secret;
+use crate::testing::{Script, connect_to_script};
+
+/// A message in pieces.
+struct Pieces(Vec<&'static [u8]>);
+
+impl Body for Pieces {
+    type Error = &'static str;
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, &'static str> {
+        match self.0.first() {
+            None => Ok(None),
+            Some(&b"gone") => Err("gone"),
+            Some(_) => Ok(Some(self.0.remove(0).to_vec())),
+        }
+    }
+}
+
+fn login() -> Login {
+    Login::new("alice", Secret::Password("hunter22".to_owned().into())).unwrap()
+}
+
+/// Somebody has signed in to a server that offers this.
+fn signed_in(extensions: &[&str]) -> Script {
+    let mut lines = "250-mail.example.com\r\n".to_owned();
+    for extension in extensions {
+        lines.push_str(&format!("250-{extension}\r\n"));
+    }
+    Script::new()
+        .say("220 mail.example.com\r\n")
+        .hear("EHLO [127.0.0.1]")
+        .say(lines + "250 AUTH PLAIN\r\n")
+        .hear("AUTH PLAIN AGFsaWNlAGh1bnRlcjIy")
+        .say("235 2.7.0 in\r\n")
+}
+
+/// What each step came to, and what the server heard after the sign-in.
+async fn submit(
+    script: Script,
+    recipients: &[&str],
+    change: impl FnOnce(&mut Envelope<'_>),
+    body: Vec<&'static [u8]>,
+) -> (Offer, Option<Result<Said, Error>>, Vec<String>) {
+    let login = login();
+    let (stream, server) = connect_to_script(script, Session::new(Duration::from_secs(60), 1 << 20));
+    let mut smtp = Smtp::sign_in(stream, Security::Plain, &login).await.unwrap();
+    let recipients: Vec<String> = recipients.iter().map(|name| format!("{name}@example.com")).collect();
+    let mut envelope =
+        Envelope { sender: "jane@example.com", recipients: &recipients, size: 7, id: "0199-1", needs_utf8: false };
+    change(&mut envelope);
+    let offer = smtp.offer(&login, &envelope).await;
+    let mut end = None;
+    if let Outcome::GoAhead = offer.outcome {
+        match smtp.transmit(&mut Pieces(body)).await {
+            Transmission::Ready => end = Some(smtp.commit(&login, Duration::from_secs(5)).await),
+            Transmission::Broken(error) => end = Some(Err(error)),
+            Transmission::NoBody(_) => {}
+        }
+    }
+    drop(smtp);
+    (offer, end, server.await.unwrap().split_off(2))
+}
+
+fn codes(offer: &Offer) -> Vec<Option<u16>> {
+    offer.recipients.iter().map(|said| said.as_ref().map(|said| said.code)).collect()
+}
+
+#[tokio::test]
+async fn with_pipelining_the_envelope_is_one_round_trip_and_each_recipient_has_its_answer() {
+    let script = signed_in(&["PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "DSN"])
+        .hear("MAIL FROM:<jane@example.com> SIZE=7 RET=HDRS ENVID=0199-1")
+        .hear("RCPT TO:<a@example.com>")
+        .hear("RCPT TO:<b@example.com>")
+        .hear("RCPT TO:<c@example.com>")
+        .hear("DATA")
+        .say("250 2.1.0 ok\r\n250 2.1.5 ok\r\n550 5.1.1 who?\r\n450 4.2.1 busy\r\n354 go\r\n")
+        .hear("a")
+        .hear("..b")
+        .hear(".")
+        .say("250 2.0.0 taken\r\n");
+    let (offer, end, heard) = submit(script, &["a", "b", "c"], |_| (), vec![b"a\r\n", b".b\r\n"]).await;
+    assert_eq!(codes(&offer), [Some(250), Some(550), Some(450)]);
+    assert_eq!(end.unwrap().unwrap().words, "250 2.0.0 taken", "{heard:?}");
+}
+
+#[tokio::test]
+async fn without_it_one_command_follows_the_other_and_no_message_is_offered_to_nobody() {
+    let script = signed_in(&[])
+        .hear("MAIL FROM:<jane@example.com>")
+        .say("250 ok\r\n")
+        .hear("RCPT TO:<a@example.com>")
+        .say("550 5.1.1 who?\r\n")
+        .hear("RCPT TO:<b@example.com>")
+        .say("450 4.2.1 busy\r\n")
+        .hear("QUIT");
+    let (offer, end, heard) = submit(script, &["a", "b"], |_| (), vec![]).await;
+    assert_eq!((codes(&offer), end), (vec![Some(550), Some(450)], None));
+    assert!(matches!(&offer.outcome, Outcome::Refused(said) if said.code == 450), "{offer:?}");
+    assert_eq!(heard.len(), 4, "three commands, and the end: {heard:?}");
+}
+
+#[tokio::test]
+async fn what_is_refused_before_the_message_is_told_as_such() {
+    let mail = "MAIL FROM:<jane@example.com>";
+    let at_once = || signed_in(&["PIPELINING"]).hear(mail).hear("RCPT TO:<a@example.com>").hear("DATA");
+    for (script, code, recipients) in [
+        (at_once().say("552 5.3.4 large\r\n503 5.5.1 MAIL first\r\n503 5.5.1 RCPT first\r\n"), 552, vec![None]),
+        (at_once().say("421 4.3.0 bye\r\n"), 421, vec![None]),
+        (at_once().say("250 ok\r\n421 4.3.0 bye\r\n"), 421, vec![None]),
+        (at_once().say("250 ok\r\n550 5.1.1 who?\r\n554 5.5.1 nobody\r\n"), 550, vec![Some(550)]),
+        // It waits for a message to nobody, and gets none.
+        (at_once().say("250 ok\r\n550 5.1.1 who?\r\n354 go\r\n"), 550, vec![Some(550)]),
+        (at_once().say("250 ok\r\n250 ok\r\n451 4.3.0 disk\r\n"), 451, vec![Some(250)]),
+        (signed_in(&[]).hear(mail).say("550 5.7.1 not you\r\n"), 550, vec![None]),
+        (
+            signed_in(&[]).hear(mail).say("250 ok\r\n").hear("RCPT TO:<a@example.com>").say("421 bye\r\n"),
+            421,
+            vec![None],
+        ),
+    ] {
+        let (offer, end, heard) = submit(script, &["a"], |_| (), vec![]).await;
+        assert!(matches!(&offer.outcome, Outcome::Refused(said) if said.code == code), "{code} {offer:?}");
+        assert_eq!((codes(&offer), end), (recipients, None), "{code} {heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_said_it_cannot_do_is_not_asked() {
+    for (extensions, code) in [(vec!["SIZE 6"], 552), (vec!["SIZE", "PIPELINING"], 553)] {
+        let script = signed_in(&extensions);
+        let (offer, _, heard) = submit(script, &["a"], |envelope| envelope.needs_utf8 = code == 553, vec![]).await;
+        assert!(matches!(&offer.outcome, Outcome::Refused(said) if said.code == code), "{offer:?}");
+        assert!(heard.is_empty(), "{heard:?}");
+    }
+    let script = signed_in(&["SIZE 0", "SMTPUTF8", "8BITMIME"])
+        .hear("MAIL FROM:<jane@example.com> SIZE=7 BODY=8BITMIME SMTPUTF8")
+        .say("250 ok\r\n")
+        .hear("RCPT TO:<ü@example.com>")
+        .say("250 ok\r\n")
+        .hear("DATA")
+        .say("354 go\r\n")
+        .hear(".")
+        .say("250 taken\r\n");
+    let (_, end, heard) = submit(script, &["ü"], |_| (), vec![]).await;
+    assert!(end.unwrap().is_ok(), "{heard:?}");
+}
+
+#[tokio::test]
+async fn before_the_last_dot_nothing_is_sent_and_after_it_nobody_knows() {
+    let ready = || {
+        signed_in(&[])
+            .hear("MAIL FROM:<jane@example.com>")
+            .say("250 ok\r\n")
+            .hear("RCPT TO:<a@example.com>")
+            .say("250 ok\r\n")
+            .hear("DATA")
+            .say("354 go\r\n")
+            .hear("text")
+    };
+    // Without a body there is no dot.
+    let (_, end, heard) = submit(ready().hear("."), &["a"], |_| (), vec![b"text\r\n", b"gone"]).await;
+    assert!(end.is_none() && heard.last().unwrap().is_empty(), "{heard:?}");
+    for (script, expected) in [
+        (ready().hear(".").say("550 5.7.1 spam\r\n"), Ok(550)),
+        (ready().hear(".").say("452 4.3.1 full\r\n"), Ok(452)),
+        (ready().hear(".").say("354 more\r\n"), Err(Code::Protocol)),
+        (ready().hear(".").say("what?\r\n"), Err(Code::Protocol)),
+        (ready().hear("."), Err(Code::Unreachable)),
+        (ready().hear(".").silence(), Err(Code::Unreachable)),
+    ] {
+        let (_, end, heard) = submit(script, &["a"], |_| (), vec![b"text\r\n"]).await;
+        let end = end.unwrap().map(|said| said.code).map_err(|error| error.code);
+        assert_eq!(end, expected, "{heard:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn dots_are_doubled_at_the_beginning_of_lines_wherever_pieces_end(
+        lines in prop::collection::vec("[.a]{0,4}", 0..8), cuts in prop::collection::vec(1usize..5, 1..20),
+    ) {
+        let message: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let mut dots = Dots { at_line_start: true };
+        let (mut sent, mut rest, mut cuts) = (Vec::new(), message.as_bytes(), cuts.into_iter().cycle());
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+            sent.extend(dots.doubled(piece));
+            rest = more;
+        }
+        let expected: String =
+            lines.iter().map(|line| format!("{}{line}\r\n", if line.starts_with('.') { "." } else { "" })).collect();
+        prop_assert_eq!(String::from_utf8(sent).unwrap(), expected);
+    }
+}

@@ -1,0 +1,506 @@
+//! Sending: an account's messages that are due, start to end.
+//!
+//! Nothing is sent before the last dot of a message, and what is sent is sent once. So the database knows that the dot is about
+//! to go out before it does: a worker that dies before that has sent nothing, and of one that died after it nobody knows. That is
+//! settled by what lies in the sent folder, or by the user, and by no second attempt.
+
+mod write;
+
+use std::time::{Duration, Instant};
+
+use ::mail::compose::{Composed, For};
+use ::mail::connect::Session;
+use ::mail::imap::{NotFiled, Role};
+use ::mail::login::Login;
+use ::mail::smtp::{self, Kind, Outcome, Said, Transmission};
+use ::mail::{Code, Error as MailError};
+use shared::account::state::{Event, State};
+use shared::db::outbox::{Claimed, Filed, Finish, Task};
+use shared::db::secrets::Fault;
+use shared::outbox::{Answer, Delivery, Ending, Move, Reception, Status, Verdict, pause_after};
+use shared::work::mail::MailJob;
+use shared::work::{Done, Job, WorkError};
+
+use crate::tokens::{Key, TokenError, Tokens, Way};
+use crate::{Host, OAUTH2, Settings};
+pub use write::Files;
+use write::{Bytes, NoBytes};
+
+/// Beyond the function's time: what a lease outlasts, for clocks that differ.
+const LEASE_SPARE: Duration = Duration::from_secs(30);
+/// What a server may say in a session: replies, each of some KiB.
+const SESSION_BYTES: u64 = 4 * 1024 * 1024;
+/// What it may say where folders are listed and searched.
+const FOLDER_BYTES: u64 = 64 * 1024 * 1024;
+/// When a message has its turn whose server has as many connections of ours as it may have.
+const HOST_PAUSE: Duration = Duration::from_secs(20);
+/// How long a token may take: longer than a refresh whose worker has died is waited for.
+const TOKEN_TIME: Duration = Duration::from_secs(20);
+/// How long a login that was refused is not tried again: a stale password, retried, locks mailboxes and bans addresses.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// The least that is left of the function's time for a message to be begun: a minute for the answer to the last dot, and
+/// what comes before it.
+const LEAST_TIME: Duration = Duration::from_secs(75);
+/// How long the sent folder may take.
+const FOLDER_TIME: Duration = Duration::from_secs(60);
+/// How often the end of an attempt is noted until it is given up. After it nobody would know what the server has said.
+const NOTES: u32 = 3;
+/// After a note that failed.
+const NOTE_PAUSE: Duration = Duration::from_millis(500);
+/// How often the sent folder is looked at: for a day, see [`pause_after`].
+const MAX_LOOKS: u32 = 27;
+
+/// What a user reads where nothing else says why.
+const NO_PASSWORD: &str = "There is no password for this account that could be used. Set it again.";
+const NO_SERVER: &str = "This account cannot send: it has no smtpHostname. Set it, and try again.";
+const NO_FILE: &str = "A file that goes along was never uploaded, or is gone.";
+const FOUND: &str = "The mail server had taken the message: it lies in the sent folder.";
+
+/// Sends what an account has to send, until nothing is due or it is time to make room for others.
+///
+/// # Errors
+/// What is our fault. What a mail host does wrong becomes the message's state.
+pub async fn run(job: &MailJob<Way>, files: &Files) -> Result<Done, WorkError> {
+    let MailJob { job: Job { scope, account_id, stop_at, ends_at, .. }, db, .. } = job;
+    loop {
+        let now = Instant::now();
+        let left = ends_at.saturating_duration_since(now);
+        // A function with little time gives each message a part of it, as its jobs get of everything.
+        if now >= *stop_at || left < LEAST_TIME.min(ends_at.saturating_duration_since(*stop_at)) {
+            return Ok(Done::More);
+        }
+        let Some(claimed) = db.claim_outgoing(scope, *account_id, left + LEASE_SPARE).await? else {
+            return Ok(Done::Complete);
+        };
+        match claimed.task {
+            Task::Send => send(job, files, claimed).await?,
+            Task::Look | Task::Copy => look(job, files, claimed).await?,
+        }
+    }
+}
+
+/// How an attempt went.
+struct Attempt {
+    answers: Vec<Option<Answer>>,
+    ending: Ending,
+    /// What the account is told of its login, and by whom it was refused.
+    refused: Option<(MailError, &'static str)>,
+}
+
+impl Attempt {
+    fn ended(ending: Ending) -> Self {
+        Self { answers: Vec::new(), ending, refused: None }
+    }
+
+    /// Before anybody has signed in.
+    fn failed(service: &'static str, error: MailError) -> Self {
+        tracing::info!(service, code = error.code.as_str(), detail = error.detail, "send_failed");
+        let words = error.message.clone();
+        match error.code {
+            Code::Authentication | Code::ConsentRevoked => {
+                Self { answers: Vec::new(), ending: Ending::NoLogin(words), refused: Some((error, service)) }
+            }
+            _ => Self::ended(Ending::Broken(words)),
+        }
+    }
+}
+
+fn answer(said: &Said) -> Answer {
+    let verdict = match said.kind() {
+        Kind::Yes => Verdict::Yes,
+        Kind::Later => Verdict::Later,
+        Kind::Limit => Verdict::Limit,
+        Kind::Never => Verdict::Never,
+    };
+    Answer { verdict, words: said.words.clone() }
+}
+
+/// Tries to send a message, and notes what came of it.
+async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(), WorkError> {
+    let attempt = match attempt(job, files, &claimed).await? {
+        Some(attempt) => attempt,
+        None => {
+            let recipients = &claimed.outgoing.recipients;
+            let finish = Finish {
+                status: Status::Queued,
+                recipients,
+                doubtful: &[],
+                response: claimed.outgoing.response.as_deref(),
+                filed: claimed.filed,
+                looks: claimed.looks,
+                pause: Some(HOST_PAUSE),
+                hold: None,
+                is_untried: true,
+            };
+            return note(job, &claimed, &finish).await.map(drop);
+        }
+    };
+    if let Some((error, service)) = &attempt.refused {
+        let fault = Fault { code: error.code.as_str(), message: &error.message, service };
+        // The message's own end counts more: it is noted whatever becomes of this.
+        if let Err(error) = job.db.record_try(&job.job.scope, &claimed.stored, Event::Refused, Some(fault)).await {
+            tracing::warn!(error = format!("{error:#}"), "the account does not learn of its login");
+        }
+    }
+    let delivery = Delivery {
+        recipients: claimed.outgoing.recipients.clone(),
+        attempts: u32::try_from(claimed.outgoing.attempts).unwrap_or_default(),
+        tried_for: claimed.tried_for,
+    };
+    settle(job, claimed, delivery.after(&attempt.answers, attempt.ending)).await
+}
+
+/// Notes what came of a message, and makes the sender's copy where it was taken.
+async fn settle(job: &MailJob<Way>, mut claimed: Claimed, to: Move) -> Result<(), WorkError> {
+    let Some(status) = claimed.outgoing.status.after(to.step) else {
+        return Err(anyhow::anyhow!("{:?} is no step from {:?}", to.step, claimed.outgoing.status).into());
+    };
+    let is_taken = to.recipients.iter().any(|recipient| recipient.status == Reception::Accepted);
+    // What was found in the sent folder is there.
+    let filed = match (claimed.filed, claimed.outgoing.status) {
+        (Filed::None, Status::Uncertain) if is_taken => Filed::Done,
+        (Filed::None, _) if is_taken && is_filed_by_us(&claimed) => Filed::Due,
+        (filed, _) => filed,
+    };
+    let pause = match (status, filed) {
+        (Status::Queued, _) => to.pause,
+        (Status::Uncertain, _) => (!is_pop3(&claimed)).then_some(pause_after(1)),
+        (Status::Sent | Status::Failed, Filed::Due) => Some(Duration::ZERO),
+        _ => None,
+    };
+    // The alarms outbox-uncertain and outbox-rejected count these lines by their status.
+    tracing::info!(
+        outgoingId = %claimed.outgoing.id,
+        accountId = %claimed.stored.account.id,
+        status = status.as_str(),
+        attempts = claimed.outgoing.attempts,
+        response = to.response,
+        "message_tried"
+    );
+    let finish = Finish {
+        status,
+        recipients: &to.recipients,
+        doubtful: &to.doubtful,
+        response: Some(&to.response),
+        filed,
+        looks: 0,
+        pause,
+        hold: to.hold,
+        is_untried: false,
+    };
+    note(job, &claimed, &finish).await?;
+    claimed.outgoing.status = status;
+    Ok(())
+}
+
+/// Gives a message back. A database that is away for a moment is asked again: what is not noted is not known.
+async fn note(job: &MailJob<Way>, claimed: &Claimed, finish: &Finish<'_>) -> Result<bool, WorkError> {
+    let mut tries = 1;
+    loop {
+        match job.db.finish_outgoing(claimed, finish).await {
+            Err(error) if tries < NOTES => {
+                tracing::warn!(error = format!("{error:#}"), outgoingId = %claimed.outgoing.id, "the end of an attempt is not noted yet");
+                tokio::time::sleep(NOTE_PAUSE).await;
+                tries += 1;
+            }
+            noted => {
+                let noted = noted?;
+                if !noted {
+                    tracing::info!(outgoingId = %claimed.outgoing.id, "a message was taken from its worker");
+                }
+                return Ok(noted);
+            }
+        }
+    }
+}
+
+/// `None`: nothing was tried, and it is to be later.
+async fn attempt(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<Option<Attempt>, WorkError> {
+    let account = &claimed.stored.account;
+    if account.smtp_hostname.is_none() {
+        return Ok(Some(Attempt::ended(Ending::NoLogin(NO_SERVER.into()))));
+    }
+    let refused = account.last_error.as_ref().filter(|_| account.state == State::AuthenticationError);
+    let just_now = i64::try_from(REFUSED_PAUSE.as_millis()).unwrap_or(i64::MAX);
+    if let Some(refused) = refused.filter(|error| error.at.saturating_add(just_now) > crate::sync::now_ms()) {
+        return Ok(Some(Attempt::ended(Ending::NoLogin(refused.message.clone()))));
+    }
+    let tokens = Tokens::of_job(job);
+    let deadline = || tokio::time::Instant::now() + TOKEN_TIME;
+    let key = match Key::new(&tokens, account, &claimed.stored.sealed, deadline()).await {
+        Ok(Some(key)) => key,
+        Ok(None) => return Ok(Some(Attempt::ended(Ending::NoLogin(NO_PASSWORD.into())))),
+        Err(TokenError::Provider(error)) => return Ok(Some(Attempt::failed(OAUTH2, error))),
+        Err(TokenError::Service(error)) => return Err(error.into()),
+    };
+    let Some(host) = key.settings.smtp_host().map(str::to_owned) else {
+        return Ok(Some(Attempt::ended(Ending::NoLogin(NO_SERVER.into()))));
+    };
+    let left = job.job.ends_at.saturating_duration_since(Instant::now());
+    let Some(slot) = job.slots.take(&host, left).await else { return Ok(None) };
+    let mut attempt = hand_over(job, files, claimed, &key.settings).await;
+    if matches!(&attempt, Ok(Attempt { ending: Ending::NoLogin(_), .. })) {
+        match key.renewed(&tokens, account, deadline()).await {
+            Ok(Some(key)) => attempt = hand_over(job, files, claimed, &key.settings).await,
+            Ok(None) => {}
+            Err(TokenError::Provider(error)) => attempt = Ok(Attempt::failed(OAUTH2, error)),
+            Err(TokenError::Service(error)) => attempt = Err(error.into()),
+        }
+    }
+    job.slots.give_back(slot).await;
+    attempt.map(Some)
+}
+
+/// Signs in, and hands the message over.
+async fn hand_over(
+    job: &MailJob<Way>,
+    files: &Files,
+    claimed: &Claimed,
+    settings: &Settings,
+) -> Result<Attempt, WorkError> {
+    const SMTP: &str = "smtp";
+    let Some((composed, mut bytes)) = write::compose(claimed, files, For::Readers) else {
+        return Ok(Attempt::ended(Ending::NoLogin(NO_FILE.into())));
+    };
+    let session = Session { deadline: job.job.ends_at.into(), bytes: SESSION_BYTES };
+    let (mut smtp, login) = match settings.sign_in_to_send(&job.network.connector, session).await {
+        Ok(signed_in) => signed_in,
+        Err(error) => return Ok(Attempt::failed(SMTP, error)),
+    };
+    let (answers, ending) = converse(job, claimed, &mut smtp, &login, &composed, &mut bytes).await?;
+    if matches!(ending, Ending::Answered(_)) {
+        smtp.sign_out().await;
+    }
+    Ok(Attempt { answers, ending, refused: None })
+}
+
+async fn converse(
+    job: &MailJob<Way>,
+    claimed: &Claimed,
+    smtp: &mut smtp::Smtp,
+    login: &Login,
+    composed: &Composed,
+    bytes: &mut Bytes,
+) -> Result<(Vec<Option<Answer>>, Ending), WorkError> {
+    let asked: Vec<usize> = pending(claimed);
+    let recipients = write::addresses(claimed, &asked);
+    let sender = ::mail::compose::ascii_address(&claimed.outgoing.from.address);
+    let id = claimed.outgoing.id.to_string();
+    let envelope = smtp::Envelope {
+        sender: &sender,
+        recipients: &recipients,
+        size: composed.size,
+        id: &id,
+        needs_utf8: composed.needs_utf8,
+    };
+    let offer = smtp.offer(login, &envelope).await;
+    let answers: Vec<_> = offer.recipients.iter().map(|said| said.as_ref().map(answer)).collect();
+    match offer.outcome {
+        Outcome::GoAhead => {}
+        Outcome::Refused(said) => return Ok((answers, Ending::Answered(answer(&said)))),
+        Outcome::Broken(error) => return Ok((answers, broken(&error))),
+    }
+    match smtp.transmit(bytes).await {
+        Transmission::Ready => {}
+        Transmission::Broken(error) => return Ok((answers, broken(&error))),
+        // Nothing is sent: without the last dot the server forgets what it has heard.
+        Transmission::NoBody(NoBytes::Gone) => return Ok((answers, Ending::NoLogin(NO_FILE.into()))),
+        Transmission::NoBody(NoBytes::Away(error)) => {
+            tracing::warn!(error = format!("{error:#}"), outgoingId = %claimed.outgoing.id, "a file cannot be read");
+            return Ok((answers, Ending::Broken("The service could not read a file that goes along.".into())));
+        }
+    }
+    let is_yes = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.verdict == Verdict::Yes);
+    let doubtful: Vec<_> =
+        asked.iter().zip(&answers).filter(|(_, answer)| is_yes(answer)).map(|(place, _)| *place).collect();
+    match job.db.commit_outgoing(claimed, &doubtful).await {
+        Ok(true) => {}
+        // Who has taken it meanwhile finds that nothing was sent; this worker notes nothing any more.
+        Ok(false) => return Ok((answers, Ending::Broken("The message was taken from its worker.".into()))),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), outgoingId = %claimed.outgoing.id, "a message is not sent: it would not be known");
+            return Ok((answers, Ending::Broken("The service could not note that it sends the message.".into())));
+        }
+    }
+    let wait = job.job.ends_at.saturating_duration_since(Instant::now());
+    match smtp.commit(login, wait).await {
+        Ok(said) => Ok((answers, Ending::Answered(answer(&said)))),
+        Err(error) => {
+            tracing::warn!(detail = error.detail, outgoingId = %claimed.outgoing.id, "nobody knows whether a message was sent");
+            let words = "The connection was lost while the mail server took the message. It may have been sent.";
+            Ok((answers, Ending::Lost(words.into())))
+        }
+    }
+}
+
+fn broken(error: &MailError) -> Ending {
+    tracing::info!(code = error.code.as_str(), detail = error.detail, "send_failed");
+    Ending::Broken(error.message.clone())
+}
+
+fn pending(claimed: &Claimed) -> Vec<usize> {
+    let recipients = claimed.outgoing.recipients.iter().enumerate();
+    recipients.filter(|(_, recipient)| recipient.status == Reception::Pending).map(|(place, _)| place).collect()
+}
+
+fn is_pop3(claimed: &Claimed) -> bool {
+    claimed.stored.account.protocol != "imap"
+}
+
+/// Whether the sender's copy is ours to make: not at POP3, which has no folders, and not where the provider files what is
+/// sent by it.
+fn is_filed_by_us(claimed: &Claimed) -> bool {
+    let host = claimed.stored.account.smtp_hostname.as_deref().unwrap_or_default();
+    !is_pop3(claimed) && !files_itself(host)
+}
+
+/// Gmail and Exchange Online put what is submitted into the sent folder. Gmail is known by its IMAP as well.
+fn files_itself(smtp_host: &str) -> bool {
+    const HOSTS: [&str; 5] = ["gmail.com", "googlemail.com", "office365.com", "outlook.com", "hotmail.com"];
+    let host = smtp_host.trim_end_matches('.').to_ascii_lowercase();
+    HOSTS.iter().any(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
+
+/// What a look into the sent folder came to.
+enum Seen {
+    /// It is there, by now.
+    There,
+    /// It is not, and no copy was to be made.
+    Missing,
+    /// There is no such folder.
+    NoFolder,
+}
+
+/// Looks into the sent folder: for a message of which nobody knows, or to put the sender's copy there.
+async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(), WorkError> {
+    let seen = match Box::pin(visit(job, files, &claimed)).await {
+        Ok(seen) => Some(seen),
+        Err(Stop::Host(error)) => {
+            tracing::info!(code = error.code.as_str(), detail = error.detail, outgoingId = %claimed.outgoing.id, "look_failed");
+            None
+        }
+        Err(Stop::Internal(error)) => return Err(error),
+    };
+    if let (Task::Look, Some(Seen::There)) = (claimed.task, &seen) {
+        let delivery = Delivery {
+            recipients: claimed.outgoing.recipients.clone(),
+            attempts: u32::try_from(claimed.outgoing.attempts).unwrap_or_default(),
+            tried_for: claimed.tried_for,
+        };
+        let doubtful = claimed.doubtful.clone();
+        return settle(job, claimed, delivery.found(&doubtful, FOUND.into())).await;
+    }
+    let looks = claimed.looks + 1;
+    let is_over = looks >= MAX_LOOKS;
+    let (filed, again) = match (claimed.task, seen) {
+        (Task::Copy, Some(Seen::There)) => (Filed::Done, false),
+        (Task::Copy, Some(Seen::NoFolder)) => (Filed::Abandoned, false),
+        (Task::Copy, _) if is_over => (Filed::Abandoned, false),
+        (Task::Copy, _) => (Filed::Due, true),
+        (_, _) => (claimed.filed, !is_over),
+    };
+    if filed == Filed::Abandoned {
+        tracing::warn!(outgoingId = %claimed.outgoing.id, accountId = %claimed.stored.account.id, "copy_abandoned");
+    }
+    let finish = Finish {
+        status: claimed.outgoing.status,
+        recipients: &claimed.outgoing.recipients,
+        doubtful: &claimed.doubtful,
+        response: claimed.outgoing.response.as_deref(),
+        filed,
+        looks,
+        pause: again.then(|| pause_after(looks)),
+        hold: None,
+        is_untried: false,
+    };
+    note(job, &claimed, &finish).await.map(drop)
+}
+
+/// Why nobody knows what is in the sent folder.
+enum Stop {
+    Host(MailError),
+    Internal(WorkError),
+}
+
+impl From<MailError> for Stop {
+    fn from(error: MailError) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl From<TokenError> for Stop {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Provider(error) => Self::Host(error),
+            TokenError::Service(error) => Self::Internal(error.into()),
+        }
+    }
+}
+
+async fn visit(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<Seen, Stop> {
+    let (account, tokens) = (&claimed.stored.account, Tokens::of_job(job));
+    let deadline = || tokio::time::Instant::now() + TOKEN_TIME;
+    let unavailable = |detail: &str| Stop::Host(MailError::new(Code::Unavailable, detail));
+    if account.state == State::AuthenticationError {
+        return Err(unavailable("the login was refused"));
+    }
+    let key = Key::new(&tokens, account, &claimed.stored.sealed, deadline()).await?;
+    let key = key.ok_or_else(|| unavailable("there is no password"))?;
+    let Some(slot) = job.slots.take(&account.hostname, FOLDER_TIME).await else {
+        return Err(unavailable("the host has as many connections as it may have"));
+    };
+    let end = job.job.ends_at.min(Instant::now() + FOLDER_TIME);
+    let session = Session { deadline: end.into(), bytes: FOLDER_BYTES };
+    let seen = async {
+        let mut host = key.settings.sign_in(&job.network.connector, session).await?;
+        let seen = look_into(&mut host, files, claimed).await?;
+        host.sign_out().await;
+        Ok(seen)
+    };
+    let seen = seen.await;
+    job.slots.give_back(slot).await;
+    seen
+}
+
+async fn look_into(host: &mut Host, files: &Files, claimed: &Claimed) -> Result<Seen, Stop> {
+    let Host::Imap(imap, features) = host else { return Ok(Seen::NoFolder) };
+    let folders = imap.list(features).await?;
+    let Some(sent) = folders.iter().find(|folder| folder.role == Some(Role::Sent)) else { return Ok(Seen::NoFolder) };
+    let mut is_there = imap.has_message_id(features, &sent.wire, &claimed.outgoing.message_id).await?;
+    if claimed.task == Task::Copy {
+        // Gmail has its own.
+        if !is_there && !features.gmail {
+            let Some((composed, mut bytes)) = write::compose(claimed, files, For::Sender) else {
+                return Ok(Seen::NoFolder);
+            };
+            imap.append(&sent.wire, composed.size, &mut bytes).await.map_err(|failure| match failure {
+                NotFiled::Host(error) => Stop::Host(error),
+                NotFiled::NoBody(_) => Stop::Host(MailError::new(Code::Unavailable, "a file cannot be read")),
+            })?;
+        }
+        is_there = true;
+    }
+    if let Some(answered) = claimed.answered.as_ref().filter(|_| is_there) {
+        // Its user sees that it was answered. That this fails is no reason to do all again.
+        let marked = imap.mark_answered(features, &answered.folder, answered.uid_validity, answered.uid).await;
+        if let Err(error) = marked {
+            tracing::info!(detail = error.detail, outgoingId = %claimed.outgoing.id, "answered_not_marked");
+        }
+    }
+    Ok(if is_there { Seen::There } else { Seen::Missing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_that_file_what_is_sent_are_known_by_their_hosts() {
+        for host in ["smtp.gmail.com", "SMTP.Office365.com.", "smtp-mail.outlook.com", "smtp.googlemail.com"] {
+            assert!(files_itself(host), "{host}");
+        }
+        for host in ["smtp.example.com", "notgmail.com", "gmail.com.example.org", ""] {
+            assert!(!files_itself(host), "{host}");
+        }
+    }
+}

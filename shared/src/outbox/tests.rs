@@ -1,0 +1,195 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn every_status_and_step_has_its_move_or_none() {
+    use Status::*;
+    use Step::*;
+    // In the order of Step::ALL: begun, delayed, accepted, refused, given up, lost, canceled, retried.
+    let table = [
+        (Scheduled, [Some(Sending), None, None, None, None, None, Some(Status::Canceled), None]),
+        (Queued, [Some(Sending), None, None, None, None, None, Some(Status::Canceled), None]),
+        (Sending, [Some(Sending), Some(Queued), Some(Sent), Some(Rejected), Some(Failed), Some(Uncertain), None, None]),
+        (Sent, [None; 8]),
+        (Rejected, [None; 8]),
+        (Failed, [None, None, None, None, None, None, None, Some(Queued)]),
+        (Uncertain, [None, Some(Queued), Some(Sent), None, None, None, None, Some(Queued)]),
+        (Status::Canceled, [None; 8]),
+    ];
+    assert_eq!(table.map(|(status, _)| status), Status::ALL);
+    for (status, moves) in table {
+        for (step, expected) in Step::ALL.into_iter().zip(moves) {
+            assert_eq!(status.after(step), expected, "{status:?} {step:?}");
+        }
+        assert_eq!(Status::parse(status.as_str()), Some(status));
+        assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+    }
+    // What nobody knows is never sent again by itself.
+    assert_eq!(Uncertain.after(Begun), None);
+    assert_eq!(Delayed, Step::ALL[1]);
+}
+
+fn recipient(status: Reception) -> Recipient {
+    Recipient { address: "jane@example.com".into(), status, response: None }
+}
+
+fn answer(verdict: Verdict) -> Answer {
+    Answer { verdict, words: format!("{verdict:?}") }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Of recipients that are pending, after so many attempts in so many minutes.
+fn attempt(answers: &[Option<Verdict>], ending: Ending, attempts: u32, minutes: u32) -> Move {
+    let recipients = answers.iter().map(|_| recipient(Reception::Pending)).collect();
+    let answers: Vec<_> = answers.iter().map(|verdict| verdict.map(answer)).collect();
+    Delivery { recipients, attempts, tried_for: MINUTE * minutes }.after(&answers, ending)
+}
+
+fn is(moved: &Move) -> (Step, Vec<Reception>, Option<u64>) {
+    let receptions = moved.recipients.iter().map(|recipient| recipient.status).collect();
+    (moved.step, receptions, moved.pause.map(|pause| pause.as_secs() / 60))
+}
+
+#[test]
+fn every_end_of_an_attempt_has_its_move() {
+    use Reception::*;
+    use Verdict::*;
+    let answered = |verdict| Ending::Answered(answer(verdict));
+    let broken = || Ending::Broken("no connection".into());
+    let yes = Some(Yes);
+    for (answers, ending, attempts, minutes, expected) in [
+        (vec![yes], answered(Yes), 1, 0, (Step::Accepted, vec![Accepted], None)),
+        // Each recipient for itself.
+        (vec![yes, Some(Never)], answered(Yes), 1, 0, (Step::Accepted, vec![Accepted, Rejected], None)),
+        (vec![yes, Some(Later)], answered(Yes), 1, 0, (Step::Delayed, vec![Accepted, Pending], Some(1))),
+        (vec![Some(Never), Some(Later)], answered(Later), 2, 1, (Step::Delayed, vec![Rejected, Pending], Some(5))),
+        (vec![Some(Never), Some(Never)], answered(Never), 1, 0, (Step::Refused, vec![Rejected, Rejected], None)),
+        // The sender, the wish to send, or the message: for all that were not refused themselves.
+        (vec![None, None], answered(Never), 1, 0, (Step::Refused, vec![Rejected, Rejected], None)),
+        (vec![None], answered(Later), 3, 6, (Step::Delayed, vec![Pending], Some(15))),
+        (vec![yes, Some(Never)], answered(Never), 1, 0, (Step::Refused, vec![Rejected, Rejected], None)),
+        (vec![yes, Some(Never)], answered(Later), 4, 21, (Step::Delayed, vec![Pending, Rejected], Some(60))),
+        // Nothing was sent.
+        (vec![yes, Some(Never)], broken(), 9, 400, (Step::Delayed, vec![Pending, Rejected], Some(60))),
+        (vec![None], broken(), 27, 24 * 60 - 59, (Step::GivenUp, vec![Pending], None)),
+        (vec![yes, Some(Later)], answered(Yes), 27, 24 * 60, (Step::Accepted, vec![Accepted, Rejected], None)),
+        (vec![None], Ending::NoLogin("bad password".into()), 1, 0, (Step::GivenUp, vec![Pending], None)),
+        // Nobody knows, but of those that were refused.
+        (vec![yes, Some(Never)], Ending::Lost("gone".into()), 1, 0, (Step::Lost, vec![Pending, Rejected], None)),
+        // A limit takes longer to pass.
+        (vec![None], answered(Limit), 1, 0, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![Some(Limit)], answered(Limit), 30, 24 * 60, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![None], answered(Limit), 72, 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
+    ] {
+        let context = format!("{answers:?} {ending:?} {attempts} {minutes}");
+        let moved = attempt(&answers, ending, attempts, minutes);
+        assert_eq!(is(&moved), expected, "{context}");
+        assert_eq!(Status::Sending.after(moved.step).is_some(), true, "{context}");
+    }
+    assert_eq!(attempt(&[Some(Limit)], answered(Limit), 1, 0).hold, Some(LIMIT_PAUSE));
+    assert_eq!(attempt(&[yes, Some(Later)], Ending::Lost("gone".into()), 1, 0).doubtful, [0]);
+    let words = |moved: &Move| moved.recipients[0].response.clone();
+    assert_eq!(words(&attempt(&[yes], answered(Yes), 1, 0)).as_deref(), Some("Yes"));
+    assert_eq!(words(&attempt(&[yes], broken(), 1, 0)), None);
+}
+
+#[test]
+fn who_was_decided_is_not_asked_again() {
+    let recipients = [Reception::Accepted, Reception::Pending, Reception::Rejected, Reception::Pending].map(recipient);
+    let delivery = Delivery { recipients: recipients.into(), attempts: 2, tried_for: MINUTE };
+    assert_eq!(delivery.asked(), [1, 3]);
+    let answers = [Some(answer(Verdict::Never)), Some(answer(Verdict::Yes))];
+    let moved = delivery.after(&answers, Ending::Answered(answer(Verdict::Yes)));
+    let expected = vec![Reception::Accepted, Reception::Rejected, Reception::Rejected, Reception::Accepted];
+    assert_eq!(is(&moved), (Step::Accepted, expected, None));
+}
+
+#[test]
+fn what_lies_in_the_sent_folder_was_sent_to_those_it_was_offered_for() {
+    let found = |second, minutes| {
+        let recipients = vec![recipient(Reception::Pending), recipient(second)];
+        let moved = Delivery { recipients, attempts: 1, tried_for: MINUTE * minutes }.found(&[0], "found".into());
+        assert!(Status::Uncertain.after(moved.step).is_some() && moved.doubtful.is_empty());
+        is(&moved)
+    };
+    use Reception::*;
+    assert_eq!(found(Rejected, 0), (Step::Accepted, vec![Accepted, Rejected], None));
+    assert_eq!(found(Pending, 0), (Step::Delayed, vec![Accepted, Pending], Some(1)));
+    assert_eq!(found(Pending, 24 * 60), (Step::Accepted, vec![Accepted, Rejected], None));
+}
+
+const ID: &str = "01990000-0000-7000-8000-000000000000";
+
+fn read(changes: Value) -> Result<NewOutgoing, Error> {
+    let mut body = json!({"accountId": ID, "to": [{"address": "jane@example.com"}]});
+    for (name, value) in changes.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    NewOutgoing::read(Fields::new(body.as_object().unwrap().clone()), 1000)
+}
+
+#[test]
+fn a_message_has_a_sender_and_a_recipient_and_is_no_reply_that_is_a_forward() {
+    let faults = |changes: Value| -> Vec<String> {
+        let Err(Error::Invalid(faults)) = read(changes.clone()) else { panic!("{changes}") };
+        faults.iter().map(|fault| fault.field.to_string()).collect()
+    };
+    assert_eq!(faults(json!({"accountId": null, "to": null})), ["accountId", "to"]);
+    assert_eq!(faults(json!({"accountId": "x", "to": [{"address": "x"}]})), ["accountId", "to[0].address"]);
+    assert_eq!(faults(json!({"replyToId": ID, "forwardOfId": ID})), ["forwardOfId"]);
+    let people = json!({"to": [{"address": "Jane@example.com"}], "bcc": [{"address": "jane@EXAMPLE.com"}, {"address": "b@x.de"}]});
+    let recipients = read(people).unwrap().recipients();
+    assert_eq!(recipients.iter().map(|r| r.address.as_str()).collect::<Vec<_>>(), ["Jane@example.com", "b@x.de"]);
+    assert!(read(json!({"to": [], "cc": [{"address": "jane@example.com"}]})).is_ok());
+}
+
+#[test]
+fn pauses_grow_and_stay() {
+    let minutes = [1, 2, 3, 4, 5, 99].map(|times| pause_after(times).as_secs() / 60);
+    assert_eq!(minutes, [1, 5, 15, 60, 60, 60]);
+}
+
+proptest! {
+    #[test]
+    fn a_cursor_comes_back_as_it_was_and_is_no_other_lists(created_at: i64, id: u128) {
+        let cursor = OutboxCursor { created_at, id: OutgoingId(uuid::Uuid::from_u128(id)) };
+        let text = serde_json::to_value(cursor).unwrap();
+        prop_assert_eq!(OutboxCursor::read(text.clone()), Some(cursor));
+        prop_assert_eq!(Cursor::read(text), None);
+    }
+
+    /// Whatever answers come: nobody is forgotten, who was decided stays so, and what is lost is not tried.
+    #[test]
+    fn an_attempt_decides_nothing_twice(
+        before in prop::collection::vec(prop::sample::select(vec![Reception::Pending, Reception::Accepted, Reception::Rejected]), 1..6),
+        answers in prop::collection::vec(prop::option::of(prop::sample::select(vec![Verdict::Yes, Verdict::Later, Verdict::Limit, Verdict::Never])), 0..6),
+        kind in 0..7, minutes in 0u32..5000,
+    ) {
+        let verdicts = [Verdict::Yes, Verdict::Later, Verdict::Limit, Verdict::Never];
+        let ending = match kind {
+            0..=3 => Ending::Answered(answer(verdicts[kind as usize])),
+            4 => Ending::Broken(String::new()),
+            5 => Ending::Lost(String::new()),
+            _ => Ending::NoLogin(String::new()),
+        };
+        let recipients: Vec<_> = before.iter().copied().map(recipient).collect();
+        let answers: Vec<_> = answers.into_iter().map(|verdict| verdict.map(answer)).collect();
+        let moved = Delivery { recipients, attempts: 1, tried_for: MINUTE * minutes }.after(&answers, ending);
+        prop_assert!(Status::Sending.after(moved.step).is_some());
+        for (before, after) in before.iter().zip(&moved.recipients) {
+            prop_assert!(*before == Reception::Pending || *before == after.status);
+        }
+        let has = |status| moved.recipients.iter().any(|recipient| recipient.status == status);
+        match moved.step {
+            Step::Accepted => prop_assert!(has(Reception::Accepted) && !has(Reception::Pending)),
+            Step::Refused => prop_assert!(!has(Reception::Accepted) && !has(Reception::Pending)),
+            Step::Lost => prop_assert!(!moved.doubtful.is_empty() && moved.pause.is_none()),
+            Step::Delayed => prop_assert!(has(Reception::Pending) && moved.pause.is_some()),
+            step => prop_assert!(step == Step::GivenUp && has(Reception::Pending)),
+        }
+        prop_assert_eq!(moved.step == Step::Lost, !moved.doubtful.is_empty());
+    }
+}

@@ -1,0 +1,238 @@
+//! A model of an SMTP server that takes submissions: what it took is kept, and what goes wrong is said before.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::lasting;
+
+/// Where something goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Greeting,
+    Hello,
+    Auth,
+    Mail,
+    Rcpt,
+    Data,
+    /// The last dot has come.
+    Dot,
+}
+
+impl At {
+    pub const ALL: [Self; 7] = [Self::Greeting, Self::Hello, Self::Auth, Self::Mail, Self::Rcpt, Self::Data, Self::Dot];
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It answers this, and does nothing.
+    Say(&'static str),
+    /// It hangs up, and does nothing.
+    Cut,
+    /// It does what was asked, and hangs up without an answer.
+    CutAfter,
+}
+
+/// A message that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub sender: String,
+    pub recipients: Vec<String>,
+    pub message: Vec<u8>,
+}
+
+impl Taken {
+    pub fn message_id(&self) -> String {
+        header(&self.message, "Message-ID: <")
+    }
+}
+
+fn header(message: &[u8], name: &str) -> String {
+    let text = String::from_utf8_lossy(message);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim_end_matches('>').to_owned()
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub extensions: Vec<&'static str>,
+    /// Each strikes once, in their order.
+    pub faults: VecDeque<(At, Fault)>,
+    /// What each recipient is answered, one after the other; the last answer stays.
+    pub answers: BTreeMap<String, VecDeque<&'static str>>,
+    pub taken: Vec<Taken>,
+    /// Message-IDs of which all was there but the dot, each time.
+    pub heard: Vec<String>,
+    pub commands: Vec<String>,
+    pub sign_ins: usize,
+}
+
+pub struct SmtpModel {
+    pub port: u16,
+    pub world: Arc<Mutex<World>>,
+}
+
+impl SmtpModel {
+    pub async fn start(extensions: &[&'static str]) -> Self {
+        let world = Arc::new(Mutex::new(World { extensions: extensions.to_vec(), ..World::default() }));
+        let served = world.clone();
+        let port = lasting(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            drop(tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    // A client that is killed has nobody to be told.
+                    drop(tokio::spawn(serve(stream, served.clone())));
+                }
+            }));
+            port
+        })
+        .await;
+        Self { port, world }
+    }
+
+    pub fn fail(&self, faults: impl IntoIterator<Item = (At, Fault)>) {
+        self.world.lock().unwrap().faults.extend(faults);
+    }
+
+    pub fn answer(&self, recipient: &str, answers: &[&'static str]) {
+        self.world.lock().unwrap().answers.insert(recipient.to_owned(), answers.iter().copied().collect());
+    }
+
+    pub fn taken(&self) -> Vec<Taken> {
+        self.world.lock().unwrap().taken.clone()
+    }
+}
+
+async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let (mut sender, mut recipients) = (None::<String>, Vec::<String>::new());
+    let fault = |at: At| {
+        let mut world = world.lock().unwrap();
+        let is_due = world.faults.front().is_some_and(|(place, _)| *place == at);
+        is_due.then(|| world.faults.pop_front().unwrap().1)
+    };
+    match fault(At::Greeting) {
+        None => writer.write_all(b"220 model\r\n").await?,
+        Some(Fault::Say(words)) => {
+            writer.write_all(format!("{words}\r\n").as_bytes()).await?;
+            return Ok(());
+        }
+        Some(_) => return Ok(()),
+    }
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let command = line.trim_end().to_owned();
+        world.lock().unwrap().commands.push(command.clone());
+        let at = match command.split([' ', ':']).next().unwrap_or_default() {
+            "EHLO" => At::Hello,
+            "AUTH" => At::Auth,
+            "MAIL" => At::Mail,
+            "RCPT" => At::Rcpt,
+            "DATA" => At::Data,
+            "QUIT" => {
+                writer.write_all(b"221 2.0.0 Bye\r\n").await?;
+                return Ok(());
+            }
+            _ => {
+                writer.write_all(b"502 5.5.2 What?\r\n").await?;
+                continue;
+            }
+        };
+        let fault_here = fault(at);
+        match &fault_here {
+            Some(Fault::Say(words)) => {
+                writer.write_all(format!("{words}\r\n").as_bytes()).await?;
+                if words.starts_with("421") {
+                    return Ok(());
+                }
+                continue;
+            }
+            Some(Fault::Cut) => return Ok(()),
+            _ => {}
+        }
+        let address = || {
+            command.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(address, _)| address.to_owned())
+        };
+        let reply = match at {
+            At::Hello => {
+                let world = world.lock().unwrap();
+                let lines: Vec<_> = world.extensions.iter().map(|name| format!("250-{name}\r\n")).collect();
+                format!("250-model\r\n{}250 AUTH PLAIN", lines.concat())
+            }
+            At::Auth => {
+                world.lock().unwrap().sign_ins += 1;
+                "235 2.7.0 In".to_owned()
+            }
+            At::Mail => {
+                (sender, recipients) = (address(), Vec::new());
+                "250 2.1.0 OK".to_owned()
+            }
+            At::Rcpt if sender.is_none() => "503 5.5.1 MAIL first".to_owned(),
+            At::Rcpt => {
+                let recipient = address().unwrap_or_default();
+                let mut world = world.lock().unwrap();
+                let said = world
+                    .answers
+                    .get_mut(&recipient)
+                    .and_then(|answers| if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() });
+                let reply = said.unwrap_or("250 2.1.5 OK");
+                if reply.starts_with('2') {
+                    recipients.push(recipient);
+                }
+                reply.to_owned()
+            }
+            At::Data if recipients.is_empty() => "554 5.5.1 No valid recipients".to_owned(),
+            _ => "354 Go ahead".to_owned(),
+        };
+        let is_data = reply.starts_with("354");
+        if fault_here == Some(Fault::CutAfter) {
+            return Ok(());
+        }
+        writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
+        if !is_data {
+            continue;
+        }
+        let mut message = Vec::new();
+        let mut is_heard = false;
+        loop {
+            let mut line = Vec::new();
+            reader.read_until(b'\n', &mut line).await?;
+            if line == b".\r\n" {
+                break;
+            }
+            if line.last() != Some(&b'\n') {
+                return Ok(());
+            }
+            message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+            if !is_heard && line == b"\r\n" {
+                world.lock().unwrap().heard.push(header(&message, "Message-ID: <"));
+                is_heard = true;
+            }
+        }
+        let fault_here = fault(At::Dot);
+        if let Some(Fault::Cut) = fault_here {
+            return Ok(());
+        }
+        if let Some(Fault::Say(words)) = fault_here {
+            writer.write_all(format!("{words}\r\n").as_bytes()).await?;
+            continue;
+        }
+        let taken =
+            Taken { sender: sender.take().unwrap_or_default(), recipients: std::mem::take(&mut recipients), message };
+        world.lock().unwrap().taken.push(taken);
+        if fault_here.is_some() {
+            return Ok(());
+        }
+        writer.write_all(b"250 2.0.0 Taken\r\n").await?;
+    }
+}

@@ -1,0 +1,775 @@
+//! The outbox: what is put there, and what becomes of it. Messages go to a real Dovecot, whose submissions end in a sink, or to
+//! a model of a server where something goes wrong that a real one does not do. Whatever that is: a message is sent once, and
+//! what is said of it is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use shared::account::AccountId;
+use shared::identity::{Scope, TenantId, UserId};
+use shared::outbox::{Status, Step};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::mailboxes::connector;
+use crate::model_smtp::{At, Fault, SmtpModel};
+use crate::sign_in::{PASSWORD, mailbox};
+use crate::support::{Answer, Api, Service, User, api, mail, mail_api, merged, owner, servers};
+use crate::sync_model::{Dice, Worker, poll_times};
+
+const TIME: Duration = Duration::from_secs(60);
+
+/// An account, and a worker for it.
+struct Rig {
+    api: &'static Api,
+    worker: Worker,
+    owner: Client,
+    user: User,
+    scope: Scope,
+    account: AccountId,
+}
+
+impl Rig {
+    async fn new(api: &'static Api, worker: Worker, settings: Value) -> Self {
+        let user = User::new();
+        let created = api.create(&user, settings).await;
+        Self {
+            api,
+            worker,
+            owner: owner().await,
+            scope: Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) },
+            user,
+            account: AccountId(created["id"].as_str().unwrap().parse().unwrap()),
+        }
+    }
+
+    /// Of an account that sends by a model server, and keeps no copies.
+    async fn model(server: &SmtpModel) -> Self {
+        let settings = json!({
+            "protocol": "pop3", "hostname": "127.0.0.1", "port": 1, "encryption": "none",
+            "smtpHostname": "127.0.0.1", "smtpPort": server.port, "smtpEncryption": "none",
+        });
+        Self::new(api().await, Worker::new().await, settings).await
+    }
+
+    /// Of a mailbox on the run's Dovecot.
+    async fn dovecot() -> (Self, String) {
+        let (name, ports) = (mailbox().await, mail().await.ports());
+        let settings = json!({
+            "accountName": "Jäne Doe", "emailAddress": name, "username": name, "hostname": "localhost",
+            "port": ports.imaps, "password": PASSWORD, "smtpHostname": "localhost", "smtpPort": ports.submissions,
+        });
+        (Self::new(mail_api().await, Worker::with(connector().await).await, settings).await, name)
+    }
+
+    fn message(&self, changes: Value) -> Value {
+        let message = json!({
+            "accountId": self.account, "to": [{"address": "john@example.com"}], "subject": "Lunch?", "text": "At noon.",
+        });
+        merged(message, changes)
+    }
+
+    async fn put(&self, changes: Value) -> Value {
+        let answer = self.api.post("/api/outbox", self.message(changes)).by(&self.user).send().await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let path = format!("/api/outbox/{}", answer.body["id"].as_str().unwrap());
+        assert_eq!(answer.header("location"), Some(path.as_str()));
+        answer.body
+    }
+
+    async fn get(&self, entry: &Value) -> Value {
+        let path = format!("/api/outbox/{}", entry["id"].as_str().unwrap());
+        let answer = self.api.get(&path).by(&self.user).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    /// Lets the time pass for which something waits.
+    async fn wait(&self) {
+        let sql = "update email_outbox set due_at = least(due_at, 1), leased_until = least(leased_until, 1) where account_id = $1";
+        self.owner.execute(sql, &[&self.account.0]).await.unwrap();
+    }
+
+    async fn work(&self) {
+        self.wait().await;
+        self.worker.deliver(&self.scope, self.account, TIME).await.unwrap();
+    }
+
+    async fn retry(&self, entry: &Value) -> Answer {
+        let path = format!("/api/outbox/{}/retry", entry["id"].as_str().unwrap());
+        self.api.request("POST", &path).by(&self.user).send().await
+    }
+}
+
+fn is(entry: &Value) -> (&str, Vec<&str>) {
+    let recipients = entry["recipients"].as_array().unwrap().iter();
+    (entry["status"].as_str().unwrap(), recipients.map(|recipient| recipient["status"].as_str().unwrap()).collect())
+}
+
+const OFFERS: [&str; 4] = ["PIPELINING", "SIZE 26214400", "8BITMIME", "ENHANCEDSTATUSCODES"];
+
+/// What goes wrong at the first attempt; what the entry is then; what it is after the next; and how often it was sent.
+type Case = (Vec<(At, Fault)>, &'static str, &'static str, usize);
+
+#[tokio::test]
+async fn each_fault_of_a_server_has_its_status_and_nothing_is_sent_twice() {
+    let cases: Vec<Case> = vec![
+        (vec![], "sent", "sent", 1),
+        (vec![(At::Greeting, Fault::Say("421 4.3.2 Too many connections"))], "queued", "sent", 1),
+        (vec![(At::Greeting, Fault::Say("554 5.7.1 Go away"))], "queued", "sent", 1),
+        (vec![(At::Auth, Fault::Say("535 5.7.8 Wrong password"))], "failed", "failed", 0),
+        (vec![(At::Auth, Fault::Say("454 4.7.0 Later"))], "queued", "sent", 1),
+        (vec![(At::Mail, Fault::Say("552 5.3.4 Too large"))], "rejected", "rejected", 0),
+        (vec![(At::Mail, Fault::Say("421 4.7.0 Too much"))], "queued", "sent", 1),
+        (vec![(At::Rcpt, Fault::Say("450 4.2.0 Greylisted"))], "queued", "sent", 1),
+        (vec![(At::Rcpt, Fault::Say("550 5.1.1 Nobody"))], "rejected", "rejected", 0),
+        (vec![(At::Data, Fault::Say("451 4.3.0 Disk"))], "queued", "sent", 1),
+        (vec![(At::Dot, Fault::Say("452 4.3.1 Full"))], "queued", "sent", 1),
+        (vec![(At::Dot, Fault::Say("554 5.7.1 Spam"))], "rejected", "rejected", 0),
+        (vec![(At::Dot, Fault::Say("250"))], "sent", "sent", 0),
+        (vec![(At::Dot, Fault::Say("what?"))], "uncertain", "uncertain", 0),
+        (vec![(At::Greeting, Fault::Cut)], "queued", "sent", 1),
+        (vec![(At::Hello, Fault::Cut)], "queued", "sent", 1),
+        (vec![(At::Auth, Fault::CutAfter)], "queued", "sent", 1),
+        (vec![(At::Mail, Fault::Cut)], "queued", "sent", 1),
+        (vec![(At::Mail, Fault::CutAfter)], "queued", "sent", 1),
+        (vec![(At::Rcpt, Fault::CutAfter)], "queued", "sent", 1),
+        (vec![(At::Data, Fault::Cut)], "queued", "sent", 1),
+        (vec![(At::Data, Fault::CutAfter)], "queued", "sent", 1),
+        // The last dot is out.
+        (vec![(At::Dot, Fault::Cut)], "uncertain", "uncertain", 0),
+        (vec![(At::Dot, Fault::CutAfter)], "uncertain", "uncertain", 1),
+    ];
+    // Side by side: a connection that fails takes its time.
+    let all = [&OFFERS[..], &[]].into_iter().flat_map(|extensions| cases.iter().map(move |case| (extensions, case)));
+    let check = async |(extensions, (faults, first, second, count)): (&[&'static str], &Case)| {
+        let server = SmtpModel::start(extensions).await;
+        let rig = Rig::model(&server).await;
+        let entry = rig.put(json!({})).await;
+        assert_eq!(is(&entry), ("queued", vec!["pending"]));
+        server.fail(faults.clone());
+        rig.work().await;
+        let after = rig.get(&entry).await;
+        assert_eq!(after["status"], *first, "{faults:?} {after}");
+        assert_eq!(after["nextAttemptAt"].is_null(), *first != "queued", "{faults:?} {after}");
+        rig.work().await;
+        rig.work().await;
+        let after = rig.get(&entry).await;
+        assert_eq!(after["status"], *second, "{faults:?} {after}");
+        assert_eq!(server.taken().len(), *count, "{faults:?} {after}");
+        assert!(after["response"].is_string(), "{after}");
+    };
+    stream::iter(all).map(check).buffer_unordered(8).collect::<Vec<()>>().await;
+}
+
+#[tokio::test]
+async fn each_recipient_has_a_result_and_only_those_who_are_left_are_tried_again() {
+    for extensions in [&OFFERS[..], &[]] {
+        let server = SmtpModel::start(extensions).await;
+        let rig = Rig::model(&server).await;
+        server.answer("b@example.com", &["550 5.1.1 Nobody here"]);
+        server.answer("c@example.com", &["450 4.2.1 Busy", "250 OK"]);
+        let to = |names: &[&str]| -> Value {
+            names.iter().map(|name| json!({"address": format!("{name}@example.com")})).collect()
+        };
+        let entry = rig.put(json!({"to": to(&["a", "b"]), "cc": to(&["A", "c"]), "bcc": to(&["d"])})).await;
+        rig.work().await;
+        let after = rig.get(&entry).await;
+        assert_eq!(is(&after), ("queued", vec!["accepted", "rejected", "pending", "accepted"]), "{after}");
+        assert_eq!(after["recipients"][1]["response"], "550 5.1.1 Nobody here");
+        rig.work().await;
+        let after = rig.get(&entry).await;
+        assert_eq!(is(&after), ("sent", vec!["accepted", "rejected", "accepted", "accepted"]), "{after}");
+        assert_eq!((&after["attempts"], after["sentAt"].is_i64()), (&json!(2), true));
+        let taken = server.taken();
+        let recipients: Vec<_> = taken.iter().map(|taken| taken.recipients.clone()).collect();
+        assert_eq!(recipients, [vec!["a@example.com", "d@example.com"], vec!["c@example.com"]]);
+        assert_eq!(taken[0].message, taken[1].message, "each attempt sends the same bytes");
+        let text = String::from_utf8(taken[0].message.clone()).unwrap();
+        assert!(!text.contains("d@example.com"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_provider_holds_all_of_the_accounts_messages_back() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entries = [rig.put(json!({})).await, rig.put(json!({})).await];
+    server.fail([(At::Data, Fault::Say("550 5.4.5 Daily user sending limit exceeded."))]);
+    rig.work().await;
+    assert_eq!(server.world.lock().unwrap().sign_ins, 1, "the second is not even tried");
+    for entry in &entries {
+        let entry = rig.get(entry).await;
+        let minutes = (entry["nextAttemptAt"].as_i64().unwrap() - entry["createdAt"].as_i64().unwrap()) / 60_000;
+        assert!(entry["status"] == "queued" && (59..=61).contains(&minutes), "{entry}");
+    }
+    rig.work().await;
+    assert_eq!(server.taken().len(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_login_is_the_accounts_state_and_not_tried_at_once_again() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entries = [rig.put(json!({})).await, rig.put(json!({})).await];
+    server.fail([(At::Auth, Fault::Say("535 5.7.8 Bad credentials"))]);
+    rig.work().await;
+    let account = rig.api.get(&format!("/api/accounts/{}", rig.account)).by(&rig.user).send().await.body;
+    assert_eq!((&account["state"], &account["lastError"]["service"]), (&json!("authenticationError"), &json!("smtp")));
+    for entry in &entries {
+        let entry = rig.get(entry).await;
+        assert_eq!(is(&entry), ("failed", vec!["pending"]));
+        assert!(entry["response"].as_str().unwrap().contains("Bad credentials"), "{entry}");
+    }
+    assert_eq!(server.world.lock().unwrap().commands.iter().filter(|line| line.starts_with("AUTH")).count(), 1);
+    // The user knows better.
+    rig.owner.execute("update email_accounts set last_error_at = 1 where id = $1", &[&rig.account.0]).await.unwrap();
+    assert_eq!(rig.retry(&entries[0]).await.status, 202);
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entries[0]).await).0, "sent");
+}
+
+#[tokio::test]
+async fn what_nobody_knows_is_tried_again_by_its_user_alone() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entry = rig.put(json!({})).await;
+    server.fail([(At::Dot, Fault::CutAfter)]);
+    rig.work().await;
+    let path = format!("/api/outbox/{}", entry["id"].as_str().unwrap());
+    rig.api.delete(&path).by(&rig.user).send().await.is_refused(409);
+    assert_eq!((is(&rig.get(&entry).await).0, server.taken().len()), ("uncertain", 1));
+    let retried = rig.retry(&entry).await;
+    assert_eq!((retried.status, is(&retried.body).0), (202, "queued"));
+    rig.retry(&entry).await.is_refused(409);
+    rig.work().await;
+    assert_eq!((is(&rig.get(&entry).await).0, server.taken().len()), ("sent", 2), "as its user wanted");
+    rig.retry(&entry).await.is_refused(409);
+}
+
+#[tokio::test]
+async fn starttls_that_is_gone_sends_nothing() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    rig.owner
+        .execute("update email_accounts set smtp_encryption = 'starttls' where id = $1", &[&rig.account.0])
+        .await
+        .unwrap();
+    let entry = rig.put(json!({})).await;
+    rig.work().await;
+    let after = rig.get(&entry).await;
+    assert_eq!((is(&after).0, server.world.lock().unwrap().sign_ins), ("queued", 0), "{after}");
+}
+
+#[tokio::test]
+async fn an_address_of_any_script_needs_a_server_that_takes_it() {
+    let to = json!({"to": [{"address": "jürgen@bücher.example"}]});
+    let plain = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&plain).await;
+    let entry = rig.put(to.clone()).await;
+    let other = rig.put(json!({"to": [{"address": "j@bücher.example"}]})).await;
+    rig.work().await;
+    let after = rig.get(&entry).await;
+    assert_eq!(is(&after), ("rejected", vec!["rejected"]), "{after}");
+    assert!(after["response"].as_str().unwrap().contains("5.6.7"), "{after}");
+    assert_eq!(is(&rig.get(&other).await).0, "sent");
+    assert_eq!(plain.taken()[0].recipients, ["j@xn--bcher-kva.example"]);
+    let modern = SmtpModel::start(&[&OFFERS[..], &["SMTPUTF8"]].concat()).await;
+    let rig = Rig::model(&modern).await;
+    rig.put(to).await;
+    rig.work().await;
+    assert_eq!(modern.taken()[0].recipients, ["jürgen@xn--bcher-kva.example"]);
+    assert!(modern.world.lock().unwrap().commands.iter().any(|line| line.ends_with("BODY=8BITMIME SMTPUTF8")));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_has_sent_it_or_not_and_the_next_one_knows_or_says_so() {
+    for dies_after_dot in [false, true] {
+        let server = SmtpModel::start(&OFFERS).await;
+        let rig = Rig::model(&server).await;
+        let entry = rig.put(json!({})).await;
+        let sql = "update email_outbox set status = 'sending', attempts = 1, tried_since = epoch_ms(), leased_until = 1, due_at = 1,
+                       dot_at = case when $2 then 1 end, doubtful = case when $2 then '{0}'::integer[] else '{}' end
+                   where account_id = $1";
+        rig.owner.execute(sql, &[&rig.account.0, &dies_after_dot]).await.unwrap();
+        rig.work().await;
+        let after = rig.get(&entry).await;
+        let expected = if dies_after_dot { ("uncertain", 0) } else { ("sent", 1) };
+        assert_eq!((is(&after).0, server.taken().len()), expected, "{after}");
+    }
+}
+
+/// The functions of the database take the steps that [`Status::after`] has, and no others.
+#[tokio::test]
+async fn the_database_takes_the_same_steps() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    for status in Status::ALL {
+        for step in [Step::Begun, Step::Canceled, Step::Retried] {
+            let entry = rig.put(json!({})).await;
+            let id: Uuid = entry["id"].as_str().unwrap().parse().unwrap();
+            let is_due = matches!(status, Status::Scheduled | Status::Queued | Status::Sending);
+            let sql = "update email_outbox set status = $2, due_at = case when $3 then 1 end where id = $1";
+            rig.owner.execute(sql, &[&id, &status.as_str(), &is_due]).await.unwrap();
+            let sql = match step {
+                Step::Begun => "select count(*) from claim_outgoing($1, $2, $3, 1000) where task = 'send'",
+                Step::Canceled => "select count(*) from cancel_outgoing($1, $2, $3) where is_done",
+                _ => "select count(*) from retry_outgoing($1, $2, $3) where is_done",
+            };
+            let of = if step == Step::Begun { rig.account.0 } else { id };
+            let mut client = crate::support::connect(&servers().await.postgres.owner_url("app")).await;
+            let transaction = client.transaction().await.unwrap();
+            let done: i64 = transaction.query_one(sql, &[&rig.user.tenant, &rig.user.user, &of]).await.unwrap().get(0);
+            transaction.commit().await.unwrap();
+            let now = rig.get(&entry).await;
+            let expected = status.after(step);
+            assert_eq!(done > 0, expected.is_some(), "{status:?} {step:?} {now}");
+            assert_eq!(now["status"], expected.unwrap_or(status).as_str(), "{status:?} {step:?}");
+            rig.owner.execute("delete from email_outbox where id = $1", &[&id]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_sent_later_or_taken_back() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let now = crate::support::now_seconds() as i64 * 1000;
+    let later = rig.put(json!({"sendAt": now + 3_600_000})).await;
+    assert_eq!((&later["status"], &later["nextAttemptAt"]), (&json!("scheduled"), &json!(now + 3_600_000)));
+    let past = rig.put(json!({"sendAt": now - 3_600_000})).await;
+    assert_eq!(past["status"], "queued");
+    rig.worker.deliver(&rig.scope, rig.account, TIME).await.unwrap();
+    assert_eq!((is(&rig.get(&past).await).0, is(&rig.get(&later).await).0), ("sent", "scheduled"));
+    let path = format!("/api/outbox/{}", later["id"].as_str().unwrap());
+    let canceled = rig.api.delete(&path).by(&rig.user).send().await;
+    assert_eq!((canceled.status, &canceled.body["status"]), (200, &json!("canceled")));
+    rig.api.delete(&path).by(&rig.user).send().await.is_refused(409);
+    rig.work().await;
+    assert_eq!(server.taken().len(), 1);
+    // Its date is of then.
+    let later = rig.put(json!({"sendAt": now + 86_400_000})).await;
+    rig.work().await;
+    assert_eq!(is(&rig.get(&later).await).0, "sent");
+    let text = String::from_utf8(server.taken()[1].message.clone()).unwrap();
+    let day = |message: &[u8]| String::from_utf8_lossy(message).lines().next().unwrap()[..16].to_owned();
+    assert_ne!(day(&server.taken()[0].message), day(text.as_bytes()));
+}
+
+/// A race of both ends in exactly one outcome.
+#[tokio::test]
+async fn who_takes_back_and_who_sends_do_not_both_win() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    for _ in 0..20 {
+        let before = server.taken().len();
+        let entry = rig.put(json!({})).await;
+        let path = format!("/api/outbox/{}", entry["id"].as_str().unwrap());
+        let (answer, worked) =
+            tokio::join!(rig.api.delete(&path).by(&rig.user).send(), rig.worker.deliver(&rig.scope, rig.account, TIME));
+        worked.unwrap();
+        let (status, sent) =
+            (rig.get(&entry).await["status"].as_str().unwrap().to_owned(), server.taken().len() - before);
+        match answer.status {
+            200 => assert_eq!((status.as_str(), sent), ("canceled", 0)),
+            409 => assert_eq!((status.as_str(), sent), ("sent", 1)),
+            _ => panic!("{answer:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_real_server_gets_it_once_and_the_sent_folder_has_one_copy() {
+    let (rig, name) = Rig::dovecot().await;
+    let marker = Uuid::new_v4().to_string();
+    let entry = rig
+        .put(json!({
+            "to": [{"name": "John \"J\" Döe", "address": "john@example.com"}], "bcc": [{"address": "boss@example.com"}],
+            "subject": format!("Mittag? 午餐 {marker}"), "text": ".\n..dot\nÜber\n", "html": "<p>Über</p>",
+        }))
+        .await;
+    rig.work().await;
+    let after = rig.get(&entry).await;
+    assert_eq!(is(&after), ("sent", vec!["accepted", "accepted"]), "{after}");
+    assert_eq!(after["from"], json!({"name": "Jäne Doe", "address": name}));
+    let sink = mail().await.sink();
+    let deliveries = || sink.deliveries().into_iter().filter(|delivery| delivery.sender == name).collect::<Vec<_>>();
+    let delivered = deliveries();
+    assert_eq!(delivered.len(), 1);
+    assert_eq!(delivered[0].recipients, ["john@example.com", "boss@example.com"]);
+    let parsed = python(&delivered[0].message);
+    assert_eq!(parsed["subject"], format!("Mittag? 午餐 {marker}"));
+    assert_eq!(parsed["to"], json!([["John \"J\" Döe", "john@example.com"]]));
+    assert_eq!(parsed["from"], json!([["Jäne Doe", name]]));
+    assert_eq!((&parsed["bcc"], &parsed["defects"]), (&json!([]), &json!(0)));
+    let lines = |name: &str| parsed[name].as_str().unwrap().replace("\r\n", "\n").trim_end().to_owned();
+    assert_eq!((lines("text").as_str(), lines("html").as_str()), (".\n..dot\nÜber", "<p>Über</p>"));
+    assert_eq!(parsed["messageId"], format!("<{}>", after["messageId"].as_str().unwrap()));
+
+    // The copy is made once, whatever is done again.
+    for _ in 0..3 {
+        rig.owner
+            .execute("update email_outbox set copy = 'due', due_at = 1 where account_id = $1", &[&rig.account.0])
+            .await
+            .unwrap();
+        rig.work().await;
+    }
+    rig.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&rig.account.0]).await.unwrap();
+    rig.worker.run(&rig.scope, rig.account, TIME).await.unwrap();
+    let path = format!("/api/messages?role=sent&accountId={}", rig.account);
+    let sent = rig.api.get(&path).by(&rig.user).send().await.body;
+    let [copy] = &sent["messages"].as_array().unwrap()[..] else { panic!("{sent}") };
+    assert_eq!((&copy["messageId"], &copy["isRead"]), (&after["messageId"], &json!(true)));
+    assert_eq!(copy["bcc"], json!([{"name": null, "address": "boss@example.com"}]));
+    assert_eq!(deliveries().len(), 1);
+}
+
+#[tokio::test]
+async fn what_lies_in_the_sent_folder_was_sent() {
+    let (rig, _) = Rig::dovecot().await;
+    let entry = rig.put(json!({})).await;
+    rig.work().await;
+    let sql = "update email_outbox set status = 'uncertain', dot_at = 1, doubtful = '{0}', due_at = 1, sent_at = null, copy = 'none',
+                   recipients = replace(recipients, 'accepted', 'pending') where account_id = $1";
+    rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+    assert_eq!(is(&rig.get(&entry).await), ("uncertain", vec!["pending"]));
+    rig.work().await;
+    let after = rig.get(&entry).await;
+    assert_eq!(is(&after), ("sent", vec!["accepted"]), "{after}");
+    // What does not lie there stays what it is.
+    let sql = "update email_outbox set status = 'uncertain', message_id = 'other@example.com', due_at = 1 where account_id = $1";
+    rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await).0, "uncertain");
+}
+
+#[tokio::test]
+async fn a_reply_names_what_it_answers_and_marks_it() {
+    let (rig, name) = Rig::dovecot().await;
+    let original =
+        b"From: john@example.com\r\nTo: jane@example.com\r\nSubject: Lunch\r\nMessage-ID: <2@example.com>\r\n\
+                     In-Reply-To: <1@example.com>\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n\r\nWhen?\r\n";
+    mail().await.deliver(&name, original).unwrap();
+    let sync = async || {
+        rig.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&rig.account.0]).await.unwrap();
+        rig.worker.run(&rig.scope, rig.account, TIME).await.unwrap();
+        let path = format!("/api/messages?role=inbox&accountId={}", rig.account);
+        rig.api.get(&path).by(&rig.user).send().await.body["messages"][0].clone()
+    };
+    let before = sync().await;
+    assert_eq!(before["isAnswered"], false);
+    rig.put(json!({"replyToId": before["id"]})).await;
+    rig.work().await;
+    let delivered = mail().await.sink().deliveries().into_iter().find(|delivery| delivery.sender == name).unwrap();
+    let text = String::from_utf8(delivered.message).unwrap();
+    assert!(text.contains("In-Reply-To: <2@example.com>\r\nReferences: <1@example.com> <2@example.com>\r\n"), "{text}");
+    assert_eq!(sync().await["isAnswered"], true);
+}
+
+#[tokio::test]
+async fn a_page_of_the_outbox_has_the_newest_first() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(rig.put(json!({"subject": format!("{n}"), "sendAt": 4_000_000_000_000_i64.min(crate::support::now_seconds() as i64 * 1000 + 9_000_000)})).await["id"].clone());
+    }
+    ids.reverse();
+    let (mut found, mut path) = (Vec::new(), "/api/outbox?limit=2".to_owned());
+    loop {
+        let page = rig.api.get(&path).by(&rig.user).send().await.body;
+        found.extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["id"].clone()));
+        let Some(cursor) = page["nextCursor"].as_str() else { break };
+        path = format!("/api/outbox?limit=2&cursor={cursor}");
+    }
+    assert_eq!(found, ids);
+    // Large ones make a page shorter.
+    for _ in 0..4 {
+        rig.put(json!({"text": "x".repeat(900_000)})).await;
+    }
+    let page = rig.api.get("/api/outbox").by(&rig.user).send().await.body;
+    assert_eq!((page["entries"].as_array().unwrap().len(), page["nextCursor"].is_string()), (2, true));
+    let answer = rig.api.get("/api/outbox?limit=0&cursor=x").by(&rig.user).send().await;
+    assert_eq!(answer.faults(), ["cursor", "limit"]);
+    let large = rig.message(json!({"text": "x".repeat(1_048_576)}));
+    rig.api.post("/api/outbox", large).by(&rig.user).send().await.is_refused(413);
+}
+
+#[tokio::test]
+async fn an_outbox_is_its_users_alone() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entry = rig.put(json!({"sendAt": crate::support::now_seconds() * 1000 + 9_000_000})).await;
+    let one = format!("/api/outbox/{}", entry["id"].as_str().unwrap());
+    let requests =
+        |one: &str| [rig.api.get(one), rig.api.delete(one), rig.api.request("POST", &format!("{one}/retry"))];
+    for request in requests(&one)
+        .into_iter()
+        .chain([rig.api.get("/api/outbox"), rig.api.post("/api/outbox", rig.message(json!({})))])
+    {
+        request.send().await.is_refused(401);
+    }
+    for stranger in [rig.user.colleague(), User { user: rig.user.user, ..User::new() }, User::new()] {
+        for request in requests(&one) {
+            request.by(&stranger).send().await.is_refused(404);
+        }
+        assert_eq!(rig.api.get("/api/outbox").by(&stranger).send().await.body["entries"], json!([]));
+        let answer = rig.api.post("/api/outbox", rig.message(json!({}))).by(&stranger).send().await;
+        assert_eq!((answer.status, answer.faults()), (400, vec!["accountId"]));
+    }
+    for unknown in [format!("/api/outbox/{}", Uuid::now_v7()), "/api/outbox/7".to_owned()] {
+        for request in requests(&unknown) {
+            request.by(&rig.user).send().await.is_refused(404);
+        }
+    }
+    for field in ["replyToId", "forwardOfId"] {
+        let answer =
+            rig.api.post("/api/outbox", rig.message(json!({field: Uuid::now_v7()}))).by(&rig.user).send().await;
+        assert_eq!((answer.status, answer.faults()), (400, vec![field]));
+    }
+    assert_eq!(is(&rig.get(&entry).await).0, "scheduled", "nobody has touched it");
+    // With its account it is gone, and so is what was to be sent.
+    rig.api.delete(&format!("/api/accounts/{}", rig.account)).by(&rig.user).send().await;
+    for request in requests(&one) {
+        request.by(&rig.user).send().await.is_refused(404);
+    }
+    rig.work().await;
+    assert!(server.taken().is_empty());
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_refused_at_once() {
+    let user = User::new();
+    let api = api().await;
+    let account = api.create(&user, json!({})).await;
+    let message = json!({"accountId": account["id"], "to": [{"address": "john@example.com"}]});
+    api.post("/api/outbox", message.clone()).by(&user).send().await.is_refused(409);
+    let evil = "x\r\nBcc: evil@example.com";
+    let bad = json!({
+        "accountId": evil, "to": [{"name": evil, "address": evil}], "subject": evil, "replyToId": evil, "forwardOfId": evil,
+        "replyTo": [{"name": evil, "address": "a@example.com"}],
+        "attachments": [{"uploadId": evil, "filename": evil, "contentType": evil, "contentId": evil}],
+    });
+    let answer = api.post("/api/outbox", bad).by(&user).send().await;
+    let expected = [
+        "accountId",
+        "attachments[0].contentId",
+        "attachments[0].contentType",
+        "attachments[0].filename",
+        "attachments[0].uploadId",
+        "forwardOfId",
+        "replyToId",
+        "replyTo[0].name",
+        "subject",
+        "to[0].address",
+        "to[0].name",
+    ];
+    assert_eq!((answer.status, answer.faults()), (400, expected.to_vec()));
+    let mut env = servers().await.env();
+    env.insert("SEND_PER_HOUR", "2".to_owned());
+    let limited = Api::start(env).await;
+    let smtp = json!({"emailAddress": "b@example.com", "smtpHostname": "smtp.example.com"});
+    let account = limited.create(&user, smtp).await;
+    let message = merged(message, json!({"accountId": account["id"]}));
+    let send = async || limited.post("/api/outbox", message.clone()).by(&user).send().await;
+    assert_eq!((send().await.status, send().await.status), (202, 202));
+    let answer = send().await;
+    answer.is_refused(429);
+    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&seconds), "{seconds}");
+}
+
+/// With the real processes: an endpoint rings, and a worker sends; what is scheduled, the schedule rings for.
+#[tokio::test]
+async fn what_is_put_into_the_outbox_leaves_it_by_itself() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let (user, name, ports) = (User::new(), mailbox().await, mail().await.ports());
+    let settings = json!({
+        "emailAddress": name, "username": name, "hostname": "localhost", "port": ports.imaps, "password": PASSWORD,
+        "smtpHostname": "localhost", "smtpPort": ports.submissions,
+    });
+    let account = service.api.create(&user, settings).await;
+    let put = async |changes: Value| {
+        let message = json!({"accountId": account["id"], "to": [{"address": "john@example.com"}], "subject": "Lunch?"});
+        let answer = service.api.post("/api/outbox", merged(message, changes)).by(&user).send().await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.body["id"].as_str().unwrap().to_owned()
+    };
+    let is_sent = async |id: &str| {
+        let started = Instant::now();
+        loop {
+            let entry = service.api.get(&format!("/api/outbox/{id}")).by(&user).send().await.body;
+            if entry["status"] == "sent" {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "{entry}\n{}", service.api.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let id = put(json!({})).await;
+    is_sent(&id).await;
+    // A file goes along, and is read piece by piece; a draft is gone with it; the same key sends nothing more.
+    let file: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let announced = json!({"filename": "Bericht ü.bin", "contentType": "application/octet-stream", "size": file.len()});
+    let upload = service.api.post("/api/uploads", announced).by(&user).send().await.body;
+    let mut request = reqwest::Client::new().put(upload["url"].as_str().unwrap()).body(file.clone());
+    for (name, value) in upload["headers"].as_object().unwrap() {
+        request = request.header(name, value.as_str().unwrap());
+    }
+    assert!(request.send().await.unwrap().status().is_success());
+    let draft = service.api.post("/api/drafts", json!({"subject": "x"})).by(&user).send().await.body;
+    let message = json!({
+        "accountId": account["id"], "to": [{"address": "file@example.com"}], "draftId": draft["id"],
+        "attachments": [{"uploadId": upload["id"]}],
+    });
+    let send = async || {
+        service.api.post("/api/outbox", message.clone()).by(&user).header("idempotency-key", "k-1").send().await
+    };
+    let (first, second) = (send().await, send().await);
+    assert_eq!((first.status, second.status), (202, 202), "{second:?}");
+    assert_eq!((&first.body, second.header("idempotency-replayed")), (&second.body, Some("true")));
+    let path = format!("/api/drafts/{}", draft["id"].as_str().unwrap());
+    service.api.get(&path).by(&user).send().await.is_refused(404);
+    is_sent(first.body["id"].as_str().unwrap()).await;
+    let delivered = mail().await.sink().deliveries();
+    let delivered: Vec<_> = delivered.iter().filter(|delivery| delivery.recipients == ["file@example.com"]).collect();
+    assert_eq!(delivered.len(), 1);
+    let parsed = python(&delivered[0].message);
+    assert_eq!(
+        parsed["files"],
+        json!([["Bericht ü.bin", file.len(), file.iter().map(|byte| u64::from(*byte)).sum::<u64>()]])
+    );
+    let id = put(json!({"sendAt": crate::support::now_seconds() * 1000 + 9_000_000})).await;
+    // Until the worker of the first one has made its copy and gone, it would take the second one as well.
+    let busy = "select count(*) from email_outbox where status = 'sent' and due_at is not null";
+    while service.owner.query_one(busy, &[]).await.unwrap().get::<_, i64>(0) > 0 {}
+    service
+        .api
+        .log_lines(1, |line| line["message"] == "job" && line["outcome"] == "done" && line["attempt"] == 1)
+        .await;
+    let sql = "update email_outbox set due_at = 1, ring_at = epoch_ms() - 5000 where status = 'scheduled'";
+    assert_eq!(service.owner.execute(sql, &[]).await.unwrap(), 1);
+    let turn = service.tick().await;
+    assert_eq!((&turn["messagesDue"], &turn["messagesLagSeconds"]), (&json!(1), &json!(5)), "{turn}");
+    is_sent(&id).await;
+    assert_eq!(service.tick().await["messagesDue"], 0);
+    let sender = |delivery: &local::smtp_sink::Delivery| delivery.sender == name;
+    assert_eq!(mail().await.sink().deliveries().iter().filter(|delivery| sender(delivery)).count(), 3);
+}
+
+/// How many messages are sent; `OUTBOX_SENDS` asks for another number.
+const SENDS: usize = 200;
+
+/// Workers die at any moment, and connections with them. Each message is at the server at most once; what is said to be
+/// sent is there, and what is not there is not said to be; and nobody says that he does not know without a reason.
+#[tokio::test]
+async fn whatever_dies_a_message_is_sent_at_most_once_and_what_is_said_of_it_is_true() {
+    let sends = std::env::var("OUTBOX_SENDS").ok().map_or(SENDS, |sends| sends.parse().unwrap());
+    let seed = std::env::var("OUTBOX_SEED").ok().map_or(0x5EED, |seed| seed.parse().unwrap());
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let mut dice = Dice::new(seed);
+    let faults = [Fault::Cut, Fault::CutAfter, Fault::Say("451 4.3.0 Not now"), Fault::Say("421 4.3.0 Bye")];
+    let mut entries = Vec::new();
+    let started = Instant::now();
+    while entries.len() < sends {
+        // Past the endpoint, which would count what an hour takes.
+        for _ in 0..10 {
+            entries.push(insert(&rig).await);
+        }
+        for _ in 0..60 {
+            rig.wait().await;
+            if dice.roll(3) == 0 {
+                server.fail([(At::ALL[dice.roll(At::ALL.len())], faults[dice.roll(faults.len())].clone())]);
+            }
+            let mut work = Box::pin(rig.worker.deliver(&rig.scope, rig.account, TIME));
+            // Who drops it has killed a process there.
+            let times = if dice.roll(4) == 0 { usize::MAX } else { dice.roll(60) };
+            if let Some(outcome) = poll_times(&mut work, times).await {
+                outcome.unwrap();
+                if server.world.lock().unwrap().faults.is_empty() && unsettled(&rig).await == 0 {
+                    break;
+                }
+            }
+        }
+        server.world.lock().unwrap().faults.clear();
+    }
+    rig.work().await;
+    rig.work().await;
+    let world = server.world.lock().unwrap();
+    let mut counts = BTreeMap::<String, usize>::new();
+    world.taken.iter().for_each(|taken| *counts.entry(taken.message_id()).or_default() += 1);
+    let heard: BTreeSet<_> = world.heard.iter().cloned().collect();
+    drop(world);
+    let mut statuses = BTreeMap::<String, usize>::new();
+    for row in rig
+        .owner
+        .query("select id, status, message_id from email_outbox where account_id = $1", &[&rig.account.0])
+        .await
+        .unwrap()
+    {
+        let (status, message_id): (String, String) = (row.get(1), row.get(2));
+        let count = counts.get(&message_id).copied().unwrap_or_default();
+        assert!(count <= 1, "{message_id} was sent {count} times");
+        match status.as_str() {
+            "sent" => assert_eq!(count, 1, "{message_id} is said to be sent"),
+            "uncertain" => assert!(heard.contains(&message_id), "{message_id}: the server had not even heard of it"),
+            status => assert_eq!(count, 0, "{message_id} is {status}"),
+        }
+        *statuses.entry(status).or_default() += 1;
+    }
+    println!("{sends} messages in {:?}: {statuses:?}", started.elapsed());
+    assert!(statuses["sent"] > sends / 2, "{statuses:?}");
+    assert_eq!(statuses.values().sum::<usize>(), entries.len());
+}
+
+async fn unsettled(rig: &Rig) -> i64 {
+    let sql = "select count(*) from email_outbox where account_id = $1 and status in ('queued', 'sending')";
+    rig.owner.query_one(sql, &[&rig.account.0]).await.unwrap().get(0)
+}
+
+async fn insert(rig: &Rig) -> Uuid {
+    let id = Uuid::now_v7();
+    let content = json!({
+        "accountId": rig.account, "to": [{"name": null, "address": "john@example.com"}], "cc": [], "bcc": [], "replyTo": [],
+        "subject": null, "text": "At noon.", "html": null, "attachments": [], "replyToId": null, "forwardOfId": null, "sendAt": null,
+    });
+    let recipients = json!([{"address": "john@example.com", "status": "pending", "response": null}]);
+    let sql = "select outcome from insert_outgoing($1, $2, $3, $4, $5, $6, null, null, null, '{}', null, 26214400, null, null, null)";
+    let row = rig
+        .owner
+        .query_one(
+            sql,
+            &[&rig.user.tenant, &rig.user.user, &id, &rig.account.0, &content.to_string(), &recipients.to_string()],
+        )
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(0), "created");
+    id
+}
+
+/// What Python's parser reads.
+fn python(message: &[u8]) -> Value {
+    const READ: &str = "import email, email.policy, json, sys
+m = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)
+people = lambda name: [[a.display_name, a.addr_spec] for a in (m[name].addresses if m[name] else [])]
+body = lambda kind: (lambda part: part.get_content() if part else None)(m.get_body((kind,)))
+print(json.dumps({'subject': m['subject'], 'from': people('from'), 'to': people('to'), 'bcc': people('bcc'),
+  'text': body('plain'), 'html': body('html'), 'messageId': m['message-id'],
+  'files': [[part.get_filename(), len(part.get_content()), sum(part.get_content())] for part in m.iter_attachments()],
+  'defects': sum(len(part.defects) for part in m.walk())}))";
+    use std::io::Write;
+    let mut process = Command::new("python3")
+        .args(["-c", READ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    process.stdin.take().unwrap().write_all(message).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
