@@ -180,7 +180,7 @@ impl Call {
     /// What is no id names none: [`Error::NotFound`].
     pub fn outgoing_id(&self) -> Result<OutgoingId, Error> {
         let id = self.request.path_parameters.get("id");
-        id.and_then(|id| OutgoingId::parse(id)).ok_or(Error::NotFound(NO_SUCH_ENTRY))
+        id.and_then(OutgoingId::parse).ok_or(Error::NotFound(NO_SUCH_ENTRY))
     }
 }
 

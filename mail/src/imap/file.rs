@@ -3,7 +3,7 @@
 use super::converse::{Event, read};
 use super::name::quoted;
 use super::pipeline::{Pipeline, Prepared, Step};
-use super::{Answer, Condition, Features, Imap, Reply, refusal};
+use super::{Answer, Condition, Features, Imap, Reply};
 use crate::compose::{Body, is_id};
 use crate::error::{Code, Error};
 
@@ -79,8 +79,8 @@ impl Imap {
         };
         match (reply.condition, reply.code_word().as_str()) {
             (Condition::Ok, _) => Ok(()),
-            (_, "TRYCREATE" | "NONEXISTENT") => Err(refusal("APPEND", &reply, Code::MailboxMissing).into()),
-            _ => Err(refusal("APPEND", &reply, Code::Unavailable).into()),
+            (_, "TRYCREATE" | "NONEXISTENT") => Err(reply.refusal("APPEND", Code::MailboxMissing).into()),
+            _ => Err(reply.refusal("APPEND", Code::Unavailable).into()),
         }
     }
 
@@ -145,7 +145,7 @@ fn folder_command(command: &str, mailbox: &[u8]) -> Result<Vec<u8>, Error> {
 fn check(command: &str, reply: Option<&Reply>, code: Code) -> Result<(), Error> {
     match reply {
         Some(reply) if reply.condition == Condition::Ok => Ok(()),
-        Some(reply) => Err(refusal(command, reply, code)),
+        Some(reply) => Err(reply.refusal(command, code)),
         None => Err(Error::new(Code::Protocol, format!("{command} was not answered"))),
     }
 }
