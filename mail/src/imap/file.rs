@@ -79,8 +79,10 @@ impl Imap {
         };
         match (reply.condition, reply.code_word().as_str()) {
             (Condition::Ok, _) => Ok(()),
-            (_, "TRYCREATE" | "NONEXISTENT") => Err(refusal("APPEND", &reply, Code::MailboxMissing).into()),
-            _ => Err(refusal("APPEND", &reply, Code::Unavailable).into()),
+            (_, "TRYCREATE" | "NONEXISTENT") => {
+                Err(refusal("APPEND", &reply.code_word(), &reply.text, Code::MailboxMissing).into())
+            }
+            _ => Err(refusal("APPEND", &reply.code_word(), &reply.text, Code::Unavailable).into()),
         }
     }
 
@@ -145,7 +147,7 @@ fn folder_command(command: &str, mailbox: &[u8]) -> Result<Vec<u8>, Error> {
 fn check(command: &str, reply: Option<&Reply>, code: Code) -> Result<(), Error> {
     match reply {
         Some(reply) if reply.condition == Condition::Ok => Ok(()),
-        Some(reply) => Err(refusal(command, reply, code)),
+        Some(reply) => Err(refusal(command, &reply.code_word(), &reply.text, code)),
         None => Err(Error::new(Code::Protocol, format!("{command} was not answered"))),
     }
 }
