@@ -699,11 +699,12 @@ async fn whatever_dies_a_message_is_sent_at_most_once_and_what_is_said_of_it_is_
     }
     rig.work().await;
     rig.work().await;
-    let world = server.world.lock().unwrap();
-    let mut counts = BTreeMap::<String, usize>::new();
-    world.taken.iter().for_each(|taken| *counts.entry(taken.message_id()).or_default() += 1);
-    let heard: BTreeSet<_> = world.heard.iter().cloned().collect();
-    drop(world);
+    let (counts, heard) = {
+        let world = server.world.lock().unwrap();
+        let mut counts = BTreeMap::<String, usize>::new();
+        world.taken.iter().for_each(|taken| *counts.entry(taken.message_id()).or_default() += 1);
+        (counts, world.heard.iter().cloned().collect::<BTreeSet<_>>())
+    };
     let mut statuses = BTreeMap::<String, usize>::new();
     for row in rig
         .owner
