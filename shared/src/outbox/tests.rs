@@ -87,7 +87,7 @@ fn every_end_of_an_attempt_has_its_move() {
         let context = format!("{answers:?} {ending:?} {attempts} {minutes}");
         let moved = attempt(&answers, ending, attempts, minutes);
         assert_eq!(is(&moved), expected, "{context}");
-        assert_eq!(Status::Sending.after(moved.step).is_some(), true, "{context}");
+        assert!(Status::Sending.after(moved.step).is_some(), "{context}");
     }
     assert_eq!(attempt(&[Some(Limit)], answered(Limit), 1, 0).hold, Some(LIMIT_PAUSE));
     assert_eq!(attempt(&[yes, Some(Later)], Ending::Lost("gone".into()), 1, 0).doubtful, [0]);
