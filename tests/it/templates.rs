@@ -263,8 +263,8 @@ const UNUSED_SERVICES: [&str; 9] = [
 ];
 
 /// Actions that the schemas list and no deployment here needs: policies of users and groups, boundaries, features of
-/// functions and buckets that ours do not have, what is in buckets, and two names that are none.
-const UNUSED_ACTIONS: [&str; 20] = [
+/// functions and buckets that ours do not have, what is in buckets, and names that are none.
+const UNUSED_ACTIONS: [&str; 28] = [
     "iam:AttachGroupPolicy",
     "iam:AttachUserPolicy",
     "iam:DetachGroupPolicy",
@@ -285,6 +285,14 @@ const UNUSED_ACTIONS: [&str; 20] = [
     "s3:UpdateBucketMetadataAnnotationTableConfiguration",
     "s3:UpdateBucketMetadataInventoryTableConfiguration",
     "s3:UpdateBucketMetadataJournalTableConfiguration",
+    "s3:DeleteBucketAnalyticsConfiguration",
+    "s3:DeleteBucketCors",
+    "s3:DeleteBucketEncryption",
+    "s3:DeleteBucketLifecycle",
+    "s3:DeleteBucketMetricsConfiguration",
+    "s3:DeleteBucketReplication",
+    "s3:PutBucketReplication",
+    "s3:PutObjectLockConfiguration",
 ];
 
 /// Actions that CloudFormation needs and no schema lists.
