@@ -201,8 +201,8 @@ fn words() -> impl Strategy<Value = String> {
         .prop_filter("empty", |text| !text.is_empty())
 }
 
-/// Readers decode encoded words there as well, although nobody may write any.
-fn file_name() -> impl Strategy<Value = String> {
+/// What is written in quotes, where many readers decode encoded words as well, although none can be there.
+fn quoted() -> impl Strategy<Value = String> {
     words().prop_filter("an encoded word", |name| !name.contains("=?"))
 }
 
@@ -231,7 +231,7 @@ fn normal(text: &str) -> String {
 
 fn mailbox() -> impl Strategy<Value = (Option<String>, String)> {
     let addresses = prop::sample::select(vec!["jane@example.com", "\"j d\"@example.com", "o'neil+x@sub.example.org"]);
-    (prop::option::of(words()), addresses.prop_map(str::to_owned))
+    (prop::option::of(quoted()), addresses.prop_map(str::to_owned))
 }
 
 fn read_names(list: Option<&mail_parser::Address<'_>>) -> Vec<(Option<String>, String)> {
@@ -248,7 +248,7 @@ proptest! {
         subject in words(),
         plain in prop::option::of(text()),
         html in prop::option::of(text()),
-        files in prop::collection::vec((prop::option::of(file_name()), prop::collection::vec(any::<u8>(), 0..400), any::<bool>()), 0..4),
+        files in prop::collection::vec((prop::option::of(quoted()), prop::collection::vec(any::<u8>(), 0..400), any::<bool>()), 0..4),
     ) {
         let mailboxes = |list: &'static str| -> Vec<Mailbox<'static>> { vec![Mailbox { name: None, address: list }] };
         let content = Content {
