@@ -331,13 +331,16 @@ impl Writer<'_> {
                 (true, false) => self.label = Some(id),
                 (false, false) => {
                     if row.get::<_, Option<i64>>(3).is_none() {
-                        self.call("reset_folder", &format!("'{id}', 1")).await;
+                        let to = format!(
+                            "array['{id}']::uuid[], array[1]::bigint[], array[1]::bigint[], array[null]::bigint[]"
+                        );
+                        self.call("reset_folders", &to).await;
                     }
                     self.folders.push(id);
                 }
                 (_, true) => {
                     self.call("orphan_messages", &format!("'{id}', '{{[1,1000)}}'")).await;
-                    self.call("destroy_orphans", &format!("'{id}', 0")).await;
+                    self.call("destroy_orphans", &format!("array['{id}']::uuid[], 0")).await;
                 }
             }
         }
@@ -402,7 +405,7 @@ impl Writer<'_> {
             }
             8 if !self.folders.is_empty() => {
                 let folder = self.folders[self.dice.roll(self.folders.len())];
-                self.call("destroy_orphans", &format!("'{folder}', 0")).await;
+                self.call("destroy_orphans", &format!("array['{folder}']::uuid[], 0")).await;
             }
             _ if !self.folders.is_empty() => self.store_batch().await,
             _ => self.look().await,
@@ -422,13 +425,19 @@ impl Writer<'_> {
         let dice = &mut self.dice;
         let labels = self.label.map(|label| (label, some_of(&labelled, dice)));
         let arguments = format!(
-            "'{folder}', 1, array[{}]::bigint[], array[{}]::smallint[], array[{}]::uuid[], array[{}]::bigint[], array[{}]::uuid[],
-             array[{}]::uuid[], array[{}]::bigint[], array[{}]::bigint[], array[{}]::bigint[], array[{}]::smallint[],
-             array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::text[],
-             array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::bigint[], array[{}]::bigint[], array[{}]::uuid[],
-             null, null, null, null, {}, {}",
+            "array['{folder}']::uuid[], array[1]::bigint[], array[null]::text[], array[null]::bigint[], array[null]::bigint[],
+             array[null]::boolean[], array[null]::bigint[], array[{}]::integer[], array[{}]::integer[],
+             array[{}]::integer[], array[{}]::bigint[], array[{}]::smallint[], array[{}]::integer[], array[{}]::uuid[],
+             array[{}]::bigint[], array[{}]::uuid[], array[{}]::uuid[], array[{}]::bigint[], array[{}]::bigint[], array[{}]::bigint[],
+             array[{}]::smallint[], array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::text[],
+             array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::text[], array[{}]::integer[], array[{}]::bigint[],
+             array[{}]::integer[], array[{}]::bigint[], array[{}]::uuid[]",
+            dice.roll(3),
+            dice.roll(2),
+            list(&flagged, &mut |_| "1".to_owned()),
             list(&flagged, &mut |uid| uid.to_string()),
             list(&flagged, &mut |_| dice.roll(16).to_string()),
+            list(&came, &mut |_| "1".to_owned()),
             list(&came, &mut |_| format!("'{}'", Uuid::now_v7())),
             list(&came, &mut |uid| uid.to_string()),
             list(&came, &mut |uid| identity(uid)),
@@ -447,11 +456,11 @@ impl Writer<'_> {
             list(&came, &mut |_| null(0)),
             list(&came, &mut |_| null(0)),
             list(&came, &mut |_| ["null", "'How'"][dice.roll(2)].to_owned()),
+            if labels.is_some() { list(&labelled, &mut |_| "1".to_owned()) } else { String::new() },
             if labels.is_some() { list(&labelled, &mut |uid| uid.to_string()) } else { String::new() },
+            labels.iter().flat_map(|(_, uids)| uids).map(|_| "1").collect::<Vec<_>>().join(","),
             labels.iter().flat_map(|(_, uids)| uids).map(usize::to_string).collect::<Vec<_>>().join(","),
             labels.iter().flat_map(|(label, uids)| uids.iter().map(move |_| format!("'{label}'"))).collect::<Vec<_>>().join(","),
-            dice.roll(3),
-            dice.roll(2),
         );
         self.call("store_batch", &arguments).await;
     }

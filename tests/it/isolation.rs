@@ -269,7 +269,7 @@ async fn leaks(database: &str) -> Vec<String> {
     let outgoing = json!({
         "id": new, "tenant_id": tenant_id, "user_id": user_id, "account_id": created["id"], "status": "queued", "created_at": 0,
         "dated_at": 0, "message_id": "x", "sender_name": "x", "sender_address": "x", "content": "{}", "recipients": "[]",
-        "attempts": 0, "copy": "none", "looks": 0, "lease_token": 0, "doubtful": []
+        "attempts": 0, "copy": "none", "looks": 0, "lease_token": 0, "doubtful": [], "uploads": []
     });
     store(&client, "email_outbox", outgoing).await;
     let unpurged = format!("insert into email_unpurged_objects values ('{new}', '{tenant_id}', '{user_id}', 0)");

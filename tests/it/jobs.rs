@@ -322,7 +322,7 @@ async fn who_is_due_gets_a_worker_and_nobody_else() {
         due.push(accounts(&service, user, 3).await);
     }
     let (of_one, of_other) = (&due[0], &due[1]);
-    let nothing = json!({"due": 0, "failed": 0, "lagSeconds": 0, "purgedAccounts": 0, "purgedRows": 0, "purgedObjects": 0, "purgedUploads": 0});
+    let nothing = json!({"due": 0, "failed": 0, "lagSeconds": 0, "messagesDue": 0, "messagesLagSeconds": 0, "purgedAccounts": 0, "purgedRows": 0, "purgedObjects": 0, "purgedUploads": 0});
     assert_eq!(service.tick().await, nothing);
     service.make_due(&[of_one[0], of_other[0]], 90).await;
     service.make_due(&[of_other[1]], 30).await;
