@@ -124,6 +124,8 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
         let cursor = serde_json::to_value(Place { since: number, known: number }.cursor(&scope)).unwrap();
         cursor.as_str().unwrap().to_owned()
     });
+    let draft = api.post("/api/drafts", json!({})).by(&user).send().await;
+    let draft = draft.header("location").unwrap().to_owned();
     let requests = || {
         [
             (200, api.get("/api/accounts")),
@@ -148,6 +150,12 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
             (200, api.get("/api/changes")),
             (200, api.get(&format!("/api/changes?since={since}"))),
             (400, api.get(&format!("/api/changes?since={ahead}"))),
+            (201, api.post("/api/drafts", json!({"accountId": created["id"]}))),
+            (400, api.post("/api/drafts", json!({"replyToId": created["id"]})).header("idempotency-key", "k")),
+            (200, api.get("/api/drafts")),
+            (200, api.get(&draft)),
+            (409, api.put(&draft, json!({"version": 2}))),
+            (404, api.delete(&format!("/api/drafts/{}", Uuid::now_v7()))),
             (403, api.delete(&foreign)),
             (404, api.delete(&unknown)),
         ]
