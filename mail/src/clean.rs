@@ -1,8 +1,8 @@
 //! HTML of a message, made harmless.
 //!
 //! Three steps, of which each has its own list of what may stay. What is too deep or too much for a browser is cut off
-//! ([`bounds`]); ammonia, a maintained library, parses the rest as a browser does and drops elements and attributes; and
-//! what it wrote is read once more, tag by tag, where every value of an attribute is looked at ([`attribute`]). What is not known is dropped.
+//! (`bounds`); ammonia, a maintained library, parses the rest as a browser does and drops elements and attributes; and
+//! what it wrote is read once more, tag by tag, where every value of an attribute is looked at (`attribute`). What is not known is dropped.
 //!
 //! Dropped are `style` elements, classes and ids with them: rules for a whole page cannot be kept to a message by looking at each alone.
 

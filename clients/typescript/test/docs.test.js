@@ -8,11 +8,13 @@ const ROOT = new URL("../", import.meta.url).pathname;
 
 /** What the pages leave to the reader's application. */
 const APPLICATION = `
-import type { Fault, NewAccount } from "email-service-client";
+import type { Fault, Folder, Message, NewAccount } from "email-service-client";
 declare const input: NewAccount, session: { token: string };
+declare const message: Message, ids: string[], archive: Folder, file: File;
 declare function currentToken(): string;
 declare function showFaults(faults: readonly Fault[]): void;
 declare function showTaken(): void;
+declare function show(id: string, subject: string | null): void;
 declare function showFailure(message: string, requestId?: string): void;
 `;
 

@@ -117,7 +117,7 @@ impl Db {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the caller has an enabled account with that address, or `most` enabled accounts. For those
-    /// of a key see [`is_replayed`].
+    /// of a key see `is_replayed`.
     pub async fn create_account(
         &self,
         scope: &Scope,

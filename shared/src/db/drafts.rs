@@ -32,7 +32,7 @@ impl Db {
     /// Announces a file; once for each key.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the user has too many; for those of a key see [`is_replayed`]; [`Error::Internal`] when
+    /// [`Error::Conflict`] when the user has too many; for those of a key see `is_replayed`; [`Error::Internal`] when
     /// PostgreSQL fails, as with all methods here.
     pub async fn create_upload(
         &self,
@@ -73,7 +73,7 @@ impl Db {
     ///
     /// # Errors
     /// [`Error::Invalid`] where it names what the user has not, [`Error::Conflict`] when the user has too many; for those of
-    /// a key see [`is_replayed`].
+    /// a key see `is_replayed`.
     pub async fn create_draft(
         &self,
         scope: &Scope,
