@@ -373,7 +373,13 @@ enum Seen {
 
 /// Looks into the sent folder: for a message of which nobody knows, or to put the sender's copy there.
 async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(), WorkError> {
-    let seen = match Box::pin(visit(job, files, &claimed)).await {
+    let visit = async {
+        match is_pop3(&claimed) {
+            true => Ok(Seen::NoFolder),
+            false => visit(job, files, &claimed).await,
+        }
+    };
+    let seen = match Box::pin(visit).await {
         Ok(seen) => Some(seen),
         Err(Stop::Host(error)) => {
             tracing::info!(code = error.code.as_str(), detail = error.detail, outgoingId = %claimed.outgoing.id, "look_failed");
@@ -397,6 +403,8 @@ async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(),
         (Task::Copy, Some(Seen::NoFolder)) => (Filed::Abandoned, false),
         (Task::Copy, _) if is_over => (Filed::Abandoned, false),
         (Task::Copy, _) => (Filed::Due, true),
+        // Where there is no such folder, there will be none.
+        (_, Some(Seen::NoFolder)) => (claimed.filed, false),
         (_, _) => (claimed.filed, !is_over),
     };
     if filed == Filed::Abandoned {

@@ -661,7 +661,7 @@ async fn what_is_put_into_the_outbox_leaves_it_by_itself() {
 }
 
 /// How many messages are sent; `OUTBOX_SENDS` asks for another number.
-const SENDS: usize = 10;
+const SENDS: usize = 100;
 
 /// Workers die at any moment, and connections with them. Each message is at the server at most once; what is said to be
 /// sent is there, and what is not there is not said to be; and nobody says that he does not know without a reason.
