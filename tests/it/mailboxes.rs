@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mail::connect::{Connector, Policy, Ports, Security, Session, Stream};
 use mail::dns::Resolver;
@@ -395,16 +395,20 @@ async fn what_is_too_much_for_one_turn_goes_on_in_the_next() {
     (0..6_000).for_each(|_| world.append("INBOX", 0));
     let server = ModelServer::start(world).await;
     let rig = Rig::model(&server).await;
-    let (mut turns, mut newest_first) = (0, false);
-    let started = Instant::now();
-    while rig.run_for(Duration::from_millis(400)).await == Done::More {
-        turns += 1;
-        let sql = "select min(uid) from email_messages where account_id = $1 having count(*) between 1 and 5999";
-        let lowest = rig.owner.query_opt(sql, &[&rig.account.0]).await.unwrap();
-        newest_first |= lowest.is_some_and(|row| row.get::<_, i64>(0) > 1);
-        assert!(started.elapsed() < Duration::from_secs(60));
+    let (mut turn, mut here, mut newest_first) = (Duration::from_millis(50), 0, false);
+    while rig.run_for(turn).await == Done::More {
+        let sql = "select count(*), min(uid) from email_messages where account_id = $1";
+        let row = rig.owner.query_one(sql, &[&rig.account.0]).await.unwrap();
+        let (count, lowest): (i64, Option<i64>) = (row.get(0), row.get(1));
+        newest_first |= count < 6_000 && lowest.is_some_and(|uid| uid > 1);
+        // A machine with other things to do needs longer turns to get anywhere at all.
+        if count == here {
+            turn *= 2;
+            assert!(turn < TIME, "nothing comes, however long a turn is");
+        }
+        here = count;
     }
-    assert!(turns > 0 && newest_first, "{turns}");
+    assert!(newest_first, "all came in one turn, or the oldest first");
     assert_eq!(rig.ids().await.len(), 6_000);
 }
 
