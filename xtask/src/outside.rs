@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use jsonwebtoken::{EncodingKey, Header};
 use local::{
     build::build_functions,
+    emulator::Emulator,
     gateway::{Gateway, Options},
     install::{Tool, ensure_installed},
     mail_server::Dovecot,
@@ -55,6 +56,7 @@ struct Service {
     key: String,
     postgres: Postgres,
     _redis: Redis,
+    _emulator: Emulator,
 }
 
 impl Service {
@@ -63,6 +65,8 @@ impl Service {
     async fn start(rate_limit: u32, more: Vec<(String, String)>) -> Result<Self> {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis])?;
         let (postgres, redis, key) = (Postgres::start()?, Redis::start()?, secret());
+        let emulator = Emulator::start()?;
+        let bucket = emulator.make_bucket().await?;
         postgres.create_database(DATABASE).await?;
         migrate::apply(&postgres.owner_url(DATABASE), &postgres.role_urls(DATABASE)).await?;
         let mut functions = template::routes(&workspace_root().join("template.yaml"))?;
@@ -77,6 +81,7 @@ impl Service {
         ];
         options.env.extend(PROVIDERS.map(|(name, value)| (name.to_owned(), value.to_owned())));
         options.env.extend(NO_WAY_OUT.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        options.env.extend(bucket.env().iter().cloned());
         // Of one name, the last value counts.
         options.env.extend(more);
         SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE), postgres.scheduler_url(DATABASE));
@@ -84,7 +89,7 @@ impl Service {
         options.log = Arc::new(|_, _| {});
         let gateway = Gateway::start(options).await?;
         gateway.prewarm();
-        Ok(Self { gateway, key, postgres, _redis: redis })
+        Ok(Self { gateway, key, postgres, _redis: redis, _emulator: emulator })
     }
 
     /// Hands those accounts to the worker for which somebody rings, as a queue would, until it is dropped.
