@@ -160,6 +160,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
                     json!({ "int4": null }),
                     json!({ "text": null }),
                     json!({ "text": null }),
+                    // No Idempotency-Key.
+                    json!({ "bytea": null }),
+                    json!({ "bytea": null }),
                 ]))
             }),
             counts: true,
