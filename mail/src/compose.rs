@@ -14,6 +14,7 @@ use mail_builder::headers::address::Address;
 use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::date::Date;
 use mail_builder::headers::message_id::MessageId;
+use mail_builder::headers::raw::Raw;
 use mail_builder::headers::text::Text;
 use mail_builder::mime::MimePart;
 
@@ -21,6 +22,9 @@ use crate::dns::ascii_name;
 
 /// Bytes of an attachment that become one line of base64, of 76 letters (RFC 2045 section 6.8).
 const LINE_INPUT: usize = 57;
+
+/// Bytes of a text that become one encoded word: with its header's name no more than a line's 78 letters (RFC 2047).
+const WORD_INPUT: usize = 42;
 
 /// The most Message-IDs of References: the first, which a thread is known by, and the last ones. Others cut likewise.
 const MAX_REFERENCES: usize = 20;
@@ -258,8 +262,19 @@ impl Writer {
         if !references.is_empty() {
             self.header("References", &MessageId::new_list(references.into_iter()));
         }
-        self.header("Subject", &Text::new(content.subject));
+        self.subject(content.subject);
         self.bytes.extend_from_slice(b"MIME-Version: 1.0\r\n");
+    }
+
+    fn subject(&mut self, subject: &str) {
+        // The library writes ASCII as it is, and then readers decode what only looks like an encoded word (RFC 2047).
+        if subject.is_ascii() && subject.contains("=?") {
+            let word = |bytes: &[u8]| format!("=?utf-8?B?{}?=", STANDARD.encode(bytes));
+            let words: Vec<_> = subject.as_bytes().chunks(WORD_INPUT).map(word).collect();
+            self.header("Subject", &Raw::new(words.join(" ")));
+        } else {
+            self.header("Subject", &Text::new(subject));
+        }
     }
 
     fn body(&mut self, content: &Content<'_>) {
