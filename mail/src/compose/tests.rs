@@ -155,10 +155,16 @@ fn nothing_breaks_a_header_open_even_if_nobody_has_looked() {
 
 #[test]
 fn what_looks_like_an_encoded_word_stays_what_it_is() {
-    for subject in ["=?utf-8?Q?x?=", "Re: =?utf-8?B?eA==?= is how x is written, =?and so on for longer than a line is?="] {
+    for subject in
+        ["=?utf-8?Q?x?=", "Re: =?utf-8?B?eA==?= is how x is written, =?and so on for longer than a line is?="]
+    {
         let message = written(&compose(&Content { subject, ..jane() }, For::Readers), &[]);
         assert_eq!(MessageParser::default().parse(&message).unwrap().subject(), Some(subject));
-        assert!(message.split(|byte| *byte == b'\n').all(|line| line.len() <= 79), "{}", String::from_utf8_lossy(&message));
+        assert!(
+            message.split(|byte| *byte == b'\n').all(|line| line.len() <= 79),
+            "{}",
+            String::from_utf8_lossy(&message)
+        );
     }
 }
 
