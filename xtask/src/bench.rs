@@ -13,6 +13,7 @@ mod reading;
 mod report;
 mod requests;
 mod scale;
+mod sending;
 mod sign_in;
 mod sync;
 mod warm;
@@ -42,6 +43,7 @@ use requests::JWT_KEY;
 pub(crate) struct Options {
     accounts: u64,
     messages: u64,
+    mailbox: usize,
     only: Option<String>,
     quick: bool,
     record: bool,
@@ -51,16 +53,23 @@ pub(crate) struct Options {
 /// What a quick run divides its rounds by, and how much its large tables have: about a second for each row.
 const QUICKER: usize = 20;
 const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
-
 const QUICK_MESSAGES: u64 = 2 * messages::FEW;
+const QUICK_MAILBOX: usize = 400;
 
-const SECTIONS: [&str; 10] =
-    ["size", "cold", "warm", "sign-in", "sync", "reading", "context", "crowd", "scale", "messages"];
+const SECTIONS: [&str; 11] =
+    ["size", "cold", "warm", "sign-in", "sync", "reading", "sending", "context", "crowd", "scale", "messages"];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options =
-            Self { accounts: 1_000_000, messages: 1_000_000, only: None, quick: false, record: false, peer: None };
+        let mut options = Self {
+            accounts: 1_000_000,
+            messages: 1_000_000,
+            mailbox: sync::MESSAGES,
+            only: None,
+            quick: false,
+            record: false,
+            peer: None,
+        };
         let mut headers = Vec::new();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -76,6 +85,11 @@ impl Options {
                     options.messages =
                         count.with_context(|| format!("--messages needs a number from {}", messages::FEW))?;
                 }
+                "--mailbox" => {
+                    let count = value()?.parse().ok().filter(|count| *count >= QUICK_MAILBOX);
+                    options.mailbox =
+                        count.with_context(|| format!("--mailbox needs a number from {QUICK_MAILBOX}"))?;
+                }
                 "--only" => {
                     let section = value()?.clone();
                     ensure!(SECTIONS.contains(&section.as_str()), "--only needs one of {}", SECTIONS.join(", "));
@@ -83,6 +97,7 @@ impl Options {
                 }
                 "--quick" => {
                     (options.quick, options.accounts, options.messages) = (true, QUICK_ACCOUNTS, QUICK_MESSAGES);
+                    options.mailbox = QUICK_MAILBOX;
                 }
                 "--record" => options.record = true,
                 "--peer" => options.peer = Some(peer::Peer::parse(value()?)?),
@@ -127,6 +142,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         .collect();
     let built: Vec<String> = match options.only.as_deref() {
         Some("sync") => sync::BINARIES.map(str::to_owned).to_vec(),
+        Some("sending") => sending::BINARIES.map(str::to_owned).to_vec(),
         Some("reading") => vec![reading::BINARY.to_owned()],
         Some("messages") => vec![messages::BINARY.to_owned()],
         _ => functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect(),
@@ -165,8 +181,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "cold" => cold::measure(&bench).await?,
                 "warm" => warm::measure(&bench).await?,
                 "sign-in" => sign_in::measure(&bench).await?,
-                "sync" => sync::measure(&bench).await?,
+                "sync" => sync::measure(&bench, options.mailbox).await?,
                 "reading" => reading::measure(&bench).await?,
+                "sending" => sending::measure(&bench).await?,
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,
                 "scale" => scale::measure(&bench, options.accounts).await?,

@@ -36,7 +36,9 @@ cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
       --messages N     in the large table of those (default 1000000)
-      --only SECTION   size, cold, warm, sign-in, context, crowd, scale or messages
+      --mailbox N      in the mailbox that is synchronised (default 20000)
+      --only SECTION   size, cold, warm, sign-in, sync, reading, sending,
+                       context, crowd, scale or messages
       --quick          see that all can be measured, with the development build and about a second for each row
       --record         put the table into docs/PERFORMANCE.md
       --peer URL       measure a server with the same API and this service in turn, and nothing else

@@ -32,7 +32,8 @@ pub(super) const BINARIES: [&str; 3] = ["create-account", "sync-account", "sync-
 
 const HOST: &str = "127.0.0.1";
 const FOLDERS: usize = 10;
-const MESSAGES: usize = 20_000;
+/// As many as the targets are for.
+pub(super) const MESSAGES: usize = 20_000;
 /// Who waits for an answer gives up after some seconds.
 const FILLED_AT_ONCE: usize = 5_000;
 const FIRST_ROUNDS: usize = 3;
@@ -45,8 +46,7 @@ const FIELDS: &str = "UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS
 /// How many of each folder come with the beginning of their texts at first.
 const NEWEST: usize = 200;
 
-pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let messages = if bench.quick { 400 } else { MESSAGES };
+pub(super) async fn measure(bench: &Bench, messages: usize) -> Result<Vec<Row>> {
     bench.progress(&format!("synchronising: filling a mailbox with {messages} messages"));
     let mut rig = Rig::new(bench, "jane@mail.example").await?;
     rig.fill(0, messages)?;
@@ -239,7 +239,7 @@ impl<'a> Rig<'a> {
                 "MB",
                 worker.peak_memory()? as f64 / 1e6,
             )
-            .at_most(32.0),
+            .at_most(if messages <= MESSAGES { 32.0 } else { 64.0 }),
         ])
     }
 
@@ -362,7 +362,7 @@ fn message(number: usize) -> String {
 }
 
 /// A port that leads to this one, later.
-async fn delayed(port: u16, delay: Duration) -> Result<u16> {
+pub(super) async fn delayed(port: u16, delay: Duration) -> Result<u16> {
     let listener = TcpListener::bind((HOST, 0)).await?;
     let own = listener.local_addr()?.port();
     tokio::spawn(async move {

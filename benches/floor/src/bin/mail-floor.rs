@@ -19,7 +19,11 @@ struct Event {
     host: String,
     port: u16,
     /// Commands of IMAP, each with its tag.
+    #[serde(default)]
     commands: Vec<String>,
+    /// Of SMTP: what is said at once, and how many replies that gets.
+    #[serde(default)]
+    flights: Vec<(String, usize)>,
 }
 
 #[derive(Serialize)]
@@ -66,6 +70,18 @@ async fn converse(connector: &TlsConnector, event: Event) -> Result<Vec<String>>
             ensure!(stream.read_line(&mut line).await? > 0, "the server hung up");
         }
         answers.push(line);
+    }
+    for (said, replies) in event.flights {
+        stream.get_mut().write_all(said.as_bytes()).await?;
+        for _ in 0..replies {
+            let mut line = String::new();
+            // All lines of a reply but the last have a hyphen there.
+            while line.as_bytes().get(3) != Some(&b' ') {
+                line.clear();
+                ensure!(stream.read_line(&mut line).await? > 0, "the server hung up");
+            }
+            answers.push(line);
+        }
     }
     Ok(answers)
 }
