@@ -30,8 +30,14 @@ begin
 end
 $$;
 
--- Takes note of what only the whole message tells: its first words, and whether it has attachments.
-create function note_opened(p_tenant_id uuid, p_user_id uuid, p_id uuid, p_preview text, p_has_attachments boolean)
+-- What an answer refers to. Only of messages that were opened: few are answered, and of many it is longer than all else.
+alter table email_messages add column reference_ids text[];
+comment on column email_messages.reference_ids is 'The Message-IDs of its References, the oldest first; null where there are none, and before it was opened.';
+
+-- Takes note of what only the whole message tells: its first words, whether it has attachments, and its thread.
+create function note_opened(
+    p_tenant_id uuid, p_user_id uuid, p_id uuid, p_preview text, p_has_attachments boolean, p_reference_ids text[]
+)
 returns void
 language plpgsql
 as $$
@@ -46,9 +52,13 @@ begin
     ) then
         -- Before the message, as whoever changes many: two who lock both in another order would wait for each other.
         v_number := next_numbers(p_tenant_id, p_user_id, 1);
-        update email_messages m set preview = p_preview, has_attachments = p_has_attachments, changed_number = v_number
-        where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
     end if;
+    update email_messages m
+    set preview = p_preview, has_attachments = p_has_attachments, reference_ids = p_reference_ids,
+        changed_number = coalesce(v_number, m.changed_number)
+    where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        and (m.preview, m.has_attachments, m.reference_ids)
+            is distinct from (p_preview, p_has_attachments, p_reference_ids);
 end
 $$;
 

@@ -1,88 +1,16 @@
--- What a reader asks for: what has changed since, and messages by what is in them.
+-- What a reader asks for: messages by what is in them; and what changes has a number.
 set local lock_timeout = '5s';
 set local role email_service_owner;
 
--- What a user's things have become since `p_since`, in the order of their numbers, `p_limit` of them at most: each thing
--- once, with its last change. `created` is what got its first number after `p_known`. The first row has `last`, the number
--- of the user's last change, and `forgotten`; where there is nothing to tell, that is all it has. So it is where `p_since`
--- is null, below `forgotten`, or a number that was never given.
+-- A page of a user's messages, newest first, after the place `p_cursor_at`, `p_cursor_id`. Null asks for no filter. The
+-- statement is made of the conditions that are asked for: one that may be off is none for an index, and a partial index
+-- serves its own condition alone. Nothing is sorted that an index has in order, whatever the planner believes of how many
+-- messages a user or a folder has: a few, it thinks, and would read them all. At Gmail the folder of a message is the first
+-- of its labels.
 --
--- One statement, so one snapshot: whoever gave a number had committed before the next one was given, so that up to `last`
--- nothing is missing. Each kind of thing is read by its index no further than the page, and nothing is sorted.
-create function list_changes(p_tenant_id uuid, p_user_id uuid, p_since bigint, p_known bigint, p_limit bigint)
-returns table (last bigint, forgotten bigint, number bigint, type text, id uuid, account_id uuid, change text)
-language plpgsql rows 50
-set enable_sort = off
-set enable_incremental_sort = off
-set enable_bitmapscan = off
-set enable_seqscan = off
-set jit = off
-as $$
-begin
-    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
-    return query
-        with counter as materialized (
-            select coalesce(max(c.last), 0) as last, coalesce(max(c.forgotten), 0) as forgotten
-            from email_change_numbers c
-            where c.tenant_id = p_tenant_id and c.user_id = p_user_id
-        )
-        select counter.last, counter.forgotten, found.number, found.type, found.id, found.account_id,
-            case when found.created_number is null then 'destroyed' when found.created_number > p_known then 'created'
-                else 'updated' end
-        from counter
-        left join lateral (
-            -- Another type of things is another branch here, in its own order, with an index on user_id, changed_number.
-            (
-                select a.changed_number as number, 'account' as type, a.id, a.id as account_id, a.created_number
-                from email_accounts a
-                where a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.changed_number > p_since and a.is_enabled
-                order by a.changed_number
-                limit p_limit
-            )
-            union all
-            (
-                select f.changed_number, 'folder', f.id, f.account_id, f.created_number
-                from email_folders f
-                where f.tenant_id = p_tenant_id and f.user_id = p_user_id and f.changed_number > p_since
-                    and f.account_id = any (array(
-                        select a.id from email_accounts a
-                        where a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled
-                    ))
-                order by f.changed_number
-                limit p_limit
-            )
-            union all
-            (
-                select m.changed_number, 'message', m.id, m.account_id, m.created_number
-                from email_messages m
-                where m.tenant_id = p_tenant_id and m.user_id = p_user_id and m.changed_number > p_since
-                    -- Mail of a deleted account is here until it is purged.
-                    and m.account_id = any (array(
-                        select a.id from email_accounts a
-                        where a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled
-                    ))
-                order by m.changed_number
-                limit p_limit
-            )
-            union all
-            (
-                select d.number, d.type, d.id, d.account_id, null
-                from email_destroyed d
-                where d.tenant_id = p_tenant_id and d.user_id = p_user_id and d.number > p_since
-                order by d.number
-                limit p_limit
-            )
-            order by number
-            limit p_limit
-        ) found on p_since between counter.forgotten and counter.last
-        order by found.number;
-end
-$$;
-
--- A page of a user's messages, as V9 has it; that one stays for the functions of the release before. Beside its filters
--- there are a thread, attachments, and texts, each as regular expressions of which all must match: `p_from` and `p_to` in
--- lists of addresses as they are stored, `p_subject` in the subject; `p_text` in subject and preview, or `p_names` in any
--- address, where that is not the same. No index knows them: it is the page's index that is read on, as far as the page needs.
+-- Beside what an index knows one asks for a thread, attachments, and texts, each as regular expressions of which all must match:
+-- `p_from` and `p_to` in lists of addresses as they are stored, `p_subject` in the subject; `p_text` in subject and preview, or
+-- `p_names` in any address, where that is not the same. It is the page's index that is read on, as far as the page needs.
 create function list_messages(
     p_tenant_id uuid, p_user_id uuid, p_limit bigint, p_account_id uuid, p_folder_id uuid, p_role text,
     p_is_read boolean, p_is_flagged boolean, p_after bigint, p_before bigint, p_cursor_at bigint, p_cursor_id uuid,

@@ -89,7 +89,7 @@ grant update (used_by, unused_since) on email_uploads to email_service_app;
 grant select, insert, delete on email_drafts to email_service_app;
 grant update (account_id, reply_to_id, forward_of_id, content, version, updated_at) on email_drafts to email_service_app;
 -- Who sends asks what goes along, and says when it has.
-grant select on email_uploads to email_service_mail;
+grant select, insert on email_uploads to email_service_mail;
 grant update (used_by, unused_since) on email_uploads to email_service_mail;
 
 -- How long an answer is kept, in milliseconds.
@@ -214,8 +214,33 @@ create function unused_uploads_last() returns bigint
 language sql immutable
 return 24 * 60 * 60 * 1000;
 
--- Announces a file. `outcome` is `created` or `tooMany`: a user has at most `p_most` uploads, of at most `p_most_bytes` bytes
--- in all. `claim` as in claim_key.
+-- Notes files that are to come; false where there would be too many: a user has at most `p_most` uploads, of at most
+-- `p_most_bytes` bytes in all.
+create function add_uploads(
+    p_tenant_id uuid, p_user_id uuid, p_ids uuid[], p_filenames text[], p_content_types text[], p_sizes bigint[],
+    p_most bigint, p_most_bytes bigint
+)
+returns boolean
+language plpgsql
+as $$
+begin
+    perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
+    -- Two at once would both find room for one.
+    perform lock_addresses(p_tenant_id, p_user_id);
+    insert into email_uploads (id, tenant_id, user_id, filename, content_type, size, created_at, unused_since)
+    select new.id, p_tenant_id, p_user_id, new.filename, new.content_type, new.size, epoch_ms(), epoch_ms()
+    from unnest(p_ids, p_filenames, p_content_types, p_sizes) as new (id, filename, content_type, size)
+    where (
+        select count(*) + cardinality(p_ids) <= p_most
+            and coalesce(sum(u.size), 0) + (select sum(size) from unnest(p_sizes) as size) <= p_most_bytes
+        from email_uploads u
+        where u.tenant_id = p_tenant_id and u.user_id = p_user_id
+    );
+    return found;
+end
+$$;
+
+-- Announces a file. `outcome` is `created` or `tooMany`, as add_uploads has it; `claim` as in claim_key.
 create function create_upload(
     p_tenant_id uuid, p_user_id uuid, p_id uuid, p_filename text, p_content_type text, p_size bigint, p_most bigint,
     p_most_bytes bigint, p_key_hash bytea, p_fingerprint bytea
@@ -224,7 +249,6 @@ returns table (claim text, outcome text, id uuid, created_at bigint)
 language plpgsql rows 1
 as $$
 declare
-    v_now constant bigint := epoch_ms();
     v_claim record;
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
@@ -234,22 +258,14 @@ begin
     id := (v_claim.made ->> 'id')::uuid;
     created_at := (v_claim.made ->> 'created_at')::bigint;
     if claim = 'new' then
-        -- Two at once would both find room for one.
-        perform lock_addresses(p_tenant_id, p_user_id);
-        if exists (
-            select from email_uploads u
-            where u.tenant_id = p_tenant_id and u.user_id = p_user_id
-            having count(*) >= p_most or coalesce(sum(u.size), 0) + p_size > p_most_bytes
+        outcome := 'tooMany';
+        if add_uploads(
+            p_tenant_id, p_user_id, array[p_id], array[p_filename], array[p_content_type], array[p_size], p_most,
+            p_most_bytes
         ) then
-            outcome := 'tooMany';
-        else
             outcome := 'created';
             id := p_id;
-            created_at := v_now;
-            insert into email_uploads (
-                id, tenant_id, user_id, filename, content_type, size, created_at, unused_since
-            )
-            values (p_id, p_tenant_id, p_user_id, p_filename, p_content_type, p_size, v_now, v_now);
+            created_at := epoch_ms();
         end if;
         perform keep_answer(
             p_tenant_id, p_user_id, p_key_hash, outcome,

@@ -25,11 +25,11 @@ create table email_outbox (
     recipients           text     not null,
     -- The files that go along, in their order.
     uploads              uuid[]   not null default '{}',
-    -- What it answers or forwards, and the Message-IDs of that, and of what that had answered.
+    -- What it answers or forwards, the Message-ID of that, and those that it refers to, the oldest first.
     reply_to_id          uuid,
     forward_of_id        uuid,
     original_id          text,
-    original_in_reply_to text,
+    original_references  text[]   not null default '{}',
     attempts             integer  not null default 0,
     -- When the first of those attempts began that are to end within a day.
     tried_since          bigint,
@@ -99,13 +99,14 @@ language sql immutable strict
 return (p_size + 2) / 3 * 4 + (p_size + 56) / 57 * 2;
 
 -- Puts a message into the outbox, once for each key; its draft is gone then. `outcome`: `created`; `unknown`, where `unknown`
--- has the fields that name nothing of the user's; `noServer`, for the account cannot send; `tooLarge`: what is sent has more
--- than `p_most_bytes`; or `limited`, where `wait` says for how many milliseconds: an account sends at most `p_per_hour` messages in any hour,
--- null for any number. `claim` as in claim_key; of what was made before there is the entry as it was then.
+-- has the fields that name nothing of the user's; `noServer`, for the account cannot send; `notPut`, for of the files `p_missing`
+-- are not there; `tooLarge`: what is sent has more than `p_most_bytes`; or `limited`, where `wait` says for how many
+-- milliseconds: an account sends at most `p_per_hour` messages in any hour, null for any number. `claim` as in claim_key; of
+-- what was made before there is the entry as it was then.
 create function insert_outgoing(
     p_tenant_id uuid, p_user_id uuid, p_id uuid, p_account_id uuid, p_content text, p_recipients text, p_send_at bigint,
-    p_reply_to_id uuid, p_forward_of_id uuid, p_uploads uuid[], p_draft_id uuid, p_most_bytes bigint, p_per_hour integer,
-    p_key_hash bytea, p_fingerprint bytea
+    p_reply_to_id uuid, p_forward_of_id uuid, p_uploads uuid[], p_missing uuid[], p_draft_id uuid, p_most_bytes bigint,
+    p_per_hour integer, p_key_hash bytea, p_fingerprint bytea
 )
 returns table (claim text, outcome text, unknown text[], wait bigint, entry email_outbox)
 language plpgsql rows 1
@@ -165,8 +166,8 @@ begin
     end if;
     select * into v_account from email_accounts a
     where a.id = p_account_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled;
-    if v_account.smtp_hostname is null then
-        outcome := 'noServer';
+    outcome := case when v_account.smtp_hostname is null then 'noServer' when cardinality(p_missing) > 0 then 'notPut' end;
+    if outcome is not null then
         perform keep_answer(p_tenant_id, p_user_id, p_key_hash, outcome, null);
         return next;
         return;
@@ -177,14 +178,14 @@ begin
     v_due := greatest(p_send_at, v_now);
     insert into email_outbox as o (
         id, tenant_id, user_id, account_id, status, created_at, send_at, dated_at, message_id, sender_name, sender_address,
-        content, recipients, uploads, reply_to_id, forward_of_id, original_id, original_in_reply_to, next_attempt_at, due_at,
+        content, recipients, uploads, reply_to_id, forward_of_id, original_id, original_references, next_attempt_at, due_at,
         ring_at
     )
     values (
         p_id, p_tenant_id, p_user_id, p_account_id, case when v_due > v_now then 'scheduled' else 'queued' end, v_now,
         p_send_at, v_due, p_id || '@' || regexp_replace(v_account.address_key, '^.*@', ''), v_account.account_name,
         v_account.email_address, p_content, p_recipients, p_uploads, p_reply_to_id, p_forward_of_id, v_original.message_id,
-        v_original.in_reply_to, v_due, v_due,
+        coalesce(v_original.reference_ids, array_remove(array[v_original.in_reply_to], null)), v_due, v_due,
         -- Whoever puts it here rings. That bell may be lost.
         case when v_due > v_now then v_due else v_now + 60000 end
     )
@@ -511,8 +512,14 @@ create trigger email_accounts_purge before update of mail_purged_at on email_acc
 when (old.mail_purged_at is null and new.mail_purged_at is not null)
 execute function purge_outgoing();
 
--- As V14 has it, and what is sent.
-create or replace function list_changes(p_tenant_id uuid, p_user_id uuid, p_since bigint, p_known bigint, p_limit bigint)
+-- What a user's things have become since `p_since`, in the order of their numbers, `p_limit` of them at most: each thing
+-- once, with its last change. `created` is what got its first number after `p_known`. The first row has `last`, the number
+-- of the user's last change, and `forgotten`; where there is nothing to tell, that is all it has. So it is where `p_since`
+-- is null, below `forgotten`, or a number that was never given.
+--
+-- One statement, so one snapshot: whoever gave a number had committed before the next one was given, so that up to `last`
+-- nothing is missing. Each kind of thing is read by its index no further than the page, and nothing is sorted.
+create function list_changes(p_tenant_id uuid, p_user_id uuid, p_since bigint, p_known bigint, p_limit bigint)
 returns table (last bigint, forgotten bigint, number bigint, type text, id uuid, account_id uuid, change text)
 language plpgsql rows 50
 set enable_sort = off

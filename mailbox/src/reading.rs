@@ -4,14 +4,18 @@
 //! once more; so a store that is away costs time, and only what must be handed out by a link cannot be answered.
 
 use bytes::Bytes;
-use mail::content::{MAX_MESSAGE_BYTES, Opened, VERSION};
-use mail::message::Raw;
+use mail::content::{Attachment, MAX_MESSAGE_BYTES, Opened, Place, VERSION};
+use mail::message::{Raw, Summary};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::call::MAX_ANSWER_BYTES;
-use shared::error::NO_SUCH_MESSAGE;
+use shared::composition::{Attachment as Outgoing, ContentId, ContentType, Filename, MAX_ATTACHMENTS};
+use shared::error::{Fault, NO_SUCH_MESSAGE};
 use shared::http::{HeaderName, HeaderValue, StatusCode, header};
 use shared::message::Message;
 use shared::objects::{Key, ObjectStore};
+use shared::upload::{MAX_SIZE, NewUpload, Size};
+use shared::validation::Field;
 use shared::{Error, MailCall, Reply};
 use tokio::time::Instant;
 
@@ -97,15 +101,19 @@ impl<'a> Reader<'a> {
         let (raw, is_cut) = (Bytes::from(raw.bytes), raw.is_cut);
         let (bytes, path) = (raw.clone(), format!("/api/messages/{}/attachments/", self.message.id));
         // A long message takes a while, in which others of this process are not to wait.
-        let opened = tokio::task::spawn_blocking(move || Opened::read(&bytes, |id| format!("{path}{id}")));
-        let kept = Kept { opened: opened.await.map_err(Error::internal)?, is_cut };
+        let opened = tokio::task::spawn_blocking(move || {
+            let references = Summary::read(&bytes, None).references;
+            (Opened::read(&bytes, |id| format!("{path}{id}")), references)
+        });
+        let (opened, references) = opened.await.map_err(Error::internal)?;
+        let kept = Kept { opened, is_cut };
         let json = Bytes::from(serde_json::to_vec(&kept).map_err(Error::internal)?);
         let (raw_key, shown_key) = (self.raw_key(is_cut), self.key("shown"));
         let (preview, has_attachments) = (kept.opened.preview.as_deref(), kept.opened.has_attachments);
         let (stored_raw, stored, noted) = tokio::join!(
             self.objects.put(&raw_key, raw.clone()),
             self.objects.put(&shown_key, json),
-            self.call.db.note_opened(scope, self.message.id, preview, has_attachments),
+            self.call.db.note_opened(scope, self.message.id, preview, has_attachments, &references),
         );
         lost(stored_raw);
         lost(stored);
@@ -171,16 +179,7 @@ impl<'a> Reader<'a> {
         if is_long && self.objects.has(&key).await? {
             return self.link(&key, kind, name).await;
         }
-        let range = place.range();
-        let written = self.objects.get_range(&self.raw_key(kept.is_cut), range.start, range.end - range.start).await;
-        let bytes = match lost(written).flatten() {
-            Some(written) => place.decode(&written),
-            None => {
-                let (_, raw) = self.fetch().await?;
-                let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(raw.len());
-                place.decode(&raw[within(range.start)..within(range.end)])
-            }
-        };
+        let bytes = self.bytes_at(place, kept.is_cut).await?;
         if bytes.len() <= MAX_ANSWER_BYTES {
             return download(kind, name, &bytes);
         }
@@ -188,9 +187,90 @@ impl<'a> Reader<'a> {
         self.link(&key, kind, name).await
     }
 
+    /// What lies there in the message, decoded.
+    async fn bytes_at(&mut self, place: Place, is_cut: bool) -> Result<Vec<u8>, Error> {
+        let range = place.range();
+        let written = self.objects.get_range(&self.raw_key(is_cut), range.start, range.end - range.start).await;
+        Ok(match lost(written).flatten() {
+            Some(written) => place.decode(&written),
+            None => {
+                let (_, raw) = self.fetch().await?;
+                let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(raw.len());
+                place.decode(&raw[within(range.start)..within(range.end)])
+            }
+        })
+    }
+
+    /// Makes uploads of attachments, for what goes along with another message: of those with these ids, or of all.
+    ///
+    /// # Errors
+    /// As [`Reader::open`]; [`Error::Invalid`] where it has none with such an id, or more than can be sent;
+    /// [`Error::Conflict`] where the end of the message is not here, or the user has too many uploads.
+    pub async fn copy_attachments(&mut self, ids: Option<&[String]>) -> Result<Vec<Outgoing>, Error> {
+        let kept = self.open().await?;
+        if kept.is_cut {
+            return Err(Error::Conflict(TOO_LONG.into()));
+        }
+        let all = || kept.opened.content.attachments.iter().map(|attachment| attachment.id.as_str());
+        let asked: Vec<_> = ids.map_or_else(|| all().collect(), |ids| ids.iter().map(String::as_str).collect());
+        let (mut chosen, mut faults) = (Vec::new(), Vec::new());
+        for (nth, id) in asked.into_iter().enumerate() {
+            match kept.opened.attachment(id) {
+                Some(found) => chosen.push(found),
+                None => faults.push(no_attachment(nth)),
+            }
+        }
+        let size: u64 = chosen.iter().map(|(attachment, _)| attachment.size).sum();
+        if chosen.len() > MAX_ATTACHMENTS || size > MAX_SIZE.unsigned_abs() {
+            faults.push(too_much());
+        }
+        if !faults.is_empty() {
+            return Err(Error::Invalid(faults));
+        }
+        let new: Vec<_> = chosen.iter().map(|(attachment, _)| upload_of(attachment)).collect();
+        let scope = self.call.identity.scope;
+        let uploads = if new.is_empty() { Vec::new() } else { self.call.db.add_uploads(&scope, &new).await? };
+        let mut copies = Vec::with_capacity(chosen.len());
+        for (((attachment, place), new), upload_id) in chosen.into_iter().zip(new).zip(uploads) {
+            let bytes = self.bytes_at(place, false).await?;
+            self.objects.put(&Key::of_upload(&scope, upload_id), bytes.into()).await?;
+            copies.push(Outgoing {
+                upload_id,
+                filename: Some(new.filename),
+                content_type: Some(new.content_type),
+                content_id: attachment.content_id.clone().map(Value::String).and_then(ContentId::read),
+                is_inline: attachment.is_inline,
+            });
+        }
+        Ok(copies)
+    }
+
     async fn link(&self, key: &Key, kind: &str, name: &str) -> Result<Reply, Error> {
         Reply::see_other(&self.objects.link(key, kind, &disposition(name)).await?)
     }
+}
+
+/// A file like an attachment. Where its name or its type is none that can be sent, it has another.
+fn upload_of(attachment: &Attachment) -> NewUpload {
+    let text = |text: &str| Value::String(text.to_owned());
+    let name = Filename::read(text(&attachment.filename));
+    let kind = ContentType::read(text(&attachment.content_type));
+    NewUpload {
+        filename: name.unwrap_or_else(|| Filename(format!("attachment-{}", attachment.id))),
+        content_type: kind.unwrap_or_else(|| ContentType("application/octet-stream".into())),
+        size: Size(i64::try_from(attachment.size).unwrap_or(i64::MAX)),
+    }
+}
+
+fn no_attachment(nth: usize) -> Fault {
+    let (field, rule) = (format!("attachmentIds[{nth}]"), "must be the id of an attachment of this message");
+    let sentence = format!("{field} {rule}");
+    Fault::new(field, rule, sentence)
+}
+
+fn too_much() -> Fault {
+    let rule = "must name at most 100 attachments of this message, of 25 MiB in all";
+    Fault::new("attachmentIds", rule, format!("Attachment ids {rule}"))
 }
 
 /// What a client learns of an attachment that there is not.

@@ -16,7 +16,7 @@ use shared::authorization::State as Authorized;
 use shared::call::{MAX_BODY_BYTES, NO_OBJECT};
 use shared::change::{Cursor as ChangeCursor, Place, TOO_OLD, bad_cursor as bad_cursor_of_changes};
 use shared::composition::{Composition, MAX_COMPOSITION_BYTES, unknown};
-use shared::db::outbox::NO_SERVER;
+use shared::db::outbox::{NO_SERVER, NOT_PUT};
 use shared::draft::{Draft, NO_SUCH_DRAFT, STALE, TOO_MANY_DRAFTS, Version};
 use shared::error::{
     ADDRESS_TAKEN, Envelope, Error, Fault, NO_SUCH_ACCOUNT, NO_SUCH_ENTRY, NO_SUCH_MESSAGE, NOT_YOURS,
@@ -28,7 +28,7 @@ use shared::message::{Cursor, MessageChange, MessageId};
 use shared::outbox::{OutboxCursor, Outgoing, OutgoingId, Status};
 use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
-use shared::upload::{NewUpload, PutLink, Size, TOO_MANY_UPLOADS};
+use shared::upload::{AttachmentIds, NewUpload, PutLink, Size, TOO_MANY_UPLOADS};
 use shared::validation::{Field, flag, parameter, whole_number};
 use shared::{VERSION, account::Port, account::Protocol};
 use utoipa::openapi::{RefOr, Schema};
@@ -679,6 +679,40 @@ fn operations() -> Vec<Operation> {
             refusals: with(reading_refusals()),
         },
         Operation {
+            method: "post",
+            path: "/api/messages/{id}/uploads",
+            id: "copyAttachments",
+            summary: "Take attachments over",
+            description: "Makes uploads of this message's attachments, for a draft or a message that forwards it, without a detour \
+                          through the browser. The answer's `attachments` are what those name. Each call makes new ones; what no \
+                          draft and no message uses is gone after a day.",
+            tag: "drafts",
+            parameters: vec![message_id()],
+            body: Some(json_body("AttachmentChoice", json!({}))),
+            answers: vec![(
+                201,
+                json_answer("What goes along.", "CopiedAttachments", json!({"attachments": [example_attachment()]})),
+            )],
+            refusals: with(
+                vec![
+                    ("no JSON", Error::Malformed(NO_OBJECT.into())),
+                    (
+                        "faults",
+                        Error::Invalid(vec![Fault::new(
+                            "attachmentIds",
+                            AttachmentIds::RULE,
+                            AttachmentIds::fault("attachmentIds"),
+                        )]),
+                    ),
+                    ("too large", Error::PayloadTooLarge { limit: MAX_BODY_BYTES }),
+                    ("too many uploads", Error::Conflict(TOO_MANY_UPLOADS.into())),
+                ]
+                .into_iter()
+                .chain(reading_refusals())
+                .collect(),
+            ),
+        },
+        Operation {
             method: "get",
             path: "/api/changes",
             id: "listChanges",
@@ -767,6 +801,7 @@ fn operations() -> Vec<Operation> {
                     ),
                     ("too large", Error::PayloadTooLarge { limit: MAX_COMPOSITION_BYTES }),
                     ("cannot send", Error::Conflict(NO_SERVER.into())),
+                    ("file never put", Error::Conflict(NOT_PUT.into())),
                 ]
                 .into_iter()
                 .chain(keyed())
@@ -1294,15 +1329,18 @@ fn no_such_provider() -> Error {
     Error::Invalid(vec![Fault::new("provider", rule, format!("Provider {rule}"))])
 }
 
+fn example_attachment() -> Value {
+    json!({
+        "uploadId": UPLOAD_ID, "filename": "report.pdf", "contentType": "application/pdf", "contentId": null,
+        "isInline": false,
+    })
+}
+
 fn example_composition() -> Value {
     json!({
         "accountId": ID, "to": [{"name": "Jane Doe", "address": "jane@example.com"}], "cc": [], "bcc": [], "replyTo": [],
         "subject": "The report", "text": "Here it is.", "html": null,
-        "attachments": [{
-            "uploadId": UPLOAD_ID, "filename": "report.pdf", "contentType": "application/pdf", "contentId": null,
-            "isInline": false,
-        }],
-        "replyToId": null, "forwardOfId": null, "sendAt": null,
+        "attachments": [example_attachment()], "replyToId": null, "forwardOfId": null, "sendAt": null,
     })
 }
 
@@ -1401,6 +1439,8 @@ fn schemas() -> Result<Value> {
     add::<delete_draft::Output>(&mut all);
     add::<NewUpload>(&mut all);
     add::<PutLink>(&mut all);
+    add::<copy_attachments::Input>(&mut all);
+    add::<copy_attachments::Output>(&mut all);
     add::<MessageChange>(&mut all);
     add::<batch_messages::Input>(&mut all);
     add::<batch_messages::Output>(&mut all);

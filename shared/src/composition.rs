@@ -110,6 +110,11 @@ impl Composition {
         composition
     }
 
+    /// The files that go along, in the order of the attachments.
+    pub fn uploads(&self) -> Vec<UploadId> {
+        self.attachments.iter().map(|attachment| attachment.upload_id).collect()
+    }
+
     /// All that it is delivered to, in the order of `to`, `cc` and `bcc`. One may be there twice.
     pub fn recipients(&self) -> impl Iterator<Item = &Recipient> {
         self.to.iter().chain(&self.cc).chain(&self.bcc)

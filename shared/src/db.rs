@@ -33,6 +33,7 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -45,7 +46,7 @@ use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
-pub const SCHEMA_VERSION: i32 = 16;
+pub const SCHEMA_VERSION: i32 = 17;
 
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
@@ -235,49 +236,22 @@ impl Db {
     }
 }
 
-/// A role that bypasses the policies, or that owns the tables and could drop them, would make row-level security
-/// a decoration. So would one that can become such a role: membership is enough, inherited or not. A policy that names
-/// its roles is for those that see past the others, such as the owner of `account_owner`. A function without private
-/// keys has no business with sealed secrets: `opens` says whether it has them.
-///
-/// In one statement: in a new connection each catalog that is asked takes half a millisecond. TRUNCATE is an
-/// owner's privilege, and knows no policies. A database without the tables has nothing to fence yet.
+/// Of a role that row-level security does not hold we want no connection; nor, without private keys (`opens`), of one that
+/// may read what they open. What counts is in `migrations/V17__role_powers.sql`.
 async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookError> {
-    let sql = "select current_user::text,
-                   row_security_active(to_regclass('email_accounts'))
-                   and row_security_active(to_regclass('email_credentials'))
-                   and coalesce(row_security_active(to_regclass('oauth2_authorizations')), true)
-                   and not has_table_privilege(to_regclass('email_accounts'), 'truncate')
-                   and not has_table_privilege(to_regclass('email_credentials'), 'truncate')
-                   and not pg_has_role(to_regrole('email_service_owner'), 'member')
-                   and not exists (
-                       select from pg_roles r where (r.rolsuper or r.rolbypassrls) and pg_has_role(r.oid, 'member')
-                   )
-                   and not exists (
-                       select from pg_policy p, unnest(p.polroles) role
-                       where p.polrelid in (
-                               to_regclass('email_accounts'), to_regclass('email_credentials'),
-                               to_regclass('oauth2_authorizations')
-                           )
-                           and role <> 0 and pg_has_role(role, 'member')
-                   ),
-                   exists (
-                       select from pg_attribute a
-                       where a.attrelid = to_regclass('email_credentials')
-                           and a.attname in (
-                               'sealed_password', 'sealed_smtp_password', 'sealed_refresh_token', 'sealed_access_token'
-                           )
-                           and has_column_privilege(a.attrelid, a.attnum, 'select')
-                   )";
-    for row in client.query_typed(sql, &[]).await.map_err(HookError::Backend)? {
-        let role: String = row.try_get(0).map_err(HookError::Backend)?;
-        if row.try_get::<_, Option<bool>>(1).map_err(HookError::Backend)? == Some(false) {
+    let rows = match client.query_typed("select * from role_powers()", &[]).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => return refuse_older_schema(client).await,
+        answer => answer.map_err(HookError::Backend)?,
+    };
+    for row in rows {
+        let role: String = row.try_get("role").map_err(HookError::Backend)?;
+        if !row.try_get::<_, bool>("is_bound").map_err(HookError::Backend)? {
             return Err(HookError::message(format!(
                 "row-level security does not bind {role}: it must be on, and DATABASE_URL must log in as a role that \
                  owns no table and cannot bypass it, such as email_service_app"
             )));
         }
-        if !opens && row.try_get(2).map_err(HookError::Backend)? {
+        if !opens && row.try_get("reads_secrets").map_err(HookError::Backend)? {
             return Err(HookError::message(format!(
                 "{role} may read sealed secrets, which is for functions with private keys: DATABASE_URL must log in as a \
                  role that may not, such as email_service_app"
@@ -285,6 +259,15 @@ async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookEr
         }
     }
     Ok(())
+}
+
+/// A database without the tables has nothing to fence yet. One that has them cannot say what a role may do.
+async fn refuse_older_schema(client: &Client) -> Result<(), HookError> {
+    let rows = client.query_typed("select to_regclass('email_accounts') is null", &[]).await;
+    match rows.map_err(HookError::Backend)?.first().map(|row| row.try_get(0)) {
+        Some(Ok(true)) => Ok(()),
+        _ => Err(HookError::message("the database is older than this release: run the migrations")),
+    }
 }
 
 /// Whether the connection is gone with the statement: cut, given up by a proxy (class 08), or its server's process

@@ -13,6 +13,7 @@ use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
 use crate::account::AccountId;
@@ -26,6 +27,8 @@ use crate::upload::{NewUpload, PUT_LIFETIME, PutLink, Upload};
 pub const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// The most objects that S3 deletes in one call.
 const MAX_DELETED: usize = 1000;
+/// How many objects are asked for at once.
+const MAX_ASKED_AT_ONCE: usize = 16;
 /// The longest that one attempt takes. The largest objects have some 50 MB, at which S3 gives or takes them in a second.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a call takes, second attempts included, so that there is time to answer.
@@ -149,6 +152,16 @@ impl ObjectStore {
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             expires_at: upload.created_at.saturating_add(i64::try_from(PUT_LIFETIME.as_millis()).unwrap_or(i64::MAX)),
         })
+    }
+
+    /// Of these files those that are not there.
+    pub async fn missing_uploads(&self, scope: &Scope, uploads: &[UploadId]) -> Result<Vec<UploadId>, Error> {
+        let asked = uploads.iter().copied().map(|id| async move {
+            let is_there = self.has(&Key::of_upload(scope, id)).await?;
+            Ok::<_, Error>((!is_there).then_some(id))
+        });
+        let missing: Vec<_> = stream::iter(asked).buffered(MAX_ASKED_AT_ONCE).try_collect().await?;
+        Ok(missing.into_iter().flatten().collect())
     }
 
     /// Deletes these files, also where some are not there.

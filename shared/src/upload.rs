@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::composition::{ContentType, Filename, UploadId};
+use crate::composition::{ContentType, Filename, MAX_ATTACHMENTS, UploadId};
 use crate::error::Error;
 use crate::validation::{Field, Fields, whole};
 
@@ -24,7 +24,7 @@ pub const MAX_UPLOADED_BYTES: i64 = 2 * 1024 * 1024 * 1024;
 pub const TOO_MANY_UPLOADS: &str = "You have as many uploads, or bytes in them, as a user can have. Delete drafts with attachments, or wait: what nothing uses is gone after a day.";
 
 /// A file that is to come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(rename_all = "camelCase"))]
 pub struct NewUpload {
@@ -65,6 +65,27 @@ impl Field for Size {
 
     fn read(value: Value) -> Option<Self> {
         whole(&value, 0..=MAX_SIZE).map(Self)
+    }
+}
+
+/// Of a message that is there already, which attachments are to go along.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachmentIds(pub Vec<String>);
+
+impl Field for AttachmentIds {
+    const RULE: &'static str = "must be a list of at most 100 attachments' ids, each once";
+
+    fn read(value: Value) -> Option<Self> {
+        let Value::Array(values) = value else { return None };
+        let mut ids: Vec<String> = Vec::with_capacity(values.len().min(MAX_ATTACHMENTS));
+        for value in values {
+            let Value::String(id) = value else { return None };
+            if ids.len() == MAX_ATTACHMENTS || ids.contains(&id) {
+                return None;
+            }
+            ids.push(id);
+        }
+        Some(Self(ids))
     }
 }
 

@@ -269,7 +269,8 @@ async fn leaks(database: &str) -> Vec<String> {
     let outgoing = json!({
         "id": new, "tenant_id": tenant_id, "user_id": user_id, "account_id": created["id"], "status": "queued", "created_at": 0,
         "dated_at": 0, "message_id": "x", "sender_name": "x", "sender_address": "x", "content": "{}", "recipients": "[]",
-        "attempts": 0, "copy": "none", "looks": 0, "lease_token": 0, "doubtful": [], "uploads": []
+        "attempts": 0, "copy": "none", "looks": 0, "lease_token": 0, "doubtful": [], "uploads": [],
+        "original_references": []
     });
     store(&client, "email_outbox", outgoing).await;
     let unpurged = format!("insert into email_unpurged_objects values ('{new}', '{tenant_id}', '{user_id}', 0)");
@@ -688,8 +689,8 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 (_, "email_idempotency_keys" | "email_drafts") if is_mail => false,
                 ("select" | "insert" | "delete", "email_drafts") => true,
                 ("update", "email_drafts") => !["id", "tenant_id", "user_id", "created_at"].contains(&column),
-                ("select", "email_uploads") => true,
-                ("insert", "email_uploads") => !is_mail,
+                // What hangs on a message becomes a file where that is read.
+                ("select" | "insert", "email_uploads") => true,
                 ("update", "email_uploads") => ["used_by", "unused_since"].contains(&column),
                 ("select" | "insert" | "delete", "email_idempotency_keys") => true,
                 ("update", "email_idempotency_keys") => {

@@ -660,6 +660,79 @@ async fn what_is_put_into_the_outbox_leaves_it_by_itself() {
     assert_eq!(mail().await.sink().deliveries().iter().filter(|delivery| sender(delivery)).count(), 3);
 }
 
+/// What hangs on a message goes along with its forward, which names the whole thread; a file that was never put does not go.
+#[tokio::test]
+async fn a_forward_takes_the_files_along() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let (user, name, ports) = (User::new(), mailbox().await, mail().await.ports());
+    let original = "From: john@example.com\r\nSubject: Files\r\nMessage-ID: <3@example.com>\r\nIn-Reply-To: <2@example.com>\r\n\
+                    References: <1@example.com>\r\n <2@example.com>\r\nMIME-Version: 1.0\r\n\
+                    Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain\r\n\r\nSee.\r\n\
+                    --x\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename*=UTF-8''%C3%BC.pdf\r\n\
+                    Content-Transfer-Encoding: base64\r\n\r\nAAEC/w==\r\n\
+                    --x\r\nContent-Type: image/png\r\nContent-Disposition: inline; filename=a.png\r\nContent-ID: <logo@x>\r\n\
+                    Content-Transfer-Encoding: base64\r\n\r\niVBORw0K\r\n--x--\r\n";
+    mail().await.deliver(&name, original.as_bytes()).unwrap();
+    let settings = json!({
+        "emailAddress": name, "username": name, "hostname": "localhost", "port": ports.imaps, "password": PASSWORD,
+        "smtpHostname": "localhost", "smtpPort": ports.submissions,
+    });
+    let account = service.api.create(&user, settings).await;
+    let path = format!("/api/accounts/{}/sync", account["id"].as_str().unwrap());
+    assert_eq!(service.api.request("POST", &path).by(&user).send().await.status, 202);
+    let started = Instant::now();
+    let message = loop {
+        let listed = service.api.get("/api/messages?role=inbox").by(&user).send().await.body;
+        if let Some(message) = listed["messages"].get(0) {
+            break message.clone();
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{}", service.api.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let path = format!("/api/messages/{}/uploads", message["id"].as_str().unwrap());
+    let copy = async |who: &User, body: Value| service.api.post(&path, body).by(who).send().await;
+    for stranger in [user.colleague(), User { user: user.user, ..User::new() }] {
+        copy(&stranger, json!({})).await.is_refused(404);
+    }
+    let answer = copy(&user, json!({"attachmentIds": ["99", "x"]})).await;
+    assert_eq!((answer.status, answer.faults()), (400, vec!["attachmentIds[0]", "attachmentIds[1]"]));
+    for bad in [json!("1"), json!([1]), json!(["1", "1"]), json!(vec!["x"; 101])] {
+        assert_eq!(copy(&user, json!({"attachmentIds": bad})).await.faults(), ["attachmentIds"]);
+    }
+    let copied = copy(&user, json!({})).await;
+    assert_eq!(copied.status, 201, "{copied:?}");
+    let [pdf, picture] = &copied.body["attachments"].as_array().unwrap()[..] else { panic!("{copied:?}") };
+    assert_eq!((&pdf["filename"], &pdf["isInline"]), (&json!("ü.pdf"), &json!(false)));
+    assert_eq!((&picture["contentId"], &picture["isInline"]), (&json!("logo@x"), &json!(true)));
+    let announced = json!({"filename": "never.put", "contentType": "text/plain", "size": 3});
+    let never = service.api.post("/api/uploads", announced).by(&user).send().await.body;
+    let forward = |attachments: Value| {
+        json!({
+            "accountId": account["id"], "to": [{"address": "forward@example.com"}], "subject": "Fwd: Files",
+            "html": "<img src=cid:logo@x>", "forwardOfId": message["id"], "attachments": attachments,
+        })
+    };
+    let missing = forward(json!([pdf, {"uploadId": never["id"]}]));
+    let send = async |body: Value| service.api.post("/api/outbox", body).by(&user).send().await;
+    let refused = send(missing).await;
+    refused.is_refused(409);
+    assert!(refused.body["message"].as_str().unwrap().contains("never put"), "{refused:?}");
+    let sent = send(forward(copied.body["attachments"].clone())).await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    let delivered = loop {
+        let deliveries = mail().await.sink().deliveries();
+        if let Some(delivery) = deliveries.into_iter().find(|delivery| delivery.recipients == ["forward@example.com"]) {
+            break String::from_utf8(delivery.message).unwrap();
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", service.api.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(delivered.contains("References: <1@example.com> <2@example.com> <3@example.com>\r\n"), "{delivered}");
+    assert!(!delivered.contains("In-Reply-To"), "{delivered}");
+    assert!(delivered.contains("Content-ID: <logo@x>\r\n") && delivered.contains("iVBORw0K"), "{delivered}");
+    assert_eq!(python(delivered.as_bytes())["files"], json!([["ü.pdf", 4, 258]]));
+}
+
 /// How many messages are sent; `OUTBOX_SENDS` asks for another number.
 const SENDS: usize = 100;
 
@@ -739,7 +812,7 @@ async fn insert(rig: &Rig) -> Uuid {
         "subject": null, "text": "At noon.", "html": null, "attachments": [], "replyToId": null, "forwardOfId": null, "sendAt": null,
     });
     let recipients = json!([{"address": "john@example.com", "status": "pending", "response": null}]);
-    let sql = "select outcome from insert_outgoing($1, $2, $3, $4, $5, $6, null, null, null, '{}', null, 26214400, null, null, null)";
+    let sql = "select outcome from insert_outgoing($1, $2, $3, $4, $5, $6, null, null, null, '{}', '{}', null, 26214400, null, null, null)";
     let row = rig
         .owner
         .query_one(

@@ -116,8 +116,8 @@ async fn every_refusal_of_a_login_means_that_the_secret_is_read_again() {
     let url = servers.postgres.app_url("app");
     let owner = connect(&servers.postgres.owner_url("app")).await;
     let first_statement = "create schema refusing;
-        create function refusing.to_regclass(text) returns regclass language plpgsql
-            as $$begin raise exception 'no such login' using errcode = '28000'; end$$;
+        create function refusing.role_powers() returns table (role text, is_bound boolean, reads_secrets boolean)
+            language plpgsql as $$begin raise exception 'no such login' using errcode = '28000'; end$$;
         grant usage on schema refusing to email_service_app;
         alter role email_service_app set search_path = refusing, pg_catalog, public";
     owner.batch_execute("create role twin login password 'twin' in role email_service_app").await.unwrap();

@@ -33,6 +33,8 @@ export type DraftDeleted = Schemas["DraftDeleted"];
 /** Where a file that was announced is put. */
 export type Upload = Schemas["Upload"];
 export type NewUpload = Schemas["NewUpload"];
+export type OutgoingAttachment = Schemas["OutgoingAttachment"];
+export type CopiedAttachments = Schemas["CopiedAttachments"];
 /** A message with its text, its HTML made harmless, and what hangs on it. */
 export type OpenedMessage = Schemas["OpenedMessage"];
 export type Attachment = Schemas["Attachment"];
@@ -368,6 +370,15 @@ export class Client {
     // 412: it is there already, put by a call before with the same key.
     if (!response.ok && response.status !== 412) throw await toError(response);
     return id;
+  }
+
+  /**
+   * Makes uploads of a message's attachments, of all or of those with these ids, to go along with a forward: put what it
+   * returns into `attachments` of a draft or of what is sent.
+   */
+  async copyAttachments(id: string, attachmentIds?: string[], { signal }: CallOptions = {}): Promise<OutgoingAttachment[]> {
+    const choice = attachmentIds ? { attachmentIds } : {};
+    return (await this.#call<CopiedAttachments>("POST", `${messagePath(id)}/uploads`, choice, signal)).attachments;
   }
 
   /** Changes what `change` names and nothing else, on the mail server first. */

@@ -72,7 +72,6 @@ pub fn compose(claimed: &Claimed, files: &Files, copy: For) -> Option<(Composed,
     let (outgoing, composition) = (&claimed.outgoing, &claimed.outgoing.composition);
     let id = outgoing.id.to_string();
     let subject = composition.subject.as_ref().map(|subject| one_spaced(&subject.0)).unwrap_or_default();
-    let references = [&claimed.original_in_reply_to, &claimed.original_id];
     let (mut attachments, mut uploads) = (Vec::new(), Vec::new());
     for (place, asked) in composition.attachments.iter().enumerate() {
         let upload = claimed.uploads.get(place)?.as_ref()?;
@@ -96,8 +95,8 @@ pub fn compose(claimed: &Claimed, files: &Files, copy: For) -> Option<(Composed,
         reply_to: mailboxes(&composition.reply_to),
         subject: &subject,
         in_reply_to: claimed.original_id.as_deref().filter(|_| composition.reply_to_id.is_some()),
-        // RFC 5322, 3.6.4, of what is kept of the other message: what it answered, and itself.
-        references: references.into_iter().flatten().map(String::as_str).collect(),
+        // RFC 5322, 3.6.4: what the other message refers to, and itself.
+        references: claimed.original_references.iter().chain(&claimed.original_id).map(String::as_str).collect(),
         text: composition.text.as_ref().map(|text| text.0.as_str()),
         html: composition.html.as_ref().map(|html| html.0.as_str()),
         attachments,

@@ -1,4 +1,4 @@
-//! The query for what has changed. The SQL of the function that it calls is in `migrations/V14__search_and_changes.sql`.
+//! The query for what has changed. The SQL of the function that it calls is in `migrations/V14__search.sql`.
 
 use anyhow::{Context, anyhow};
 use tokio_postgres::Row;

@@ -69,6 +69,36 @@ impl Db {
         }
     }
 
+    /// Notes files that are made of what lies here already; returns their ids.
+    ///
+    /// # Errors
+    /// See [`Db::create_upload`].
+    pub async fn add_uploads(&self, scope: &Scope, new: &[NewUpload]) -> Result<Vec<UploadId>, Error> {
+        let ids: Vec<_> = new.iter().map(|_| Uuid::now_v7()).collect();
+        let names: Vec<_> = new.iter().map(|new| new.filename.0.as_str()).collect();
+        let types: Vec<_> = new.iter().map(|new| new.content_type.0.as_str()).collect();
+        let sizes: Vec<_> = new.iter().map(|new| new.size.0).collect();
+        let rows = self
+            .query(
+                Access::Write,
+                scope,
+                "select add_uploads($1, $2, $3, $4, $5, $6, $7, $8)",
+                &[
+                    (&ids, Type::UUID_ARRAY),
+                    (&names, Type::TEXT_ARRAY),
+                    (&types, Type::TEXT_ARRAY),
+                    (&sizes, Type::INT8_ARRAY),
+                    (&MAX_UPLOADS, Type::INT8),
+                    (&MAX_UPLOADED_BYTES, Type::INT8),
+                ],
+            )
+            .await?;
+        match rows.first().map(|row| row.try_get(0)).transpose()? {
+            Some(true) => Ok(ids.into_iter().map(UploadId).collect()),
+            _ => Err(Error::Conflict(TOO_MANY_UPLOADS.into())),
+        }
+    }
+
     /// Stores a draft; once for each key.
     ///
     /// # Errors
@@ -199,7 +229,7 @@ impl Db {
 
 /// The uploads of the attachments, in their order.
 pub(super) fn uploads(composition: &Composition) -> Vec<Uuid> {
-    composition.attachments.iter().map(|attachment| attachment.upload_id.0).collect()
+    composition.uploads().into_iter().map(|id| id.0).collect()
 }
 
 fn content(composition: &Composition) -> Result<String, Error> {

@@ -134,9 +134,16 @@ impl Db {
         id: MessageId,
         preview: Option<&str>,
         has_attachments: bool,
+        references: &[String],
     ) -> Result<(), Error> {
-        let params = [(&id.0 as _, Type::UUID), (&preview as _, Type::TEXT), (&has_attachments as _, Type::BOOL)];
-        self.query(Access::Write, scope, "select note_opened($1, $2, $3, $4, $5)", &params).await?;
+        let references = (!references.is_empty()).then_some(references);
+        let params = [
+            (&id.0 as _, Type::UUID),
+            (&preview as _, Type::TEXT),
+            (&has_attachments as _, Type::BOOL),
+            (&references as _, Type::TEXT_ARRAY),
+        ];
+        self.query(Access::Write, scope, "select note_opened($1, $2, $3, $4, $5, $6)", &params).await?;
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
 //! Queries on the outbox: those of the endpoints, of the worker that sends, and of the schedule. The SQL of the functions that
-//! they call is in `migrations/V14__outbox.sql`.
+//! they call is in `migrations/V16__outbox.sql`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::schedule::{Due, due};
 use super::secrets::{Sealed, Stored, stored_with};
 use super::{Access, Db};
 use crate::account::{Account, AccountId};
+use crate::composition::UploadId;
 use crate::error::{Error, Fault, NO_SUCH_ENTRY};
 use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::Scope;
@@ -31,6 +32,10 @@ const MAX_PAGE_BYTES: i64 = 2_500_000;
 const TOO_LARGE: &str = "must be less: a message has at most 25 MiB as it is sent, of which files take four thirds";
 /// What a client learns of an account without a server for sending.
 pub const NO_SERVER: &str = "This account cannot send: it has no smtpHostname. Set it.";
+
+/// What a client learns who attaches what it has not put.
+pub const NOT_PUT: &str = "A file that goes along was announced and never put. Put it to the link that POST /api/uploads gave, \
+                       or attach another one, and send again with another Idempotency-Key.";
 
 /// The columns of `(entry)`, in the order of [`outgoing`].
 macro_rules! entry_columns {
@@ -134,8 +139,8 @@ pub struct Claimed {
     pub tried_for: Duration,
     /// The Message-ID of what it answers or forwards, without brackets.
     pub original_id: Option<String>,
-    /// The Message-ID of what that had answered.
-    pub original_in_reply_to: Option<String>,
+    /// Those that that refers to, the oldest first.
+    pub original_references: Vec<String>,
     /// The recipients of an attempt of which nobody knows, by their places.
     pub doubtful: Vec<usize>,
     /// What became of the sender's copy.
@@ -175,16 +180,18 @@ pub struct Finish<'a> {
 }
 
 impl Db {
-    /// Puts a message into the outbox. An account sends at most `per_hour` in any hour.
+    /// Puts a message into the outbox. An account sends at most `per_hour` in any hour. `missing`: of its files those that
+    /// were never put.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the account, or the message that it answers or forwards, is none of the user's;
-    /// [`Error::Conflict`] where the account cannot send; [`Error::TooManyRequests`]; [`Error::Internal`] when PostgreSQL
+    /// [`Error::Conflict`] where the account cannot send, or a file is missing; [`Error::TooManyRequests`]; [`Error::Internal`] when PostgreSQL
     /// fails, as with all methods here.
     pub async fn insert_outgoing(
         &self,
         scope: &Scope,
         new: &NewOutgoing,
+        missing: &[UploadId],
         per_hour: Option<NonZeroU32>,
         once: Option<&Once>,
     ) -> Result<Made<Outgoing>, Error> {
@@ -196,8 +203,9 @@ impl Db {
         let sql = concat!(
             "select claim, outcome, unknown, wait, ",
             entry_columns!(),
-            " from insert_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+            " from insert_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
         );
+        let missing: Vec<_> = missing.iter().map(|id| id.0).collect();
         let rows = self
             .query(
                 Access::Write,
@@ -212,6 +220,7 @@ impl Db {
                     (&new.composition.reply_to_id.map(|id| id.0), Type::UUID),
                     (&new.composition.forward_of_id.map(|id| id.0), Type::UUID),
                     (&uploads(&new.composition), Type::UUID_ARRAY),
+                    (&missing, Type::UUID_ARRAY),
                     (&new.draft_id.map(|id| id.0), Type::UUID),
                     (&most_bytes, Type::INT8),
                     (&per_hour, Type::INT4),
@@ -230,6 +239,7 @@ impl Db {
                 Err(Error::Invalid(vec![fault]))
             }
             "noServer" => Err(conflict(NO_SERVER, is_replayed)),
+            "notPut" => Err(conflict(NOT_PUT, is_replayed)),
             "limited" => {
                 let wait = u64::try_from(row.try_get::<_, i64>("wait")?).unwrap_or_default();
                 Err(Error::TooManyRequests { retry_after: wait.div_ceil(1000).max(1) })
@@ -317,7 +327,7 @@ impl Db {
         let sql = concat!(
             "select task, (c.account).*, c.sealed_password, c.sealed_smtp_password, c.answered_folder, c.answered_validity,
                  c.answered_uid, c.upload_names, c.upload_types, c.upload_sizes, (entry).dated_at as dated_at, epoch_ms() - (entry).tried_since as tried_for,
-                 (entry).original_id as original_id, (entry).original_in_reply_to as original_in_reply_to,
+                 (entry).original_id as original_id, (entry).original_references as original_references,
                  (entry).doubtful as doubtful, (entry).copy as filed, (entry).looks as looks,
                  (entry).lease_token as entry_token, ",
             entry_columns!(),
@@ -444,7 +454,7 @@ fn claimed(scope: &Scope, row: &Row) -> Result<Claimed, Error> {
             row.try_get::<_, Option<i64>>("tried_for")?.and_then(|time| u64::try_from(time).ok()).unwrap_or_default(),
         ),
         original_id: row.try_get("original_id")?,
-        original_in_reply_to: row.try_get("original_in_reply_to")?,
+        original_references: row.try_get("original_references")?,
         doubtful: doubtful.into_iter().filter_map(|place| usize::try_from(place).ok()).collect(),
         filed: Filed::ALL.into_iter().find(|known| known.as_str() == filed).unwrap_or(Filed::None),
         looks: u32::try_from(row.try_get::<_, i16>("looks")?).unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use shared::http::StatusCode;
 use shared::idempotency::Once;
+use shared::objects::ObjectStore;
 use shared::outbox::{NewOutgoing, Status};
 use shared::{Call, Error, Reply, Sending, now};
 
@@ -11,15 +12,16 @@ const COLLECTION: &str = "/api/outbox";
 /// Answers one request.
 ///
 /// # Errors
-/// [`Error::Invalid`] with every fault of the body, [`Error::Conflict`] where the account cannot send,
-/// [`Error::TooManyRequests`] where it has sent as much as it may in an hour; what an
+/// [`Error::Invalid`] with every fault of the body, [`Error::Conflict`] where the account cannot send or a file was never
+/// put, [`Error::TooManyRequests`] where it has sent as much as it may in an hour; what an
 /// `Idempotency-Key` adds to that.
-pub async fn handler(call: Call, sending: Sending) -> Result<Reply, Error> {
+pub async fn handler(call: Call, sending: Sending, objects: ObjectStore) -> Result<Reply, Error> {
     let fields = call.composition_body()?;
     let once = Once::read(&call.request, "POST /api/outbox", &fields)?;
     let new = NewOutgoing::read(fields, now())?;
     let scope = call.identity.scope;
-    let made = call.db.insert_outgoing(&scope, &new, sending.per_hour, once.as_ref()).await?;
+    let missing = objects.missing_uploads(&scope, &new.composition.uploads()).await?;
+    let made = call.db.insert_outgoing(&scope, &new, &missing, sending.per_hour, once.as_ref()).await?;
     let outgoing = made.thing;
     if outgoing.status == Status::Queued && !made.is_replayed {
         sending.queue.ring(scope, new.account_id).await;

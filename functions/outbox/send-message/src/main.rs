@@ -1,6 +1,10 @@
 //! POST /api/outbox: puts a message into the outbox. See the library beside this file.
 
+use shared::config::mail_bucket;
+use shared::objects::ObjectStore;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    shared::serve_sending(send_message::handler).await
+    let objects = ObjectStore::new(mail_bucket()?).await;
+    shared::serve_sending(move |call, sending| send_message::handler(call, sending, objects.clone())).await
 }

@@ -5,7 +5,7 @@ use shared::http::{HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply};
 
 /// The paths of the API and their methods. A test compares them with `template.yaml`.
-pub const ROUTES: [(&str, &str); 25] = [
+pub const ROUTES: [(&str, &str); 26] = [
     ("/api/accounts", "GET, POST, OPTIONS"),
     ("/api/accounts/test", "POST, OPTIONS"),
     ("/api/accounts/{id}", "GET, PUT, DELETE, OPTIONS"),
@@ -21,6 +21,7 @@ pub const ROUTES: [(&str, &str); 25] = [
     ("/api/messages/{id}", "GET, PUT, DELETE, OPTIONS"),
     ("/api/messages/{id}/raw", "GET, OPTIONS"),
     ("/api/messages/{id}/attachments/{attachmentId}", "GET, OPTIONS"),
+    ("/api/messages/{id}/uploads", "POST, OPTIONS"),
     ("/api/oauth2/accounts", "POST, OPTIONS"),
     ("/api/oauth2/authorizations", "POST, OPTIONS"),
     ("/api/uploads", "POST, OPTIONS"),
