@@ -1,5 +1,6 @@
 //! A mail server that says what a test tells it to, certificates for it, and hostile bytes without a network.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_tim
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, duplex};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, duplex};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, JoinSet};
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::clean::{Cleaned, MAX_HTML_BYTES, clean};
+use crate::compose::Body;
 use crate::connect::{Io, Security, Session, Stream};
 use crate::content::{Content, Opened};
 use crate::error::Error;
@@ -26,6 +28,7 @@ use crate::login::{Login, Protocol, Secret, converse};
 use crate::message::parts::MAX_PARTS;
 use crate::message::{self, Address, MAX_PREVIEW_CHARS, Summary};
 use crate::pop3::{Listed, MAX_HEADER_BYTES, MAX_TEXT_BYTES, MAX_UID_BYTES, Pop3};
+use crate::smtp::{Envelope, Kind, Outcome, Said, Smtp, Transmission};
 
 /// The name that the certificates of these tests are for, unless they are for another.
 pub const HOST: &str = "mail.example.com";
@@ -463,6 +466,102 @@ pub fn read_pop3_bytes(bytes: &[u8]) {
                 }
             }
         });
+    }
+}
+
+/// Hands a message over to an SMTP server that says just these bytes, whatever it is told, and hangs up: all of them from its
+/// greeting on, and then after somebody has signed in, at one that offers everything and at one that offers nothing. For
+/// property tests and fuzzing.
+///
+/// # Panics
+/// An answer could not be shown, or the message went to a server that had not asked for it.
+pub fn submit_to_bytes(bytes: &[u8]) {
+    let everything = "250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n";
+    let signed_in = |extensions| format!("220 x\r\n250-x\r\n{extensions}250 AUTH PLAIN\r\n235 in\r\n");
+    for before in [String::new(), signed_in(everything), signed_in("")] {
+        RUNTIME.block_on(submit([before.as_bytes(), bytes].concat()));
+    }
+}
+
+/// A message whose lines begin with dots, in pieces that are cut there.
+struct Dotted(&'static [&'static [u8]]);
+
+impl Body for Dotted {
+    type Error = Infallible;
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Infallible> {
+        let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
+        self.0 = rest;
+        Ok(Some(first.to_vec()))
+    }
+}
+
+async fn submit(said: Vec<u8>) {
+    const PIECES: &[&[u8]] = &[b"Subject: x\r\n\r\n.\r\n.", b".x\r\n"];
+    const WRITTEN: &str = "Subject: x\r\n\r\n..\r\n...x\r\n";
+    let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).expect("no controls");
+    let check_words = |words: &str| {
+        assert!(words.chars().count() <= 200 && !words.chars().any(char::is_control), "{words:?}");
+        assert!(!words.to_lowercase().contains("hunter22"), "{words}");
+    };
+    let check = |said: &Said| {
+        assert!((200..=599).contains(&said.code), "{said:?}");
+        check_words(&said.words);
+    };
+    let check_error = |error: &Error| {
+        check_words(&error.message);
+        assert!(error.detail.len() <= 1024 && !error.detail.to_lowercase().contains("hunter22"), "{error:?}");
+    };
+    // Holds more than is ever written.
+    let (here, mut there) = duplex(64 * 1024);
+    let server = tokio::io::join(io::Cursor::new(said), here);
+    let stream = plain(server, AUTHORITY.client(), Session::new(Duration::from_secs(60), 1024 * 1024));
+    let Ok(mut smtp) = Smtp::sign_in(stream, Security::Plain, &login).await else { return };
+    let recipients = ["a", "b", "c"].map(|name| format!("{name}@example.com"));
+    let envelope = Envelope {
+        sender: "jane@example.com",
+        recipients: &recipients,
+        size: WRITTEN.len() as u64 - 2,
+        id: "0199-1",
+        needs_utf8: false,
+    };
+    let offer = smtp.offer(&login, &envelope).await;
+    assert_eq!(offer.recipients.len(), recipients.len());
+    offer.recipients.iter().flatten().for_each(check);
+    let is_wanted = match offer.outcome {
+        Outcome::GoAhead => {
+            let mut accepted = offer.recipients.iter().flatten().filter(|said| said.kind() == Kind::Yes);
+            assert!(accepted.next().is_some(), "for nobody");
+            true
+        }
+        Outcome::Refused(said) => {
+            check(&said);
+            false
+        }
+        Outcome::Broken(error) => {
+            check_error(&error);
+            false
+        }
+    };
+    if is_wanted {
+        let Transmission::Ready = smtp.transmit(&mut Dotted(PIECES)).await else {
+            panic!("everything is heard");
+        };
+        match smtp.commit(&login, Duration::from_secs(60)).await {
+            Ok(said) => {
+                // Nobody takes a question for an answer.
+                assert!(!(300..=399).contains(&said.code), "{said}");
+                check(&said);
+            }
+            Err(error) => check_error(&error),
+        }
+    }
+    drop(smtp);
+    let mut heard = String::new();
+    there.read_to_string(&mut heard).await.expect("all that is said is text");
+    match is_wanted {
+        true => assert!(heard.ends_with(&format!("DATA\r\n{WRITTEN}.\r\n")), "{heard}"),
+        false => assert!(!heard.contains("Subject") && !heard.contains("\r\n."), "{heard}"),
     }
 }
 

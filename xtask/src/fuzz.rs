@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use local::{build::build_binaries, workspace_root};
 
-const TARGETS: [&str; 13] = [
+const TARGETS: [&str; 14] = [
     "autoconfig",
     "body",
     "config",
@@ -18,6 +18,7 @@ const TARGETS: [&str; 13] = [
     "pop3",
     "query",
     "smtp",
+    "submission",
     "token",
 ];
 

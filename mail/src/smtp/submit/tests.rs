@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::connect::{Security, Session};
 use crate::sasl::Secret;
-use crate::testing::{Script, connect_to_script};
+use crate::testing::{Script, connect_to_script, submit_to_bytes};
 
 /// A message in pieces.
 struct Pieces(Vec<&'static [u8]>);
@@ -194,5 +194,18 @@ proptest! {
         let expected: String =
             lines.iter().map(|line| format!("{}{line}\r\n", if line.starts_with('.') { "." } else { "" })).collect();
         prop_assert_eq!(String::from_utf8(sent).unwrap(), expected);
+    }
+
+    #[test]
+    fn whatever_a_server_answers_it_gets_what_it_asked_for(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "250 ok\r\n", "250-ok\r\n", "251 2.1.5 ok\r\n", "354 go\r\n", "421 4.3.2 bye\r\n", "450 4.2.1 busy\r\n",
+                "550 5.4.5 limit\r\n", "554 hunter22\r\n", "250 AGFsaWNlAGh1bnRlcjIy\r\n", "what?\r\n", "\u{7}", "ü",
+            ]),
+            0..9,
+        ),
+    ) {
+        submit_to_bytes(pieces.concat().as_bytes());
     }
 }
