@@ -53,6 +53,9 @@ pub fn python_tool(program: &str, requirement: &str) -> Result<PathBuf> {
 /// An OAuth 2.0 provider for tests.
 pub const OAUTH2_SERVER: &str = "oauth2-mock-server@7.2.1";
 
+/// Reads messages, for tests; it needs no other package.
+pub const POSTAL_MIME: &str = "postal-mime@4.0.0";
+
 /// A folder whose `node_modules` has the Node package `requirement`, installed as [`python_tool`] does.
 pub fn node_modules(requirement: &str) -> Result<PathBuf> {
     let environment = workspace_root().join("target/tools").join(requirement);

@@ -30,6 +30,7 @@ mod model_pop3;
 mod model_smtp;
 mod oauth2;
 mod outbox;
+mod parsers;
 mod poisoned;
 mod proxy;
 mod rate_limit;
