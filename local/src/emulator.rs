@@ -27,11 +27,13 @@ const KEY: &str = "local";
 const REGION: &str = "us-east-1";
 /// SQS takes and gives no more messages in one call.
 const CALL_SIZE: usize = 10;
+/// What the emulator says once it listens.
+const SIGN: &str = "Running on";
 
 /// A running emulator, which ends with this value. Several users share it, each with queues and a bucket of their own.
 #[derive(Debug)]
 pub struct Emulator {
-    _service: Service,
+    service: Service,
     url: String,
 }
 
@@ -43,14 +45,33 @@ impl Emulator {
     pub fn start() -> Result<Self> {
         let python = python_tool("python", MOTO)?.display().to_string();
         retry_on_other_ports(|port| {
-            let service = Service::run("moto", "KILL", "Running on", |directory| {
+            let service = Service::run("moto", "KILL", SIGN, |directory| {
                 let program = directory.join("emulator.py");
                 fs::write(&program, include_str!("emulator.py"))?;
                 let (program, port) = (program.display().to_string(), port.to_string());
                 Ok([&python, &program, "-H", "127.0.0.1", "-p", &port].map(String::from).to_vec())
             })?;
-            Ok(Self { _service: service, url: format!("http://127.0.0.1:{port}") })
+            Ok(Self { service, url: format!("http://127.0.0.1:{port}") })
         })
+    }
+
+    /// Ends it as a crash does: what it had is gone.
+    ///
+    /// # Errors
+    /// It has ended before, or does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.service.end("KILL")
+    }
+
+    /// Starts it again at the same address, without all that it had.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_again(&mut self) -> Result<()> {
+        let log = self.service.log();
+        let starts = || fs::read_to_string(&log).unwrap_or_default().matches(SIGN).count();
+        let before = starts();
+        self.service.start(|_| starts() > before)
     }
 
     /// Makes the queues, under names that nobody else has.
@@ -58,8 +79,19 @@ impl Emulator {
     /// # Errors
     /// One is not taken, or leads its dead letters to none of the others.
     pub async fn make(&self, queues: &[Queue]) -> Result<Queues> {
+        self.make_called(&secret()[..16], queues).await
+    }
+
+    /// Makes queues once more that went with an emulator which was killed: at the same URLs, and empty.
+    ///
+    /// # Errors
+    /// As [`Emulator::make`].
+    pub async fn make_again(&self, lost: &Queues) -> Result<()> {
+        self.make_called(&lost.prefix, &lost.made_of).await.map(drop)
+    }
+
+    async fn make_called(&self, prefix: &str, queues: &[Queue]) -> Result<Queues> {
         let client = Client::new(&self.config());
-        let prefix = &secret()[..16];
         let (mut urls, mut arns) = (BTreeMap::new(), BTreeMap::new());
         for queue in queues {
             let name = format!("{prefix}-{}", queue.logical_id);
@@ -90,7 +122,7 @@ impl Emulator {
         };
         let mut env: Vec<(String, String)> = queues.iter().flat_map(at_urls).collect();
         env.extend(self.env("AWS_ENDPOINT_URL_SQS"));
-        Ok(Queues { client, urls, arns, env })
+        Ok(Queues { client, prefix: prefix.to_owned(), made_of: queues.to_vec(), urls, arns, env })
     }
 
     /// Where it listens.
@@ -176,6 +208,9 @@ impl Bucket {
 #[derive(Debug, Clone)]
 pub struct Queues {
     client: Client,
+    /// What their names begin with.
+    prefix: String,
+    made_of: Vec<Queue>,
     urls: BTreeMap<String, String>,
     arns: BTreeMap<String, String>,
     env: Vec<(String, String)>,

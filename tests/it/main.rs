@@ -23,6 +23,7 @@ mod idempotency;
 mod isolation;
 mod issuer;
 mod jobs;
+mod kills;
 mod mailboxes;
 mod messages;
 mod model_imap;

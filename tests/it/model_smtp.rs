@@ -1,10 +1,13 @@
 //! A model of an SMTP server that takes submissions: what it took is kept, and what goes wrong is said before.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 use crate::support::lasting;
 
@@ -66,6 +69,9 @@ pub struct World {
     pub taken: Vec<Taken>,
     /// Message-IDs of which all was there but the dot, each time.
     pub heard: Vec<String>,
+    /// Recipients whose message was asked for (354), and those of whom the last dot has come.
+    pub asked: BTreeSet<String>,
+    pub ended: BTreeSet<String>,
     pub commands: Vec<String>,
     pub sign_ins: usize,
 }
@@ -73,25 +79,28 @@ pub struct World {
 pub struct SmtpModel {
     pub port: u16,
     pub world: Arc<Mutex<World>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SmtpModel {
     pub async fn start(extensions: &[&'static str]) -> Self {
         let world = Arc::new(Mutex::new(World { extensions: extensions.to_vec(), ..World::default() }));
         let served = world.clone();
-        let port = lasting(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(tokio::spawn(async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    // A client that is killed has nobody to be told.
-                    drop(tokio::spawn(serve(stream, served.clone())));
-                }
-            }));
-            port
-        })
-        .await;
-        Self { port, world }
+        let (port, task) = open(0, served).await;
+        Self { port, world, task: Mutex::new(Some(task)) }
+    }
+
+    /// Ends it as a crash does: connections are cut wherever they are, and no others are taken.
+    pub async fn kill(&self) {
+        let task = self.task.lock().unwrap().take().expect("it runs");
+        task.abort();
+        let _ = task.await;
+    }
+
+    /// Starts it again, on the same port. What it has taken is still there.
+    pub async fn start_again(&self) {
+        let (_, task) = open(self.port, self.world.clone()).await;
+        *self.task.lock().unwrap() = Some(task);
     }
 
     pub fn fail(&self, faults: impl IntoIterator<Item = (At, Fault)>) {
@@ -104,6 +113,31 @@ impl SmtpModel {
 
     pub fn taken(&self) -> Vec<Taken> {
         self.world.lock().unwrap().taken.clone()
+    }
+}
+
+/// Listens on a port, 0 for any.
+async fn open(port: u16, world: Arc<Mutex<World>>) -> (u16, JoinHandle<()>) {
+    lasting(async move {
+        let listener = loop {
+            match TcpListener::bind(("127.0.0.1", port)).await {
+                Ok(listener) => break listener,
+                // Somebody's connection has the port for a moment.
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        (listener.local_addr().unwrap().port(), tokio::spawn(listen(listener, world)))
+    })
+    .await
+}
+
+async fn listen(listener: TcpListener, world: Arc<Mutex<World>>) {
+    // They end with it.
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        // A client that is killed has nobody to be told.
+        connections.spawn(serve(stream, world.clone()));
     }
 }
 
@@ -198,6 +232,9 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
         if fault_here == Some(Fault::CutAfter) {
             return Ok(());
         }
+        if is_data {
+            world.lock().unwrap().asked.extend(recipients.iter().cloned());
+        }
         writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
         if !is_data {
             continue;
@@ -219,6 +256,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
                 is_heard = true;
             }
         }
+        world.lock().unwrap().ended.extend(recipients.iter().cloned());
         let fault_here = fault(At::Dot);
         if let Some(Fault::Cut) = fault_here {
             return Ok(());

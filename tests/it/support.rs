@@ -27,7 +27,7 @@ pub const MAIL_DATABASE_URL: &str = "mail: DATABASE_URL";
 pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
 /// Likewise for the function that asks who is due.
 pub const SCHEDULER_DATABASE_URL: &str = "scheduler: DATABASE_URL";
-const SCHEDULER_QUEUES: [&str; 2] = ["scheduler: SYNC_QUEUE_URL", "scheduler: OUTBOX_QUEUE_URL"];
+pub const SCHEDULER_QUEUES: [&str; 2] = ["scheduler: SYNC_QUEUE_URL", "scheduler: OUTBOX_QUEUE_URL"];
 /// The same for functions that ask providers for tokens.
 pub const CLIENT_SECRETS: &str = "providers: OAUTH2_CLIENT_SECRETS";
 
