@@ -35,6 +35,11 @@ export type Upload = Schemas["Upload"];
 export type NewUpload = Schemas["NewUpload"];
 export type OutgoingAttachment = Schemas["OutgoingAttachment"];
 export type CopiedAttachments = Schemas["CopiedAttachments"];
+/** A message to be sent. */
+export type NewOutgoing = Schemas["NewOutgoing"];
+/** What was to be sent, and what became of it. */
+export type Outgoing = Schemas["Outgoing"];
+export type OutboxList = Schemas["OutboxList"];
 /** A message with its text, its HTML made harmless, and what hangs on it. */
 export type OpenedMessage = Schemas["OpenedMessage"];
 export type Attachment = Schemas["Attachment"];
@@ -161,6 +166,12 @@ export interface FollowOptions extends ChangeOptions {
 }
 
 export interface DraftOptions extends CallOptions {
+  limit?: number;
+  /** The `nextCursor` of the page before. */
+  cursor?: string;
+}
+
+export interface OutboxOptions extends CallOptions {
   limit?: number;
   /** The `nextCursor` of the page before. */
   cursor?: string;
@@ -381,6 +392,30 @@ export class Client {
     return (await this.#call<CopiedAttachments>("POST", `${messagePath(id)}/uploads`, choice, signal)).attachments;
   }
 
+  /** Puts a message into the outbox, to be sent at once or at `sendAt`. */
+  sendMessage(message: NewOutgoing, { signal, idempotencyKey }: CreateOptions = {}): Promise<Outgoing> {
+    return this.#call("POST", "/api/outbox", message, signal, idempotencyKey);
+  }
+
+  /** One page of what was to be sent, newest first. */
+  listOutbox({ signal, ...asked }: OutboxOptions = {}): Promise<OutboxList> {
+    return this.#call("GET", `/api/outbox${query(asked)}`, undefined, signal);
+  }
+
+  getOutgoing(id: string, { signal }: CallOptions = {}): Promise<Outgoing> {
+    return this.#call("GET", outgoingPath(id), undefined, signal);
+  }
+
+  /** Does not send it. Rejects with the kind `Conflict` where it is on its way already. */
+  cancelOutgoing(id: string, { signal }: CallOptions = {}): Promise<Outgoing> {
+    return this.#call("DELETE", outgoingPath(id), undefined, signal);
+  }
+
+  /** Tries once more what has `failed`, or is `uncertain`: the latter may arrive twice. */
+  retryOutgoing(id: string, { signal }: CallOptions = {}): Promise<Outgoing> {
+    return this.#call("POST", `${outgoingPath(id)}/retry`, undefined, signal);
+  }
+
   /** Changes what `change` names and nothing else, on the mail server first. */
   updateMessage(id: string, change: MessageChange, { signal }: CallOptions = {}): Promise<Message> {
     return this.#call("PUT", messagePath(id), change, signal);
@@ -470,6 +505,10 @@ function query(parameters: object): string {
 
 function draftPath(id: string): string {
   return `/api/drafts/${encodeURIComponent(id)}`;
+}
+
+function outgoingPath(id: string): string {
+  return `/api/outbox/${encodeURIComponent(id)}`;
 }
 
 function path(id: string): string {

@@ -60,6 +60,23 @@ test("drafts are kept, changed, listed and deleted", async () => {
   assert.equal(asked[0].headers["Idempotency-Key"], "k");
 });
 
+test("a message is put into the outbox, looked after, taken back and tried again", async () => {
+  const { client, asked } = scripted([[202, {}], [200, {}], [200, {}], [200, {}], [202, {}]]);
+  await client.sendMessage({ accountId: "1", to: [{ address: "a@example.com" }] }, { idempotencyKey: "k" });
+  await client.listOutbox({ limit: 1, cursor: "2" });
+  await client.getOutgoing("a/b");
+  await client.cancelOutgoing("1");
+  await client.retryOutgoing("1");
+  assert.deepEqual(asked.map(({ method, url }) => `${method} ${url}`), [
+    "POST https://api.example.com/api/outbox",
+    "GET https://api.example.com/api/outbox?limit=1&cursor=2",
+    "GET https://api.example.com/api/outbox/a%2Fb",
+    "DELETE https://api.example.com/api/outbox/1",
+    "POST https://api.example.com/api/outbox/1/retry",
+  ]);
+  assert.equal(asked[0].headers["Idempotency-Key"], "k");
+});
+
 test("a file is announced and put, without the token", async () => {
   const link = { id: "7", url: "https://store.example.com/7?signed", headers: { "content-type": "text/plain" }, expiresAt: 1 };
   const file = new Blob(["hello"], { type: "text/plain;charset=utf-8" });
