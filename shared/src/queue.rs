@@ -23,6 +23,8 @@ use crate::identity::Scope;
 const RING_LIMIT: Duration = Duration::from_millis(250);
 /// The longest that a batch waits. Nobody waits for the schedule, but its function's time ends.
 const BATCH_LIMIT: Duration = Duration::from_secs(5);
+/// SQS keeps no message back for longer.
+pub const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
 /// SQS takes no more messages in one call.
 const BATCH_SIZE: usize = 10;
 /// Batches on their way at once: at 20 ms a round trip 4,000 messages a second, and few connections.
@@ -66,10 +68,18 @@ impl Queue {
 
     /// Rings for an account, best effort, within 250 ms. What could not be said is in the log.
     pub async fn ring(&self, scope: Scope, account_id: AccountId) {
+        self.ring_after(scope, account_id, Duration::ZERO).await;
+    }
+
+    /// The same, and the worker hears it so much later, at most [`LONGEST_DELAY`].
+    pub async fn ring_after(&self, scope: Scope, account_id: AccountId, delay: Duration) {
         let Some(Link { client, url }) = &self.0 else { return };
         let message = Doorbell::new(scope, account_id).body();
-        let reason = match timeout(RING_LIMIT, client.send_message().queue_url(url).message_body(message).send()).await
-        {
+        // Whole seconds; what comes too early finds nothing to do.
+        let seconds = i32::try_from(delay.min(LONGEST_DELAY).as_millis().div_ceil(1000)).unwrap_or_default();
+        let call = client.send_message().queue_url(url).message_body(message);
+        let call = call.set_delay_seconds(Some(seconds).filter(|seconds| *seconds > 0));
+        let reason = match timeout(RING_LIMIT, call.send()).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => describe(error),
             Err(_) => format!("no answer within {RING_LIMIT:?}"),
@@ -202,6 +212,24 @@ mod tests {
         queue.warm_up().await;
         queue.ring(doorbell().scope(), doorbell().account_id).await;
         assert_eq!(queue.ring_many(&[doorbell()]).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_rung_later_in_whole_seconds_and_no_later_than_the_queue_can() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let queue = queue_at(&listener).await;
+        let requests = answer_with(listener, |_| serde_json::json!({"MessageId": "m", "MD5OfMessageBody": "m"}));
+        let doorbell = doorbell();
+        for delay in [Duration::ZERO, Duration::from_millis(7001), LONGEST_DELAY * 2] {
+            queue.ring_after(doorbell.scope(), doorbell.account_id, delay).await;
+        }
+        let requests = requests.lock().await;
+        let delays: Vec<_> = requests
+            .iter()
+            .map(|request| request.split("\"DelaySeconds\":").nth(1))
+            .map(|rest| rest.and_then(|rest| rest.split([',', '}']).next()?.parse::<u32>().ok()))
+            .collect();
+        assert_eq!(delays, [None, Some(8), Some(900)]);
     }
 
     #[tokio::test]
