@@ -13,7 +13,7 @@ pub struct Authority {
 /// What a server presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
-    /// For `localhost`, 127.0.0.1 and `::1`, by the authority.
+    /// For `localhost`, `mail.localhost`, 127.0.0.1 and `::1`, by the authority.
     Good,
     /// As the good one, but its time ended in 2001.
     Expired,
@@ -65,7 +65,7 @@ impl Authority {
         }
         let names: &[&str] = match certificate {
             Certificate::OtherName => &["mail.example.com"],
-            _ => &["localhost", "127.0.0.1", "::1"],
+            _ => &["localhost", "mail.localhost", "127.0.0.1", "::1"],
         };
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names)?;

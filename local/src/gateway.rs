@@ -5,7 +5,7 @@
 //! on a developer's machine, within reach of every page in their browser (`pages`).
 
 mod event;
-mod pages;
+pub(crate) mod pages;
 mod pool;
 mod route;
 mod runtime_api;
@@ -48,7 +48,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// A larger body than allowed is read up to here, so that the client gets to see the refusal.
 const DRAIN_LIMIT: usize = 64 * 1024 * 1024;
 /// How long a client may take to send a head or a body.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Receives each line that a function writes: the function's name, then the line.
 pub type Log = Arc<dyn Fn(&str, &str) + Send + Sync>;
@@ -308,7 +308,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Answers each connection in a task of its own. Aborting the returned task closes them all.
-fn serve<F, A>(listener: TcpListener, patience: Option<Duration>, answer: F) -> AbortHandle
+pub(crate) fn serve<F, A>(listener: TcpListener, patience: Option<Duration>, answer: F) -> AbortHandle
 where
     F: Fn(Request<Incoming>, SocketAddr) -> A + Clone + Send + 'static,
     A: Future<Output = Response<Full<Bytes>>> + Send + 'static,

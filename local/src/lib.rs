@@ -12,6 +12,8 @@ pub mod event_sources;
 pub mod gateway;
 pub mod install;
 pub mod mail_server;
+pub mod name_server;
+pub mod page;
 pub mod provider;
 pub mod services;
 pub mod signing;

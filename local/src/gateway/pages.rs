@@ -13,7 +13,7 @@ use hyper::{
 use super::event::split_port;
 
 /// Whether the request names this machine, or nobody: a browser always says which name it went by.
-pub(super) fn is_addressed_to_us(head: &Parts, listener: IpAddr) -> bool {
+pub(crate) fn is_addressed_to_us(head: &Parts, listener: IpAddr) -> bool {
     let is_local = |host: &str| {
         let name = split_port(host).0.to_ascii_lowercase();
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
@@ -28,7 +28,7 @@ pub(super) fn is_addressed_to_us(head: &Parts, listener: IpAddr) -> bool {
 }
 
 /// Whether a page that is not the gateway's own sent the request. Programs send no `Origin`.
-pub(super) fn is_from_another_origin(head: &Parts) -> bool {
+pub(crate) fn is_from_another_origin(head: &Parts) -> bool {
     let own = head.headers.get(HOST).map(|host| [b"http://", host.as_bytes()].concat());
     head.headers.get_all(ORIGIN).iter().any(|origin| own.as_deref() != Some(origin.as_bytes()))
 }
