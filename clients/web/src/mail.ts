@@ -1,0 +1,364 @@
+// What the page knows of accounts, folders and messages, kept up to date by `GET /api/changes`, and what is done to them.
+
+import { batch, computed, signal } from "@preact/signals";
+import {
+  ApiError, type Account, type Change, type Folder, type Message, type MessageChange, type MessageFilter, type OpenedMessage,
+  type Outgoing, type Sync,
+} from "email-service-client";
+
+import { api, explain } from "./api";
+import { filterOf, go, route } from "./route";
+import { complain, say, UNDO_SECONDS } from "./toasts";
+
+/** Messages that are asked for at once while one scrolls, and when the newest are looked at again. */
+const PAGE = 200;
+const NEWEST = 50;
+/** As many messages as one call changes. */
+const BATCH = 200;
+/** How long a change of ours may take to be told. */
+const OWN_TIME = 30_000;
+
+export const accounts = signal<readonly Account[]>([]);
+/** By account, the inbox first. */
+export const folders = signal<ReadonlyMap<string, readonly Folder[]>>(new Map());
+export const outbox = signal<readonly Outgoing[]>([]);
+/** Synchronisations that somebody waits for, by account. */
+export const syncs = signal<ReadonlyMap<string, Sync>>(new Map());
+/** Whether accounts and folders have been listed once. */
+export const isReady = signal(false);
+
+/** The messages of the view that have been loaded, newest first, and what is not shown of them: it is about to go. */
+const loaded = signal<readonly Message[]>([]);
+const hidden = signal<ReadonlySet<string>>(new Set());
+export const messages = computed(() => loaded.value.filter(({ id }) => !hidden.value.has(id)));
+export const isLoading = signal(false);
+export const listProblem = signal("");
+/** Null when all are loaded. */
+export const cursor = signal<string | null | undefined>(undefined);
+/** The message that the keyboard is at, and those that are marked to be dealt with together. */
+export const activeId = signal<string | undefined>(undefined);
+export const marked = signal<ReadonlySet<string>>(new Set());
+
+export const opened = signal<{ id: string; message?: OpenedMessage; problem?: string } | undefined>(undefined);
+
+/** Grows with each list, so that late answers for another one are dropped. */
+let generation = 0;
+let asked: MessageFilter | undefined;
+/** Changes that the page made itself and has seen already. */
+const own = new Set<string>();
+
+export const accountOf = (id: string) => accounts.value.find((account) => account.id === id);
+export const foldersOf = (accountId: string) => folders.value.get(accountId) ?? [];
+export const folderOf = (id: string) => [...folders.value.values()].flat().find((folder) => folder.id === id);
+export const withRole = (accountId: string, role: Folder["role"]) => foldersOf(accountId).find((folder) => folder.role === role);
+export const unreadInInboxes = computed(() =>
+  [...folders.value.values()].flat().reduce((sum, { role, unread }) => sum + (role === "inbox" ? unread : 0), 0),
+);
+
+export async function loadAccounts(): Promise<void> {
+  const all: Account[] = [];
+  for await (const account of api.allAccounts()) all.push(account);
+  all.sort((a, b) => a.createdAt - b.createdAt);
+  const isNew = all.filter(({ id }) => !folders.value.has(id));
+  accounts.value = all;
+  await Promise.all(isNew.map(({ id }) => loadFolders(id)));
+}
+
+async function loadFolders(accountId: string): Promise<void> {
+  const { folders: list } = await api.listFolders(accountId);
+  list.sort((a, b) => Number(b.role === "inbox") - Number(a.role === "inbox"));
+  folders.value = new Map(folders.value).set(accountId, list);
+}
+
+export async function loadOutbox(): Promise<void> {
+  const before = new Map(outbox.value.map(({ id, status }) => [id, status]));
+  outbox.value = (await api.listOutbox({ limit: 50 })).entries;
+  for (const { id, status, subject, response } of outbox.value) {
+    const isNew = before.has(id) && before.get(id) !== status;
+    if (isNew && status === "sent") say(`Sent: ${subject || "(no subject)"}`);
+    if (isNew && ["rejected", "failed", "uncertain"].includes(status)) complain(`Not sent: ${subject}. ${response ?? ""} Look into the outbox.`);
+  }
+}
+
+/** Begins the list of the view anew. */
+export async function openList(): Promise<void> {
+  generation += 1;
+  asked = filterOf(route.value);
+  batch(() => {
+    loaded.value = [];
+    marked.value = new Set();
+    activeId.value = undefined;
+    cursor.value = undefined;
+    isLoading.value = false;
+    listProblem.value = "";
+  });
+  await loadMore();
+}
+
+/** The next page, unless one is on its way or there is none. */
+export async function loadMore(): Promise<void> {
+  if (!asked || isLoading.value || cursor.value === null) return;
+  const mine = generation;
+  isLoading.value = true;
+  listProblem.value = "";
+  try {
+    const page = await api.listMessages({ ...asked, limit: PAGE, ...(cursor.value && { cursor: cursor.value }) });
+    if (mine !== generation) return;
+    batch(() => {
+      const known = new Set(loaded.value.map(({ id }) => id));
+      loaded.value = [...loaded.value, ...page.messages.filter(({ id }) => !known.has(id))];
+      cursor.value = page.nextCursor;
+      isLoading.value = false;
+    });
+  } catch (error) {
+    if (mine !== generation) return;
+    isLoading.value = false;
+    listProblem.value = explain(error);
+  }
+}
+
+/** Puts what is there now in the place of what was loaded of a time. */
+function replace(fresh: readonly Message[], from: number, to: number): void {
+  const ids = new Set(fresh.map(({ id }) => id));
+  const kept = loaded.value.filter(({ id, receivedAt }) => !ids.has(id) && !(receivedAt >= from && receivedAt <= to));
+  loaded.value = [...fresh, ...kept].sort((a, b) => b.receivedAt - a.receivedAt);
+}
+
+/** Looks at the newest again, and at those further down that have changed. */
+async function refreshList(changed: ReadonlySet<string>): Promise<void> {
+  const filter = filterOf(route.value);
+  if (!filter || cursor.value === undefined) return;
+  const mine = generation;
+  const { messages: newest, nextCursor } = await api.listMessages({ ...filter, limit: NEWEST });
+  if (mine !== generation) return;
+  const seen = new Set(newest.map(({ id }) => id));
+  const border = nextCursor === null ? Number.NEGATIVE_INFINITY : (newest.at(-1)?.receivedAt ?? 0) + 1;
+  replace(newest, border, Number.POSITIVE_INFINITY);
+  if (nextCursor === null) return;
+  const times = loaded.value.filter(({ id }) => changed.has(id) && !seen.has(id)).map(({ receivedAt }) => receivedAt);
+  if (times.length > 0) {
+    const [from, to] = [times.at(-1) ?? 0, times[0] ?? 0];
+    const page = await api.listMessages({ ...filter, after: from, before: to + 1, limit: PAGE });
+    const covered = page.nextCursor === null ? from : (page.messages.at(-1)?.receivedAt ?? to) + 1;
+    if (mine === generation) replace(page.messages, covered, to);
+  }
+  const last = loaded.value.at(-1);
+  if (cursor.value === null && last) {
+    // All were loaded, and a synchronisation that goes backwards may have brought older ones.
+    asked = { ...filter, before: last.receivedAt + 1 };
+    cursor.value = undefined;
+    await loadMore();
+  }
+}
+
+/** Opened messages, so that going back and forth asks nobody. */
+const read = new Map<string, OpenedMessage>();
+
+export async function openMessage(id: string | undefined): Promise<void> {
+  if (!id) {
+    opened.value = undefined;
+    return;
+  }
+  activeId.value = id;
+  const known = read.get(id);
+  opened.value = { id, ...(known && { message: known }) };
+  try {
+    const message = known ?? (await api.getMessage(id));
+    read.set(id, message);
+    if (read.size > 50) read.delete(read.keys().next().value ?? "");
+    if (opened.value?.id !== id) return;
+    opened.value = { id, message };
+    const listed = loaded.value.find((message) => message.id === id) ?? message;
+    if (!listed.isRead) await change([listed], { isRead: true });
+  } catch (error) {
+    const isGone = error instanceof ApiError && error.kind === "Not found";
+    const problem = isGone ? "This message is not there any more: it was moved or deleted a moment ago." : explain(error);
+    if (opened.value?.id === id) opened.value = { id, problem };
+  }
+}
+
+/** What an action is about: the marked messages, else the one that the keyboard is at or, from elsewhere, the opened one. */
+export function targets(): Message[] {
+  const ids = marked.value.size > 0 ? marked.value : new Set([activeId.value]);
+  const found = messages.value.filter(({ id }) => ids.has(id));
+  const single = opened.value?.message;
+  return found.length === 0 && single ? [single] : found;
+}
+
+/** Shows other flags at once, and takes them back where the mail server refuses. */
+export async function change(changed: readonly Message[], set: Pick<MessageChange, "isRead" | "isFlagged">): Promise<void> {
+  const patch = (of: (message: Message) => Partial<Message>) => {
+    const ids = new Set(changed.map(({ id }) => id));
+    loaded.value = loaded.value.map((message) => (ids.has(message.id) ? { ...message, ...of(message) } : message));
+    const current = opened.value?.message;
+    if (current && ids.has(current.id)) {
+      const message = { ...current, ...of(current) };
+      read.set(message.id, message);
+      opened.value = { id: message.id, message };
+    }
+  };
+  const before = new Map(changed.map((message) => [message.id, message]));
+  patch(() => set as Partial<Message>);
+  if (set.isRead !== undefined) countUnread(changed.filter(({ isRead }) => isRead !== set.isRead), set.isRead ? -1 : 1);
+  const failures = await carryOut(changed, { set });
+  if (failures.size === 0) return;
+  patch(({ id }) => {
+    const { isRead, isFlagged } = before.get(id) as Message;
+    return failures.has(id) ? { isRead, isFlagged } : {};
+  });
+  complain([...failures.values()][0] ?? "");
+}
+
+/** The server's own counts come a moment later. */
+function countUnread(changed: readonly Message[], by: number): void {
+  const next = new Map(folders.value);
+  for (const { accountId, folderId } of changed) {
+    const list = next.get(accountId) ?? [];
+    next.set(accountId, list.map((folder) => (folder.id === folderId ? { ...folder, unread: Math.max(0, folder.unread + by) } : folder)));
+  }
+  folders.value = next;
+}
+
+/** Returns why it failed, by message. */
+async function carryOut(changed: readonly Message[], what: { set: MessageChange } | { delete: true }): Promise<Map<string, string>> {
+  const failures = new Map<string, string>();
+  for (let start = 0; start < changed.length; start += BATCH) {
+    const ids = changed.slice(start, start + BATCH).map(({ id }) => id);
+    ids.forEach((id) => own.add(id));
+    setTimeout(() => ids.forEach((id) => own.delete(id)), OWN_TIME);
+    try {
+      const { results } = await api.batchMessages({ ids, ...what });
+      // What is gone already needs nothing more.
+      for (const { id, success, code, message } of results) if (!success && code !== "notFound") failures.set(id, message ?? "");
+    } catch (error) {
+      for (const id of ids) failures.set(id, explain(error));
+    }
+  }
+  for (const id of failures.keys()) own.delete(id);
+  return failures;
+}
+
+/** Takes messages off the list at once, and does it when nobody has taken it back for some seconds. */
+function later(gone: readonly Message[], text: string, what: { set: MessageChange } | { delete: true }): void {
+  const ids = gone.map(({ id }) => id);
+  const next = neighbour(new Set(ids));
+  const isOpen = ids.includes(route.value.message ?? "");
+  batch(() => {
+    hidden.value = new Set([...hidden.value, ...ids]);
+    marked.value = new Set();
+    activeId.value = next?.id;
+    if (isOpen) go(route.value);
+  });
+  const show = (again: ReadonlySet<string>) => (hidden.value = new Set([...hidden.value].filter((id) => !again.has(id))));
+  const undo = () => {
+    show(new Set(ids));
+    activeId.value = ids[0];
+  };
+  const end = async () => {
+    const failures = await carryOut(gone, what);
+    batch(() => {
+      loaded.value = loaded.value.filter(({ id }) => !ids.includes(id) || failures.has(id));
+      show(new Set(ids));
+    });
+    if (failures.size > 0) complain([...failures.values()][0] ?? "");
+    hurry();
+  };
+  say(text, { seconds: UNDO_SECONDS, undo, end: () => void end() });
+}
+
+/** The message that the keyboard is at when these are gone: the next one, else the one before. */
+function neighbour(gone: ReadonlySet<string>): Message | undefined {
+  const list = messages.value;
+  const place = list.findIndex(({ id }) => gone.has(id));
+  return list.slice(place).find(({ id }) => !gone.has(id)) ?? list.slice(0, Math.max(0, place)).findLast(({ id }) => !gone.has(id));
+}
+
+const count = (list: readonly Message[]) => (list.length === 1 ? "Message" : `${list.length} messages`);
+
+export function remove(gone: readonly Message[]): void {
+  if (gone.length === 0) return;
+  const isForGood = gone.every(({ folderId }) => folderOf(folderId)?.role === "trash");
+  later(gone, isForGood ? `${count(gone)} deleted for good.` : `${count(gone)} moved to the trash.`, { delete: true });
+}
+
+export function moveTo(gone: readonly Message[], folder: Folder): void {
+  if (gone.length > 0) later(gone, `${count(gone)} moved to ${folder.name}.`, { set: { folderId: folder.id } });
+}
+
+/** Asks the mail server for what is new, and shows how far that is. */
+export async function getMail(account: Account): Promise<void> {
+  if (syncs.value.has(account.id)) return;
+  try {
+    await api.requestSync(account.id);
+    for (;;) {
+      const sync = await api.getSync(account.id);
+      syncs.value = new Map(syncs.value).set(account.id, sync);
+      if (sync.status === "idle") break;
+      hurry();
+      await new Promise((resolve) => setTimeout(resolve, 2_000));
+    }
+    await loadAccounts();
+  } catch (error) {
+    complain(explain(error));
+  }
+  const rest = new Map(syncs.value);
+  rest.delete(account.id);
+  syncs.value = rest;
+  hurry();
+}
+
+let since: string | undefined;
+let pause = new AbortController();
+
+/** Asks for changes at once: something has just been done. */
+export function hurry(): void {
+  pause.abort();
+}
+
+/** For as long as the page is there. */
+export async function follow(): Promise<never> {
+  document.addEventListener("visibilitychange", hurry);
+  for (;;) {
+    pause = new AbortController();
+    try {
+      const options = { pause: 4_000, longestPause: 30_000, signal: pause.signal, ...(since !== undefined && { since }) };
+      for await (const { changes, cursor } of api.followChanges(options)) {
+        if (since === undefined) await loadAll();
+        await apply(changes);
+        since = cursor;
+      }
+    } catch (error) {
+      if (error instanceof ApiError && error.kind === "Gone") since = undefined;
+      else if (!pause.signal.aborted) {
+        complain(explain(error));
+        await new Promise((resolve) => setTimeout(resolve, 10_000));
+      }
+      await untilVisible();
+      // What has been asked for a moment ago needs that moment.
+      await new Promise((resolve) => setTimeout(resolve, 700));
+    }
+  }
+}
+
+/** A page that nobody looks at asks nobody. */
+async function untilVisible(): Promise<void> {
+  while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
+
+async function loadAll(): Promise<void> {
+  await loadAccounts();
+  isReady.value = true;
+  await Promise.all([loadOutbox(), refreshList(new Set())]);
+}
+
+async function apply(changes: readonly Change[]): Promise<void> {
+  const of = (kind: Change["type"]) => changes.filter(({ type }) => type === kind);
+  const foreign = of("message").filter(({ id }) => !own.delete(id));
+  const gone = new Set(foreign.filter(({ change }) => change === "destroyed").map(({ id }) => id));
+  if (gone.size > 0) loaded.value = loaded.value.filter(({ id }) => !gone.has(id));
+  if (of("account").length > 0) await loadAccounts();
+  const changed = new Set(of("folder").map(({ accountId }) => accountId).filter((id) => accountOf(id)));
+  await Promise.all([...changed].map(loadFolders));
+  if (of("outbox").length > 0) await loadOutbox();
+  if (foreign.some(({ id }) => !gone.has(id))) await refreshList(new Set(foreign.map(({ id }) => id)));
+}

@@ -1,0 +1,43 @@
+// What was to be sent, and what became of it.
+
+import type { Outgoing } from "email-service-client";
+
+import { api, explain } from "./api";
+import { writeAgain } from "./compose";
+import { Icon } from "./icons";
+import { hurry, loadOutbox, outbox } from "./mail";
+import { complain } from "./toasts";
+import { nameOf, progressOf, shortDate } from "./words";
+
+export function Outbox() {
+  if (outbox.value.length === 0) return <div class="list"><div class="empty"><Icon name="outbox" /><p>Nothing was sent from here yet.</p></div></div>;
+  return <ul class="list outbox" aria-label="Outbox">{outbox.value.map((entry) => <Entry key={entry.id} entry={entry} />)}</ul>;
+}
+
+function Entry({ entry }: { entry: Outgoing }) {
+  const { id, status, subject, to, cc, bcc, createdAt } = entry;
+  const isWaiting = status === "scheduled" || status === "queued";
+  const isOver = status === "rejected" || status === "failed" || status === "canceled";
+  const again = { failed: "Try again", uncertain: "Send again" }[status as string];
+  const attempt = async (what: Promise<unknown>) => {
+    try {
+      await what;
+      hurry();
+    } catch (error) {
+      complain(explain(error));
+    }
+    await loadOutbox().catch((error: unknown) => complain(explain(error)));
+  };
+  return (
+    <li class={`entry ${status}`}>
+      <p><b>{subject || "(no subject)"}</b> <span class="when">{shortDate(createdAt)}</span></p>
+      <p class="hint">To {[...to, ...cc, ...bcc].map(nameOf).join(", ")}</p>
+      <p class="status" role="status">{progressOf(entry)}</p>
+      <p>
+        {isWaiting && <button type="button" onClick={() => void attempt(api.cancelOutgoing(id))}>Do not send</button>}
+        {again && <button type="button" onClick={() => void attempt(api.retryOutgoing(id))}>{again}</button>}
+        {isOver && <button type="button" onClick={() => writeAgain(entry)}>Change it</button>}
+      </p>
+    </li>
+  );
+}
