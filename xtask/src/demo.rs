@@ -27,6 +27,11 @@ const ACCOUNTS: [(&str, &str, &str, &str, u16, &str); 4] = [
 pub(crate) const DEMO_ADDRESS: &str = "demo@mail.example";
 pub(crate) const DEMO_PASSWORD: &str = "demo password";
 
+/// A second mailbox with the same password, to write to, and to be added.
+pub(crate) const GUEST_ADDRESS: &str = "grace@mail.example";
+
+const GRACE: &str = "Grace Hopper <grace@mail.example>";
+
 /// What is in the demo mailbox: sender, subject, date and text, the newest last.
 const MESSAGES: [(&str, &str, &str, &str); 3] = [
     (
@@ -42,12 +47,56 @@ const MESSAGES: [(&str, &str, &str, &str); 3] = [
         "Bis bald!",
     ),
     (
-        "Grace Hopper <grace@mail.example>",
+        GRACE,
         "Re: Notes on the engine",
         "Wed, 04 Nov 2026 08:15:00 -0500",
         "I found something in relay 70. See you on Friday?",
     ),
 ];
+
+/// What a newsletter has: HTML, a picture from elsewhere, one of its own, and a file.
+const NEWSLETTER: &str = "\
+From: The Analytical Review <review@mail.example>
+To: demo@mail.example
+Subject: This week: engines that weave
+Date: Thu, 05 Nov 2026 07:00:00 +0000
+Message-ID: <newsletter.demo@mail.example>
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=outer
+
+--outer
+Content-Type: multipart/related; boundary=inner
+
+--inner
+Content-Type: text/html; charset=utf-8
+
+<div style=\"max-width: 600px; margin: 0 auto; font-family: Georgia, serif\">
+<h1 style=\"color: #3557d6\"><img src=\"cid:seal\" width=\"24\" height=\"24\" alt=\"\"> The Analytical Review</h1>
+<p>Dear reader,</p>
+<p>the engine <b>weaves algebraical patterns</b> just as the loom weaves flowers and leaves. In this issue:</p>
+<table style=\"border-collapse: collapse\" cellpadding=\"8\">
+<tr style=\"background-color: #eef1ff\"><td>Notes</td><td>What a loop is, and why it ends</td></tr>
+<tr><td>Letters</td><td>A moth in the relay</td></tr>
+</table>
+<p><img src=\"https://pictures.mail.example/loom.png\" width=\"200\" height=\"100\" alt=\"A loom\"></p>
+<p><a href=\"https://review.mail.example/issue\">Read the issue</a></p>
+</div>
+--inner
+Content-Type: image/png
+Content-Transfer-Encoding: base64
+Content-ID: <seal>
+Content-Disposition: inline; filename=seal.png
+
+iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mMwDb+GFTEMLQkAbIZYge8COx4AAAAASUVORK5CYII=
+--inner--
+--outer
+Content-Type: text/plain; charset=utf-8; name=contents.txt
+Content-Disposition: attachment; filename=contents.txt
+
+Notes: page 1
+Letters: page 7
+--outer--
+";
 
 pub(crate) async fn create_accounts(address: SocketAddr) -> Result<()> {
     for (tenant, user, name, protocol, port, encryption) in ACCOUNTS {
@@ -71,6 +120,10 @@ pub(crate) async fn create_accounts(address: SocketAddr) -> Result<()> {
 /// A mailbox with a few messages on the local mail server, and the development user's account of it.
 pub(crate) async fn create_mailbox(address: SocketAddr, mail: &Dovecot) -> Result<()> {
     mail.add_user(DEMO_ADDRESS, DEMO_PASSWORD)?;
+    mail.add_user(GUEST_ADDRESS, DEMO_PASSWORD)?;
+    let welcome =
+        format!("From: Ada Lovelace <ada@mail.example>\r\nTo: {GRACE}\r\nSubject: Welcome\r\n\r\nHello Grace.\r\n");
+    mail.deliver(GUEST_ADDRESS, welcome.as_bytes())?;
     for (index, (from, subject, date, text)) in MESSAGES.iter().enumerate() {
         let message = format!(
             "From: {from}\r\nTo: {DEMO_ADDRESS}\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: \
@@ -78,6 +131,7 @@ pub(crate) async fn create_mailbox(address: SocketAddr, mail: &Dovecot) -> Resul
         );
         mail.deliver(DEMO_ADDRESS, message.as_bytes())?;
     }
+    mail.deliver(DEMO_ADDRESS, NEWSLETTER.replace('\n', "\r\n").as_bytes())?;
     let account = json!({
         "accountName": "Demo mailbox",
         "emailAddress": DEMO_ADDRESS,

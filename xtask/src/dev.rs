@@ -3,8 +3,10 @@
 use std::{
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     thread,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +17,8 @@ use local::{
     gateway::{self, Gateway},
     install::{Tool, ensure_installed},
     mail_server::{Dovecot, Ports},
+    name_server::NameServer,
+    page::{self, Page},
     services::{Postgres, Redis, secret},
     template, workspace_root,
 };
@@ -22,12 +26,13 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    demo::{self, DEMO_ADDRESS, DEMO_PASSWORD, TENANT, USER},
+    demo::{self, DEMO_ADDRESS, DEMO_PASSWORD, GUEST_ADDRESS, TENANT, USER},
     env_file::EnvFile,
     functions::SealingKeys,
     settings::Settings,
     summary,
-    tokens::{Signer, TOKEN_LIFE},
+    tokens::{PAGE_TOKEN_LIFE, Signer, TOKEN_LIFE},
+    web::build_page,
 };
 
 pub(crate) const DATABASE: &str = "email_service";
@@ -65,18 +70,20 @@ pub(crate) struct Options {
     release: bool,
     demo: bool,
     mail: bool,
+    page: bool,
     concurrency: usize,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { release: false, demo: false, mail: true, concurrency: 2 };
+        let mut options = Self { release: false, demo: false, mail: true, page: true, concurrency: 2 };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--release" => options.release = true,
                 "--demo" => options.demo = true,
                 "--no-mail" => options.mail = false,
+                "--no-page" => options.page = false,
                 "--concurrency" => {
                     let value = arguments.next().and_then(|value| value.parse().ok()).filter(|value| *value > 0);
                     options.concurrency = value.context("--concurrency needs a number from 1")?;
@@ -103,6 +110,10 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     };
     let database = Database::prepare(settings)?;
     let mail = if options.mail { start_mail() } else { None };
+    let names = match &mail {
+        Some(mail) if settings.get("MAIL_NAME_SERVERS").is_none() => Some(say_where(mail).await?),
+        _ => None,
+    };
 
     let template = workspace_root().join("template.yaml");
     let mut functions = template::routes(&template)?;
@@ -112,8 +123,16 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     eprintln!("Starting the queues, and building {} functions ...", functions.len());
     // Beside the build, which takes longer.
     let emulator = thread::spawn(Emulator::start);
+    let page = options.page.then(|| thread::spawn(build_page));
     let binaries = build_functions(options.release, functions.iter().map(|function| &function.binary))?;
     let emulator = emulator.join().ok().context("the start of the queues panicked")??;
+    let page = page.and_then(|page| match page.join().ok().context("the build panicked").and_then(|built| built) {
+        Ok(folder) => Some(folder),
+        Err(error) => {
+            eprintln!("There is no page: {error:#}\nAll else works. `cargo dev --no-page` does not try.");
+            None
+        }
+    });
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -121,7 +140,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
     let serve = async {
         database.migrate().await?;
         let key = settings.get("JWT_SECRET_KEY").unwrap_or_else(secret);
-        let signer = Signer::new(settings, &key)?;
+        let signer = Arc::new(Signer::new(settings, &key)?);
         let queues = emulator.make(&queues).await?;
         let mut gateway_options = gateway::Options::new(functions.clone(), binaries);
         gateway_options.listen = address;
@@ -136,10 +155,23 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         SealingKeys::load(settings)?.hand_to(&mut gateway_options, mail_url, scheduler_url);
         let client_secrets = settings.get("OAUTH2_CLIENT_SECRETS");
         gateway_options.providers_env.extend(client_secrets.map(|json| ("OAUTH2_CLIENT_SECRETS".to_owned(), json)));
-        let mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
+        let mut mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
+        mail_env.extend(names.as_ref().map(|names| ("MAIL_NAME_SERVERS".to_owned(), names.address().to_string())));
         // What the developer set stands there already, but for the bundle, which has theirs in it.
         gateway_options.env.retain(|(name, _)| mail_env.iter().all(|(new, _)| new != name));
         gateway_options.env.extend(mail_env.iter().cloned());
+        let url = format!("http://localhost:{}", address.port());
+        let page = match &page {
+            Some(folder) => Some(serve_page(folder, &url, emulator.url(), signer.clone()).await?),
+            None => None,
+        };
+        if let Some(page) = &page {
+            let origins = settings.get("CORS_ORIGINS").unwrap_or_else(|| format!("http://localhost:{PAGE_PORT}"));
+            let is_known = origins.split(',').any(|origin| origin.trim() == page.origin());
+            let origins = if is_known { origins } else { format!("{origins},{}", page.origin()) };
+            gateway_options.env.retain(|(name, _)| name != "CORS_ORIGINS");
+            gateway_options.env.push(("CORS_ORIGINS".to_owned(), origins));
+        }
         let mut gateway = Gateway::start(gateway_options).await.context(PORT_HINT)?;
         // Browsers take localhost for ::1 first. Machines without IPv6 do not.
         let _ = gateway.listen((Ipv6Addr::LOCALHOST, address.port()).into()).await;
@@ -147,17 +179,17 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         let mut event_sources = EventSources::start(&gateway, &functions, Some(&queues))?;
         event_sources.run_schedules();
         if options.demo {
-            demo::create_accounts(address).await?;
             if let Some(mail) = &mail {
                 demo::create_mailbox(address, mail).await?;
             }
+            demo::create_accounts(address).await?;
             // Not a minute later, as the schedule's first turn: its failure is in its own log.
             let _ = event_sources.tick("schedule-work").await?;
         }
-        let url = format!("http://localhost:{}", address.port());
         let owner_url = database.owner_url.as_deref();
         let variables: Vec<(String, String)> = [
             ("API_URL", Some(url.as_str())),
+            ("PAGE_URL", page.as_ref().map(Page::origin).as_deref()),
             ("DATABASE_URL", Some(&database.app_url)),
             ("MAIL_DATABASE_URL", Some(&database.mail_url)),
             ("SCHEDULER_DATABASE_URL", Some(&database.scheduler_url)),
@@ -170,12 +202,15 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         .chain(mail_env)
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
-        eprintln!("{}", welcome(&url, signer.token(settings)?.as_deref(), &file));
+        eprintln!("{}", welcome(&url, signer.token(TOKEN_LIFE)?.as_deref(), &file));
         eprintln!(
             "Jobs run: each minute those accounts are synchronised that are due, by queues in an emulator. Messages that were read are in a bucket of it.\n"
         );
         if let Some(mail) = &mail {
             eprintln!("{}", welcome_to_mail(mail, options.demo));
+        }
+        if let Some(page) = &page {
+            eprintln!("{PAGE_SIGN}{}\n", page.origin());
         }
         match &mail {
             Some(mail) => mail.post().await,
@@ -189,6 +224,37 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
     }
+}
+
+/// What stands before the page's address.
+pub(crate) const PAGE_SIGN: &str = "Mail in the browser: ";
+/// Where the page is, if it can be.
+const PAGE_PORT: u16 = 3000;
+
+/// Serves the page, at another port where its own is taken.
+async fn serve_page(folder: &Path, api: &str, store: &str, signer: Arc<Signer>) -> Result<Page> {
+    let api_url = api.to_owned();
+    let config: page::Config = Arc::new(move || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let expires_at = u64::try_from((now + PAGE_TOKEN_LIFE).as_millis())?;
+        Ok(json!({"apiUrl": api_url, "token": signer.token(PAGE_TOKEN_LIFE)?, "expiresAt": expires_at}))
+    });
+    let connects_to = [api, store];
+    match Page::start(folder, PAGE_PORT, &connects_to, config.clone()).await {
+        Ok(page) => Ok(page),
+        Err(error) => {
+            eprintln!("The page is at another port: {error:#}.");
+            Page::start(folder, 0, &connects_to, config).await
+        }
+    }
+}
+
+/// A name server for the functions, which says where the mailboxes of this machine are.
+async fn say_where(mail: &Dovecot) -> Result<NameServer> {
+    let domain = DEMO_ADDRESS.rsplit('@').next().unwrap_or_default();
+    let Ports { imaps, pop3s, submissions, .. } = mail.ports();
+    NameServer::start(domain, &[("_imaps._tcp", imaps), ("_pop3s._tcp", pop3s), ("_submissions._tcp", submissions)])
+        .await
 }
 
 const PORT_HINT: &str = "the port is taken; choose another one, as in `PORT=5001 cargo dev`";
@@ -278,7 +344,10 @@ pub(crate) fn environment(settings: &Settings, database: &str, redis: &str, key:
 fn welcome_to_mail(mail: &Dovecot, demo: bool) -> String {
     let Ports { imap, imaps, pop3, pop3s, submission, submissions } = mail.ports();
     let mailbox = match demo {
-        true => format!("The mailbox {DEMO_ADDRESS} has the password `{DEMO_PASSWORD}`, and an account here."),
+        true => format!(
+            "The mailbox {DEMO_ADDRESS} has the password `{DEMO_PASSWORD}`, and an account here; {GUEST_ADDRESS} has the same\n\
+             password, and none yet: the page adds it by its address."
+        ),
         false => "It has no mailbox: --demo makes one.".to_owned(),
     };
     format!(

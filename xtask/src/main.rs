@@ -14,6 +14,7 @@ mod settings;
 mod soak;
 mod tokens;
 mod verify;
+mod web;
 
 use std::process::ExitCode;
 
@@ -23,11 +24,13 @@ use local::install::running_in_ci;
 use settings::Settings;
 
 const USAGE: &str = "\
-cargo dev [--release] [--demo] [--no-mail] [--concurrency N]
-    Serve the functions on http://localhost:5000 with a throw-away PostgreSQL, Redis and mail server.
+cargo dev [--release] [--demo] [--no-mail] [--no-page] [--concurrency N]
+    Serve the functions on http://localhost:5000 with a throw-away PostgreSQL, Redis and mail server, and a mail client
+    in the browser on http://localhost:3000.
       --release        build with optimisation
       --demo           create a few accounts, and a mailbox with messages
       --no-mail        start no mail server
+      --no-page        build and serve no mail client
       --concurrency N  the most processes per function (default 2)
     PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
     JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS, LOG_LEVEL, ACCOUNTS_PER_USER, SSL_CERT_FILE

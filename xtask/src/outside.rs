@@ -2,9 +2,12 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,13 +27,12 @@ use local::{
 };
 use mail::clean::clean;
 
-use crate::functions::SealingKeys;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::skip;
+use crate::{dev::PAGE_SIGN, functions::SealingKeys, skip};
 
 const DATABASE: &str = "email_service";
 /// Who signs in with the provider.
@@ -168,7 +170,8 @@ pub(crate) async fn schemathesis() -> Result<()> {
     Ok(())
 }
 
-/// Runs `clients/typescript/browser`: pages in Chromium that use the built client.
+/// Runs `clients/typescript/browser`, pages in Chromium that use the built client, and `clients/web/browser`, the page
+/// that is a mail client.
 pub(crate) async fn browser() -> Result<()> {
     // A laptop without it can still do all the rest; Debian and CI have it.
     let installed = ensure_installed(&[Tool::Chromium]);
@@ -176,6 +179,11 @@ pub(crate) async fn browser() -> Result<()> {
         let reason = installed.err().context("not installed")?;
         return skip("the browser test", &format!("there is no Chromium ({reason:#})"));
     };
+    pages(&chromium).await?;
+    mail_client(&chromium).await
+}
+
+async fn pages(chromium: &Path) -> Result<()> {
     let client = workspace_root().join("clients/typescript");
     ensure!(client.join("dist/index.js").is_file(), "build the client first: npm --prefix clients/typescript test");
     ensure_installed(&[Tool::Dovecot])?;
@@ -201,6 +209,56 @@ pub(crate) async fn browser() -> Result<()> {
     tokio::select! {
         outcome = run(command, "the browser test") => outcome,
         failed = service.work() => failed,
+    }
+}
+
+/// Uses the page of a `cargo dev --demo` of its own. Pictures of it are in `target/screenshots`.
+async fn mail_client(chromium: &Path) -> Result<()> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let mut dev = Command::new(std::env::current_exe()?);
+    dev.args(["dev", "--demo"])
+        .env("PORT", port.to_string())
+        // Faster than a person, and not to call anybody.
+        .env("RATE_LIMIT_PER_MINUTE", "0")
+        .env("MAIL_ISP_DATABASE", "none")
+        .env("LOG_LEVEL", "error")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut dev = Dev(dev.spawn().context("cannot start cargo dev")?);
+    let said = BufReader::new(dev.0.stderr.take().context("no output of cargo dev")?);
+    let (sender, page) = tokio::sync::oneshot::channel();
+    thread::spawn(move || {
+        let (mut sender, mut is_ready) = (Some(sender), false);
+        // To the end, for it would not go on with nobody who listens. What is to be pasted, a token in it, is for nobody here.
+        for line in said.lines().map_while(Result::ok) {
+            is_ready |= line.starts_with("Ready at ");
+            match line.strip_prefix(PAGE_SIGN) {
+                Some(url) => drop(sender.take().map(|sender| sender.send(url.to_owned()))),
+                None if !is_ready => eprintln!("{line}"),
+                None => {}
+            }
+        }
+    });
+    let url = page.await.context("cargo dev does not say where the page is, see above")?;
+    let root = workspace_root();
+    let mut command = Command::new("node");
+    command
+        .args(["--test", "browser/"])
+        .current_dir(root.join("clients/web"))
+        .env("CHROMIUM", chromium)
+        .env("PAGE_URL", url)
+        .env("SCREENSHOTS", root.join("target/screenshots"));
+    run(command, "the test of the page").await
+}
+
+/// A `cargo dev`, which ends with this value.
+struct Dev(Child);
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // Its servers go with it, however it ends.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     sam,
     settings::Settings,
     skip,
-    tokens::Signer,
+    tokens::{Signer, TOKEN_LIFE},
 };
 
 /// For both images, the official one and the stand-in. `/tmp` is in memory.
@@ -138,7 +138,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         eprintln!("Who you are: -H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'\n");
         return follow(&sam).await;
     }
-    let token = signer.token(settings)?.context("cannot sign a token")?;
+    let token = signer.token(TOKEN_LIFE)?.context("cannot sign a token")?;
     let checked = Api { address }.check(&token).await;
     if checked.is_err() {
         let log = fs::read_to_string(sam.log()).unwrap_or_default();

@@ -13,9 +13,16 @@ use crate::{
 };
 
 pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+/// The page asks for another one in time.
+pub(crate) const PAGE_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 
-/// Who signs.
-pub(crate) enum Signer {
+/// Who signs, and what is signed.
+pub(crate) struct Signer {
+    key: Key,
+    claims: Value,
+}
+
+enum Key {
     /// Everybody with the secret.
     Secret(Algorithm, EncodingKey),
     /// We, with a key as thrown away as the servers.
@@ -30,25 +37,12 @@ impl Signer {
         let name = settings.get("JWT_ALGORITHM").unwrap_or_else(|| "HS256".to_owned());
         let algorithm: Algorithm = name.parse().ok().context("JWT_ALGORITHM is no algorithm")?;
         let theirs = ["JWT_PUBLIC_KEY", "JWT_JWKS", "JWT_JWKS_URL", "JWT_JWKS_SECRET_ARN"];
-        Ok(match algorithm.family() {
-            AlgorithmFamily::Hmac => Self::Secret(algorithm, EncodingKey::from_secret(secret.as_bytes())),
-            _ if theirs.iter().any(|name| settings.get(name).is_some()) => Self::Other,
-            _ => Self::Pair(SigningKey::new(algorithm, "dev")?),
-        })
-    }
-
-    /// What the functions check our tokens with, beside the secret.
-    pub(crate) fn env(&self) -> Option<(String, String)> {
-        match self {
-            Self::Pair(key) => Some(("JWT_PUBLIC_KEY".to_owned(), key.pem().to_owned())),
-            Self::Secret(..) | Self::Other => None,
-        }
-    }
-
-    /// A token; none where others sign.
-    pub(crate) fn token(&self, settings: &Settings) -> Result<Option<String>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let mut claims = json!({"iat": now.as_secs(), "exp": (now + TOKEN_LIFE).as_secs()});
+        let key = match algorithm.family() {
+            AlgorithmFamily::Hmac => Key::Secret(algorithm, EncodingKey::from_secret(secret.as_bytes())),
+            _ if theirs.iter().any(|name| settings.get(name).is_some()) => Key::Other,
+            _ => Key::Pair(SigningKey::new(algorithm, "dev")?),
+        };
+        let mut claims = json!({});
         for (variable, usual, value) in [
             ("JWT_TENANT_CLAIM", "tenant_id", TENANT),
             ("JWT_USER_CLAIM", "user_id", USER),
@@ -61,10 +55,27 @@ impl Signer {
                 claims[name] = value.into();
             }
         }
-        Ok(match self {
-            Self::Secret(algorithm, key) => Some(jsonwebtoken::encode(&Header::new(*algorithm), &claims, key)?),
-            Self::Pair(key) => Some(key.sign(&claims)?),
-            Self::Other => None,
+        Ok(Self { key, claims })
+    }
+
+    /// What the functions check our tokens with, beside the secret.
+    pub(crate) fn env(&self) -> Option<(String, String)> {
+        match &self.key {
+            Key::Pair(key) => Some(("JWT_PUBLIC_KEY".to_owned(), key.pem().to_owned())),
+            Key::Secret(..) | Key::Other => None,
+        }
+    }
+
+    /// A token that is good for so long; none where others sign.
+    pub(crate) fn token(&self, life: Duration) -> Result<Option<String>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let mut claims = self.claims.clone();
+        claims["iat"] = now.as_secs().into();
+        claims["exp"] = (now + life).as_secs().into();
+        Ok(match &self.key {
+            Key::Secret(algorithm, key) => Some(jsonwebtoken::encode(&Header::new(*algorithm), &claims, key)?),
+            Key::Pair(key) => Some(key.sign(&claims)?),
+            Key::Other => None,
         })
     }
 }

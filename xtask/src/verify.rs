@@ -15,7 +15,7 @@ use crate::sam;
 /// A step makes its command at its turn, so that a tool is installed only when the steps before were fine.
 type Step = (&'static str, fn() -> Result<Command>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     ("format", || Ok(cargo_command(&["fmt", "--all", "--check"]))),
     ("lints", || Ok(cargo_command(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))),
     ("dependencies", || {
@@ -37,6 +37,12 @@ const STEPS: [Step; 15] = [
         let mut command = Command::new("sh");
         command.args(["-c", "npm ci --no-audit --no-fund && npm test"]);
         command.current_dir(workspace_root().join("clients/typescript"));
+        Ok(command)
+    }),
+    ("mail client", || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "npm ci --no-audit --no-fund && npm run build"]);
+        command.current_dir(workspace_root().join("clients/web"));
         Ok(command)
     }),
     ("browser", || Ok(xtask(&["browser"]))),

@@ -34,7 +34,7 @@ function App() {
   if (accounts.value.length === 0) return <Start><h1>Welcome</h1><p>Add a mailbox, and read it here.</p><AddAccount /></Start>;
   const pane = kind !== "outbox" && (message || marked.value.size > 1) ? "reading" : "listing";
   return (
-    <div class={`app ${pane}`}>
+    <div class={`app ${pane} ${kind}`}>
       <header class="bar">
         <span class="medium">
           <IconButton name="menu" label="Folders" pressed={isMenuOpen.value} onClick={() => (isMenuOpen.value = !isMenuOpen.value)} />
