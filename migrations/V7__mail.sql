@@ -375,6 +375,8 @@ create function orphan_messages(
 )
 returns integer
 language plpgsql
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
     v_count integer;
@@ -390,6 +392,7 @@ begin
             select o.id from email_messages o
             where o.folder_id = p_folder_id and o.uid >= lower(r) and o.uid < upper(r)
                 and o.tenant_id = p_tenant_id and o.user_id = p_user_id
+            offset 0 -- As in store_batch.
         ) g
         limit 20000
     );
@@ -542,7 +545,11 @@ returns table (stored integer, orphans integer)
 language plpgsql rows 10
 set plan_cache_mode = force_generic_plan
 set jit = off
-set enable_seqscan = off -- A plan that was made while the table was small is used when it is large.
+-- A plan that was made while the table was small is used when it is large. And messages are looked for one by one, by their
+-- keys, whatever the planner believes of how many a user or a folder has: left to itself it reads them all. Hence `offset 0`,
+-- over which it joins nothing.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
     v_count integer;
@@ -550,6 +557,7 @@ declare
     v_cursors integer := 0;
     -- A folder for each message that was lost, came, or lost its place without a UID to a place with one.
     v_lost uuid[] := '{}';
+    v_gone uuid[];
     v_came uuid[] := '{}';
     v_found uuid[] := '{}';
     v_changed uuid[];
@@ -576,29 +584,33 @@ begin
     end if;
 
     if num_nonnulls(variadic p_gone) > 0 then
-        with gone as (
-            update email_messages m set uid = null
-            from unnest(p_folder_ids, p_gone) as g (folder_id, gone)
-            cross join lateral unnest(g.gone::int8multirange) as r
+        select coalesce(array_agg(o.id), '{}'), coalesce(array_agg(g.folder_id), '{}') into v_gone, v_lost
+        from unnest(p_folder_ids, p_gone) as g (folder_id, gone)
+        cross join lateral unnest(g.gone::int8multirange) as r
+        cross join lateral (
+            select m.id from email_messages m
             where m.folder_id = g.folder_id and m.uid >= lower(r) and m.uid < upper(r)
                 and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-            returning m.folder_id
-        )
-        select coalesce(array_agg(folder_id), '{}') into v_lost from gone;
+            offset 0
+            for no key update
+        ) o;
+        update email_messages m set uid = null
+        where m.id = any (v_gone) and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
     end if;
 
     if cardinality(p_flag_uids) > 0 then
         -- Numbers are for what differs: a server may tell all flags each time.
-        with changed as (
-            select m.id, f.bits
-            from unnest(p_flag_folders, p_flag_uids, p_flag_bits) as f (folder, uid, bits)
-            join email_messages m on m.folder_id = p_folder_ids[f.folder] and m.uid = f.uid
-            where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        select array_agg(o.id), array_agg(f.bits) into v_changed, v_changed_bits
+        from unnest(p_flag_folders, p_flag_uids, p_flag_bits) as f (folder, uid, bits)
+        cross join lateral (
+            select m.id from email_messages m
+            where m.folder_id = p_folder_ids[f.folder] and m.uid = f.uid
+                and m.tenant_id = p_tenant_id and m.user_id = p_user_id
                 and (m.is_read, m.is_flagged, m.is_answered, m.is_draft)
                     is distinct from (f.bits & 1 <> 0, f.bits & 2 <> 0, f.bits & 4 <> 0, f.bits & 8 <> 0)
-            for no key update of m
-        )
-        select array_agg(id), array_agg(bits) into v_changed, v_changed_bits from changed;
+            offset 0
+            for no key update
+        ) o;
     end if;
     if num_nonnulls(variadic p_totals) > 0 then
         v_cursors := cardinality(p_totals);
@@ -624,8 +636,13 @@ begin
         if exists (select from unnest(p_folders, p_uids) as g (folder, uid) where g.uid >= v_nexts[g.folder]) then
             select coalesce(array_agg(g.nth), '{}') into v_skipped
             from unnest(p_folders, p_uids) with ordinality as g (folder, uid, nth)
-            join email_messages m on m.folder_id = p_folder_ids[g.folder] and m.uid = g.uid
-            where g.uid >= v_nexts[g.folder] and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+            cross join lateral (
+                select from email_messages m
+                where m.folder_id = p_folder_ids[g.folder] and m.uid = g.uid
+                    and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+                offset 0
+            ) o
+            where g.uid >= v_nexts[g.folder];
         end if;
         if cardinality(v_lost) > 0 or exists (
             select from email_folders f
@@ -700,15 +717,23 @@ begin
 
     if cardinality(p_labelled) > 0 then
         v_labelled := array(
-            select m.id from unnest(p_labelled_folders, p_labelled) as l (folder, uid)
-            join email_messages m on m.folder_id = p_folder_ids[l.folder] and m.uid = l.uid
-            where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            select o.id from unnest(p_labelled_folders, p_labelled) as l (folder, uid)
+            cross join lateral (
+                select m.id from email_messages m
+                where m.folder_id = p_folder_ids[l.folder] and m.uid = l.uid
+                    and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+                offset 0
+            ) o
         );
         with wanted as (
             select distinct m.id as message_id, l.folder_id, m.received_at, m.is_read, m.is_flagged
             from unnest(p_label_folders, p_label_uids, p_labels) as l (folder, uid, folder_id)
-            join email_messages m on m.folder_id = p_folder_ids[l.folder] and m.uid = l.uid
-            where m.tenant_id = p_tenant_id and m.user_id = p_user_id
+            cross join lateral (
+                select o.* from email_messages o
+                where o.folder_id = p_folder_ids[l.folder] and o.uid = l.uid
+                    and o.tenant_id = p_tenant_id and o.user_id = p_user_id
+                offset 0
+            ) m
         ),
         lost as (
             delete from email_labels l
