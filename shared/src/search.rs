@@ -29,7 +29,7 @@ impl Field for SearchText {
 
 /// As many characters the engine looks for in memory that it need not ask for. It takes ten times as long for two hundred,
 /// so a longer text is looked for where a part of it is.
-const QUICK: usize = 8;
+const QUICK: usize = 12;
 
 /// What mail is full of, the most frequent first; all else is rarer. Where a text begins to match the engine takes its time,
 /// so a part that begins with a rare pair is looked for first.
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(text("example zz").in_text(), ["[Zz][Zz]", "[Ee][Xx][Aa][Mm][Pp][Ll][Ee] [Zz][Zz]"]);
         assert_eq!(text("Jan Maxx").in_text()[0], "[Xx][Xx]");
         let long = "0123456789012345";
-        assert_eq!(text(long).in_names(), [&long[..8], long]);
+        assert_eq!(text(long).in_names(), [&long[..12], long]);
         let within = r#"^(?:[^"]|"(?:[^"\\]|\\.)*")*"(?:[^"\\]|\\.)*\\\""#;
         assert_eq!(text("\"").in_names(), [r#"\\\""#, within]);
         for own in ["NUL", "l", ",", "a]", "\\"] {
