@@ -73,17 +73,20 @@ impl Field for Size {
 pub struct AttachmentIds(pub Vec<String>);
 
 impl Field for AttachmentIds {
-    const RULE: &'static str = "must be a list of at most 100 attachments' ids, each once";
+    const RULE: &'static str = "must be a list of at most 100 attachments' ids";
 
     fn read(value: Value) -> Option<Self> {
         let Value::Array(values) = value else { return None };
-        let mut ids: Vec<String> = Vec::with_capacity(values.len().min(MAX_ATTACHMENTS));
+        if values.len() > MAX_ATTACHMENTS {
+            return None;
+        }
+        let mut ids: Vec<String> = Vec::with_capacity(values.len());
         for value in values {
             let Value::String(id) = value else { return None };
-            if ids.len() == MAX_ATTACHMENTS || ids.contains(&id) {
-                return None;
+            // One that is named twice goes along once.
+            if !ids.contains(&id) {
+                ids.push(id);
             }
-            ids.push(id);
         }
         Some(Self(ids))
     }

@@ -695,7 +695,7 @@ async fn a_forward_takes_the_files_along() {
     }
     let answer = copy(&user, json!({"attachmentIds": ["99", "x"]})).await;
     assert_eq!((answer.status, answer.faults()), (400, vec!["attachmentIds[0]", "attachmentIds[1]"]));
-    for bad in [json!("1"), json!([1]), json!(["1", "1"]), json!(vec!["x"; 101])] {
+    for bad in [json!("1"), json!([1]), json!(vec!["x"; 101])] {
         assert_eq!(copy(&user, json!({"attachmentIds": bad})).await.faults(), ["attachmentIds"]);
     }
     let copied = copy(&user, json!({})).await;
