@@ -35,6 +35,8 @@ use uuid::Uuid;
 use crate::{dev::PAGE_SIGN, functions::SealingKeys, skip};
 
 const DATABASE: &str = "email_service";
+/// A browser may say nothing for ever: each test of it ends after three minutes.
+const TEST_TIMEOUT: &str = "--test-timeout=180000";
 /// Who signs in with the provider.
 const MAILBOX: &str = "jane@mail.example";
 
@@ -197,7 +199,7 @@ async fn pages(chromium: &Path) -> Result<()> {
     let mut command = Command::new("node");
     command
         // One file after the other: each has the origin's port.
-        .args(["--test", "--test-concurrency=1", "browser/"])
+        .args(["--test", TEST_TIMEOUT, "--test-concurrency=1", "browser/"])
         .current_dir(client)
         .env("CHROMIUM", chromium)
         .env("CLEANED", cleaned)
@@ -243,7 +245,7 @@ async fn mail_client(chromium: &Path) -> Result<()> {
     let root = workspace_root();
     let mut command = Command::new("node");
     command
-        .args(["--test", "browser/"])
+        .args(["--test", TEST_TIMEOUT, "browser/"])
         .current_dir(root.join("clients/web"))
         .env("CHROMIUM", chromium)
         .env("PAGE_URL", url)
