@@ -987,7 +987,7 @@ grant update (
 create index email_accounts_due_idx on email_accounts (next_sync_at)
     where is_enabled and (is_sync_enabled or sync_requested_at is not null) and next_sync_at is not null;
 
-grant select (id, tenant_id, user_id, is_enabled, is_sync_enabled, sync_requested_at, next_sync_at),
+grant select (id, tenant_id, user_id, is_enabled, is_sync_enabled, sync_requested_at, next_sync_at, state),
     update (rung_at, next_sync_at) on email_accounts to email_service_clock;
 create policy email_accounts_clock on email_accounts to email_service_clock using (true) with check (true);
 
@@ -1021,12 +1021,22 @@ begin
 end
 $$;
 
+-- How many accounts of all tenants are in each state, for the dashboard. It reads the table.
+create function count_account_states()
+returns table (state text, accounts bigint)
+language sql stable security definer
+set search_path = ''
+as $$
+    select a.state, count(*) from public.email_accounts a where a.is_enabled group by a.state
+$$;
+
 reset role;
 -- As in V2 and V5.
 grant email_service_clock to current_user;
 grant create on schema public to email_service_clock;
 alter function claim_due(integer, bigint) owner to email_service_clock;
-revoke execute on function claim_due(integer, bigint) from public;
-grant execute on function claim_due(integer, bigint) to email_service_scheduler;
+alter function count_account_states() owner to email_service_clock;
+revoke execute on function claim_due(integer, bigint), count_account_states() from public;
+grant execute on function claim_due(integer, bigint), count_account_states() to email_service_scheduler;
 revoke create on schema public from email_service_clock;
 revoke email_service_clock from current_user;

@@ -143,6 +143,15 @@ impl Emulator {
         Ok(Bucket { client, name, env })
     }
 
+    /// Makes a bucket once more that went with an emulator which was killed: empty.
+    ///
+    /// # Errors
+    /// As [`Emulator::make_bucket`].
+    pub async fn make_bucket_again(&self, lost: &Bucket) -> Result<()> {
+        lost.client.create_bucket().bucket(&lost.name).send().await.context("cannot make a bucket")?;
+        Ok(())
+    }
+
     /// Its connections belong to the Tokio runtime that makes a client of it, hence one for each.
     fn config(&self) -> SdkConfig {
         let credentials = Credentials::new(KEY, KEY, None, None, "local");

@@ -1196,7 +1196,7 @@ fn not_ready() -> Value {
 fn readiness(status: &str, postgresql: &str) -> Value {
     json!({
         "status": status, "service": "email_service", "version": VERSION,
-        "dependencies": {"postgresql": postgresql, "redis": "healthy"},
+        "dependencies": {"postgresql": postgresql, "redis": "healthy", "queues": "healthy", "objects": "healthy"},
     })
 }
 

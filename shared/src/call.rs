@@ -18,7 +18,9 @@ use crate::event::Request;
 use crate::identity::Identity;
 use crate::keyring::{Clients, Keyring};
 use crate::message::MessageId;
+use crate::objects::ObjectStore;
 use crate::outbox::OutgoingId;
+use crate::queue::Queue;
 use crate::redis_link::RedisLink;
 use crate::sealing::PublicKey;
 use crate::validation::Fields;
@@ -138,6 +140,10 @@ pub struct ReadinessCall {
     pub db: Db,
     /// Redis.
     pub redis: RedisLink,
+    /// Where workers are rung: those who synchronise, and those who send.
+    pub queues: [Queue; 2],
+    /// What is kept of messages, and what goes along with them.
+    pub objects: Option<ObjectStore>,
 }
 
 impl Call {

@@ -14,6 +14,7 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::account::AccountId;
@@ -81,8 +82,19 @@ impl ObjectStore {
 
     /// Opens a connection, so that no request pays for it. A store that is away is no reason not to start.
     pub async fn warm_up(&self) {
-        if let Err(error) = self.client.head_bucket().bucket(&self.bucket).send().await {
-            tracing::warn!(error = describe(error), "the object store is away; starting all the same");
+        if let Err(error) = self.ask(CALL_LIMIT).await {
+            tracing::warn!(error, "the object store is away; starting all the same");
+        }
+    }
+
+    /// Whether the bucket answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ask(&self, limit: Duration) -> Result<(), String> {
+        match timeout(limit, self.client.head_bucket().bucket(&self.bucket).send()).await {
+            Ok(answer) => answer.map(drop).map_err(describe),
+            Err(_) => Err(format!("no answer within {limit:?}")),
         }
     }
 

@@ -54,16 +54,20 @@ impl Queue {
 
     /// Opens a connection, so that no request pays for it. A queue that is away is no reason not to start.
     pub async fn warm_up(&self) {
-        let Some(Link { client, url }) = &self.0 else { return };
+        if let Some(Err(error)) = self.ask(BATCH_LIMIT).await {
+            tracing::warn!(error, "the queue is away; starting all the same");
+        }
+    }
+
+    /// Whether the queue answers, or why it does not; `None` without a queue.
+    pub async fn ask(&self, limit: Duration) -> Option<Result<(), String>> {
+        let Link { client, url } = self.0.as_ref()?;
         // Any call would do. This one changes nothing.
         let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn).send();
-        match timeout(BATCH_LIMIT, call).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = describe(error), "the queue is away; starting all the same");
-            }
-            Err(_) => tracing::warn!("the queue does not answer; starting all the same"),
-        }
+        Some(match timeout(limit, call).await {
+            Ok(answer) => answer.map(drop).map_err(describe),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        })
     }
 
     /// Rings for an account, best effort, within 250 ms. What could not be said is in the log.

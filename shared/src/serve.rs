@@ -18,7 +18,7 @@ use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, serv
 use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
-use crate::config::{Config, PublicConfig, QueueConfig, mail_bucket, send_per_hour};
+use crate::config::{Config, PublicConfig, QueueConfig, mail_bucket, probed_bucket, send_per_hour};
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
@@ -135,7 +135,7 @@ where
     .await
 }
 
-/// Serves the readiness check, which asks PostgreSQL and Redis but knows no caller.
+/// Serves the readiness check, which asks PostgreSQL, Redis, the queues and the object store but knows no caller.
 ///
 /// # Errors
 /// As [`serve()`].
@@ -145,10 +145,17 @@ where
     F: Future<Output = Result<Reply, Error>> + Send,
 {
     let (config, store, secrets) = begin().await?;
+    let QueueConfig { sync_queue_url, outbox_queue_url, .. } = QueueConfig::from_env()?;
+    let queues = [warming_queue(sync_queue_url).await, warming_queue(outbox_queue_url).await];
+    let objects = match probed_bucket() {
+        Some(bucket) => Some(ObjectStore::new(bucket).await),
+        None => None,
+    };
     let (db, redis) = connect(&config, store, &secrets).await?;
     run(config.public, move |front, event| {
         let request_id = event.context.request_id.clone();
-        let call = ReadinessCall { request_id, db: db.clone(), redis: redis.clone() };
+        let (queues, objects) = (queues.clone(), objects.clone());
+        let call = ReadinessCall { request_id, db: db.clone(), redis: redis.clone(), queues, objects };
         let handler = handler.clone();
         async move { respond_public(&front, |_| handler(call), event).await }
     })

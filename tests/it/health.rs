@@ -1,6 +1,8 @@
 //! Is the process alive, and can it do its work?
 
+use local::emulator::Emulator;
 use serde_json::json;
+use tokio::task::block_in_place;
 
 use crate::support::{Api, Servers, api};
 
@@ -34,20 +36,38 @@ async fn uptime_monitors_may_send_head() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_follows_what_the_service_depends_on() {
     let mut servers = Servers::start().await;
-    let api = servers.api().await;
+    let mut emulator = block_in_place(Emulator::start).unwrap();
+    let queues = local::template::queues(&local::workspace_root().join("template.yaml")).unwrap();
+    let (queues, bucket) = (emulator.make(&queues).await.unwrap(), emulator.make_bucket().await.unwrap());
+    let mut env = servers.env();
+    env.extend(queues.env().iter().chain(bucket.env()).map(|(name, value)| (&*name.clone().leak(), value.clone())));
+    let api = Api::start(env).await;
     let ready = || async {
         let answer = api.get("/health/ready").send().await;
         let dependencies = answer.body["dependencies"].clone();
         (answer.status, answer.body["status"].as_str().unwrap_or_default().to_owned(), dependencies)
     };
-    let state = |postgresql: &str, redis: &str| json!({"postgresql": postgresql, "redis": redis});
+    let states = |postgresql: &str, redis: &str, queues: &str, objects: &str| json!({"postgresql": postgresql, "redis": redis, "queues": queues, "objects": objects});
+    let state = |postgresql: &str, redis: &str| states(postgresql, redis, "healthy", "healthy");
     assert_eq!(ready().await, (200, "healthy".to_owned(), state("healthy", "healthy")));
 
+    block_in_place(|| emulator.kill()).unwrap();
+    let degraded = "degraded".to_owned();
+    assert_eq!(ready().await, (200, degraded.clone(), states("healthy", "healthy", "degraded", "degraded")));
+    // It comes back without queue and bucket.
+    block_in_place(|| emulator.start_again()).unwrap();
+    assert_eq!(ready().await, (200, degraded.clone(), states("healthy", "healthy", "degraded", "degraded")));
+    emulator.make_again(&queues).await.unwrap();
+    assert_eq!(ready().await, (200, degraded.clone(), states("healthy", "healthy", "healthy", "degraded")));
+    emulator.make_bucket_again(&bucket).await.unwrap();
+    assert_eq!(ready().await.0, 200);
+    assert_eq!(ready().await.1, "healthy");
+
     servers.redis.kill().unwrap();
-    assert_eq!(ready().await, (200, "degraded".to_owned(), state("healthy", "degraded")));
+    assert_eq!(ready().await, (200, degraded, state("healthy", "degraded")));
 
     let owner = crate::support::connect(&servers.postgres.owner_url("app")).await;
     owner

@@ -53,6 +53,24 @@ async fn delete(service: &Service, user: &User, account: Uuid) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
+#[tokio::test]
+async fn accounts_are_counted_by_state_once_an_hour_and_deleted_ones_are_not() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    for user in [User::new(), User::new()] {
+        for (state, enabled) in
+            [("connected", true), ("connectError", true), ("connectError", true), ("connected", false)]
+        {
+            let account = create(&service, &user, &format!("{}@example.com", Uuid::new_v4())).await;
+            let sql = "update email_accounts set state = $2, is_enabled = $3, is_sync_enabled = false where id = $1";
+            service.owner.execute(sql, &[&account, &state, &enabled]).await.unwrap();
+        }
+    }
+    let expected =
+        json!({"new": 0, "connected": 2, "authenticationError": 0, "connectError": 4, "credentialsMissing": 0});
+    assert_eq!(service.tick().await["accounts"], expected);
+    assert_eq!(service.tick().await["accounts"], Value::Null);
+}
+
 const LEFT_BEHIND: [&str; 2] = ["email_folders", "email_messages"];
 
 #[tokio::test]
@@ -254,6 +272,7 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
         "execute accounts_with_objects(bigint,integer)",
         "execute claim_due(integer,bigint)",
         "execute claim_due_outgoing(integer,bigint)",
+        "execute count_account_states()",
         "execute forget_objects(uuid)",
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",
@@ -266,11 +285,12 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
     let sql = "select pg_get_function_result(oid), prosecdef, proconfig, pg_get_userbyid(proowner),
                    has_function_privilege('email_service_app', oid, 'execute')
                    or has_function_privilege('email_service_mail', oid, 'execute')
-               from pg_proc where proname in ('claim_due', 'purge_idempotency_keys', 'purge_mail', 'purge_uploads', 'uploads_to_purge') order by proname";
+               from pg_proc where proname in ('claim_due', 'count_account_states', 'purge_idempotency_keys', 'purge_mail', 'purge_uploads', 'uploads_to_purge') order by proname";
     let rows = owner.query(sql, &[]).await.unwrap();
     let told: Vec<_> = rows.iter().map(|row| (row.get::<_, &str>(0), row.get::<_, &str>(3))).collect();
     let expected = [
         ("TABLE(tenant_id uuid, user_id uuid, account_id uuid, due_at bigint)", "email_service_clock"),
+        ("TABLE(state text, accounts bigint)", "email_service_clock"),
         ("integer", "email_service_janitor"),
         ("TABLE(messages integer, folders integer, destroyed integer, accounts integer)", "email_service_janitor"),
         ("integer", "email_service_janitor"),

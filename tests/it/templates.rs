@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use local::tools::{MOTO, SAM, python_tool};
 use local::workspace_root;
 use serde_json::Value;
+use shared::account::state::State;
 
 use crate::tidy::{read, sources, statements};
 
@@ -251,8 +252,11 @@ fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
     // What a turn answers is the line's `result`.
     let members = patterns.iter().filter_map(|pattern| pattern.split("$.result.").nth(1)?.split(' ').next());
     let answer = read("functions/sync/schedule-work/src/lib.rs");
-    assert_eq!(members.collect::<Vec<_>>(), ["messagesLagSeconds", "lagSeconds"]);
-    for field in ["rename_all = \"camelCase\"", "pub lag_seconds: u64", "pub messages_lag_seconds: u64"] {
+    let states = State::ALL.map(|state| format!("accounts.{}", state.as_str()));
+    let lags = ["messagesLagSeconds", "lagSeconds"].map(str::to_owned);
+    assert_eq!(members.map(str::to_owned).collect::<BTreeSet<_>>(), states.into_iter().chain(lags).collect());
+    let states = "pub accounts: Option<BTreeMap<String, i64>>";
+    for field in ["rename_all = \"camelCase\"", "pub lag_seconds: u64", "pub messages_lag_seconds: u64", states] {
         assert!(answer.contains(field), "{field}");
     }
 }
@@ -448,13 +452,16 @@ fn no_function_gets_what_its_class_does_not_use() {
         let sends = source.contains("work_outbox");
         let rings_to_send = sends || is_schedule || source.contains("serve_sending");
         assert_eq!((rings_to_send, sends), (may("RingOutboxPolicyArn"), may("WorkOutboxPolicyArn")), "{name}");
-        assert_eq!([rings, rings_to_send], queues, "{name}");
+        // Who probes sees all three, and touches none.
+        let probes = source.contains("serve_readiness");
+        assert_eq!(may("ProbePolicyArn"), probes, "{name}");
+        assert_eq!([rings || probes, rings_to_send || probes], queues, "{name}");
         // Who knows the bucket may keep messages in it, delete them, have users put files there, or read those. Nobody may
         // do two of these, but for one who makes files of what was kept.
         let ways = ["KeepMailPolicyArn", "PurgeMailPolicyArn", "PutUploadsPolicyArn", "ReadUploadsPolicyArn"];
         let copies = name == "copy-attachments";
         let count = ways.into_iter().filter(|way| may(way)).count();
-        assert_eq!(usize::from(has("MAIL_BUCKET")) + usize::from(copies), count, "{name}");
+        assert_eq!(usize::from(has("MAIL_BUCKET") && !probes) + usize::from(copies), count, "{name}");
         assert_eq!(may("KeepMailPolicyArn"), source.contains("serve_reading"), "{name}");
         assert_eq!(may("ReadUploadsPolicyArn"), sends || name == "send-message", "{name}");
         assert_eq!(may("PutUploadsPolicyArn"), source.contains("serve_uploads") || copies, "{name}");
@@ -593,6 +600,7 @@ fn the_functions_policies_have_the_actions_that_the_code_calls() {
         "MailSecretKeeperPolicy",
         "SchedulerSecretPolicy",
         "OwnerSecretPolicy",
+        "ProbePolicy",
         "RingPolicy",
         "RingOutboxPolicy",
         "KeepMailPolicy",

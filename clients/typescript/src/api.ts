@@ -864,8 +864,12 @@ export interface components {
         };
         /** @description What the service depends on. */
         Dependencies: {
+            /** @description Where messages that were read, and files, are kept: `healthy` or `degraded`. */
+            objects: string;
             /** @description `healthy`, `schema outdated` or `unavailable`. */
             postgresql: string;
+            /** @description Those by which workers are rung: `healthy` or `degraded`. */
+            queues: string;
             /** @description `healthy` or `degraded`. */
             redis: string;
         };
@@ -1373,7 +1377,7 @@ export interface components {
             dependencies: components["schemas"]["Dependencies"];
             /** @description The service's name. */
             service: string;
-            /** @description `healthy`; `degraded` without Redis; `unavailable` without PostgreSQL or its schema. */
+            /** @description `healthy`; `degraded` without Redis, a queue or the object store; `unavailable` without PostgreSQL or its schema. */
             status: string;
             /** @description The service's version. */
             version: string;
@@ -8556,7 +8560,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "dependencies": {
+                     *         "objects": "healthy",
                      *         "postgresql": "healthy",
+                     *         "queues": "healthy",
                      *         "redis": "healthy"
                      *       },
                      *       "service": "email_service",
@@ -8595,7 +8601,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "dependencies": {
+                     *         "objects": "healthy",
                      *         "postgresql": "unavailable",
+                     *         "queues": "healthy",
                      *         "redis": "healthy"
                      *       },
                      *       "error": "Service unavailable",

@@ -1,6 +1,7 @@
 //! Queries of the schedule, over all tenants. Their role is `email_service_scheduler`, which may call the functions of
 //! `migrations/V7__mail.sql`, V8, V11 and V15 that answer them, and sees no table.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::{Access, Db};
 use crate::account::AccountId;
+use crate::account::state::State;
 use crate::composition::UploadId;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
@@ -55,6 +57,19 @@ impl Db {
         let sql = "select tenant_id, user_id, account_id, epoch_ms() - due_at as late from claim_due($1, $2)";
         let rows = self.run(Access::Write, sql, &[(&limit, Type::INT4), (&again, Type::INT8)]).await?;
         Ok(rows.iter().map(due).collect::<Result<_, _>>()?)
+    }
+
+    /// How many accounts are in each state, of all tenants, by its name in the API.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when PostgreSQL fails.
+    pub async fn count_account_states(&self) -> Result<BTreeMap<String, i64>, Error> {
+        // A state in which nobody is has its zero.
+        let mut counts: BTreeMap<_, _> = State::ALL.iter().map(|state| (state.as_str().to_owned(), 0)).collect();
+        for row in self.run(Access::Read, "select state, accounts from count_account_states()", &[]).await? {
+            counts.insert(row.try_get("state")?, row.try_get("accounts")?);
+        }
+        Ok(counts)
     }
 
     /// Deletes at most `limit` rows of what deleted accounts had, and of what was destroyed 30 days ago. As long as it is

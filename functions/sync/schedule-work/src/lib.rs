@@ -1,6 +1,7 @@
 //! Each minute: rings for the messages and the accounts that are due, and purges what deleted ones leave behind.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -26,6 +27,11 @@ const UPLOADS_BATCH: i32 = 1000;
 /// The longest that a request may write objects which began before its account was deleted.
 const OBJECTS_AGE: Duration = Duration::from_secs(60);
 
+/// How long a count of the accounts by their state is good for the dashboard: it reads all of them.
+const COUNT_EVERY: Duration = Duration::from_secs(60 * 60);
+/// When this process counted last.
+static COUNTED: Mutex<Option<Instant>> = Mutex::new(None);
+
 /// What a turn did.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -48,6 +54,9 @@ pub struct Turned {
     pub purged_objects: usize,
     /// Uploads that nothing had used for a day.
     pub purged_uploads: u64,
+    /// Once an hour: how many accounts are in each state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<BTreeMap<String, i64>>,
 }
 
 /// Rings for all that is due, and purges, both in batches and for as long as there is time.
@@ -114,7 +123,20 @@ pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
             break;
         }
     }
+    if is_time_to_count(Instant::now()) && Instant::now() < turn.stop_at {
+        turned.accounts = Some(turn.db.count_account_states().await?);
+    }
     Ok(turned)
+}
+
+/// Says so once an hour.
+fn is_time_to_count(now: Instant) -> bool {
+    let mut counted = COUNTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_time = counted.is_none_or(|at| now.saturating_duration_since(at) >= COUNT_EVERY);
+    if is_time {
+        *counted = Some(now);
+    }
+    is_time
 }
 
 /// Whether a batch was not full: then there are no more.

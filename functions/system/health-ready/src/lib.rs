@@ -1,10 +1,16 @@
 //! `GET /health/ready`: the service can do its work: PostgreSQL answers, and its schema is the one that the functions
-//! were built for. Without Redis they work, too, each counting requests for itself: that is `degraded`.
+//! were built for. All else can be away for a while, which is `degraded`: without Redis each function counts requests for
+//! itself, without a queue nobody is rung and the schedule finds the work later, without the object store messages that
+//! were never read, and files, have to wait.
+
+use std::time::Duration;
 
 use serde::Serialize;
 use shared::db::SCHEMA_VERSION;
 use shared::error::Envelope;
 use shared::http::StatusCode;
+use shared::objects::ObjectStore;
+use shared::queue::Queue;
 use shared::{Error, ReadinessCall, Reply, SERVICE, VERSION};
 
 /// The state of the service and of what it depends on.
@@ -12,7 +18,7 @@ use shared::{Error, ReadinessCall, Reply, SERVICE, VERSION};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = Readiness))]
 pub struct Output {
-    /// `healthy`; `degraded` without Redis; `unavailable` without PostgreSQL or its schema.
+    /// `healthy`; `degraded` without Redis, a queue or the object store; `unavailable` without PostgreSQL or its schema.
     #[cfg_attr(feature = "openapi", schema(pattern = "^(healthy|degraded|unavailable)$"))]
     status: &'static str,
     /// The service's name.
@@ -40,15 +46,22 @@ pub struct Dependencies {
     postgresql: &'static str,
     /// `healthy` or `degraded`.
     redis: &'static str,
+    /// Those by which workers are rung: `healthy` or `degraded`.
+    queues: &'static str,
+    /// Where messages that were read, and files, are kept: `healthy` or `degraded`.
+    objects: &'static str,
 }
+
+/// The longest that a queue or the object store is waited for: who asks wants to know now.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Dependencies {
     fn status(&self) -> (StatusCode, &'static str) {
-        match (self.postgresql, self.redis) {
-            ("healthy", "healthy") => (StatusCode::OK, "healthy"),
-            ("healthy", _) => (StatusCode::OK, "degraded"),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        if self.postgresql != "healthy" {
+            return (StatusCode::SERVICE_UNAVAILABLE, "unavailable");
         }
+        let is_whole = [self.redis, self.queues, self.objects].iter().all(|state| *state == "healthy");
+        (StatusCode::OK, if is_whole { "healthy" } else { "degraded" })
     }
 }
 
@@ -69,14 +82,48 @@ fn postgresql(schema_version: Result<i32, Error>) -> &'static str {
     }
 }
 
+/// Of what can be away.
+fn state(what: &str, answer: Result<(), String>) -> &'static str {
+    match answer {
+        Ok(()) => "healthy",
+        Err(error) => {
+            tracing::warn!(error, what, "a dependency is not ready");
+            "degraded"
+        }
+    }
+}
+
+// Where there is no queue or no store, as on a laptop, nobody misses it.
+
+async fn queues([sync, outbox]: &[Queue; 2]) -> Result<(), String> {
+    let answers = tokio::join!(sync.ask(PATIENCE), outbox.ask(PATIENCE));
+    answers.0.unwrap_or(Ok(())).and(answers.1.unwrap_or(Ok(())))
+}
+
+async fn objects(store: Option<&ObjectStore>) -> Result<(), String> {
+    match store {
+        Some(store) => store.ask(PATIENCE).await,
+        None => Ok(()),
+    }
+}
+
 /// Answers one request.
 ///
 /// # Errors
 /// None that can happen: what is broken is the answer.
 pub async fn handler(call: ReadinessCall) -> Result<Reply, Error> {
-    let (schema_version, redis) = tokio::join!(call.db.schema_version(), call.redis.is_up());
-    let dependencies =
-        Dependencies { postgresql: postgresql(schema_version), redis: if redis { "healthy" } else { "degraded" } };
+    let (schema_version, redis, queues, objects) = tokio::join!(
+        call.db.schema_version(),
+        call.redis.is_up(),
+        queues(&call.queues),
+        objects(call.objects.as_ref())
+    );
+    let dependencies = Dependencies {
+        postgresql: postgresql(schema_version),
+        redis: if redis { "healthy" } else { "degraded" },
+        queues: state("queues", queues),
+        objects: state("objects", objects),
+    };
     let (code, status) = dependencies.status();
     let state = Output { status, service: SERVICE, version: VERSION, dependencies };
     if code.is_success() {
@@ -103,11 +150,15 @@ mod tests {
 
     #[test]
     fn only_postgresql_decides_whether_the_service_is_ready() {
-        let status = |postgresql, redis| Dependencies { postgresql, redis }.status();
-        assert_eq!(status("healthy", "healthy"), (StatusCode::OK, "healthy"));
-        assert_eq!(status("healthy", "degraded"), (StatusCode::OK, "degraded"));
-        assert_eq!(status("schema outdated", "healthy").0, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(status("unavailable", "degraded").0, StatusCode::SERVICE_UNAVAILABLE);
+        let status = |postgresql, redis, queues, objects| Dependencies { postgresql, redis, queues, objects }.status();
+        assert_eq!(status("healthy", "healthy", "healthy", "healthy"), (StatusCode::OK, "healthy"));
+        for (redis, queues, objects) in
+            [("degraded", "healthy", "healthy"), ("healthy", "degraded", "healthy"), ("healthy", "healthy", "degraded")]
+        {
+            assert_eq!(status("healthy", redis, queues, objects), (StatusCode::OK, "degraded"));
+        }
+        assert_eq!(status("schema outdated", "healthy", "healthy", "healthy").0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status("unavailable", "degraded", "healthy", "healthy").0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]
