@@ -3,6 +3,7 @@
 //! The functions run as Lambda runs them, one event at a time over the runtime API (`local::environment`), and take
 //! turns with `benches/floor`, so that whatever the machine does meanwhile happens to both.
 
+mod capacity;
 mod cold;
 mod context;
 mod crowd;
@@ -56,8 +57,10 @@ const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 const QUICK_MESSAGES: u64 = 2 * messages::FEW;
 const QUICK_MAILBOX: usize = 400;
 
-const SECTIONS: [&str; 11] =
-    ["size", "cold", "warm", "sign-in", "sync", "reading", "sending", "context", "crowd", "scale", "messages"];
+const SECTIONS: [&str; 12] = [
+    "size", "cold", "warm", "sign-in", "sync", "reading", "sending", "context", "crowd", "scale", "messages",
+    "capacity",
+];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
@@ -145,6 +148,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         Some("sending") => sending::BINARIES.map(str::to_owned).to_vec(),
         Some("reading") => vec![reading::BINARY.to_owned()],
         Some("messages") => vec![messages::BINARY.to_owned()],
+        Some("capacity") => capacity::BINARIES.map(str::to_owned).to_vec(),
         _ => functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect(),
     };
     match options.quick {
@@ -187,7 +191,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,
                 "scale" => scale::measure(&bench, options.accounts).await?,
-                _ => messages::measure(&bench, options.messages).await?,
+                "messages" => messages::measure(&bench, options.messages).await?,
+                _ => capacity::measure(&bench, options.accounts, options.record).await?,
             });
         }
     }
@@ -195,7 +200,9 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         return report::finish_quickly(&rows, bench.started.elapsed());
     }
     machine.look()?;
-    report::finish(&rows, &machine, bench.started.elapsed(), options.record)
+    // Capacity alone has its own document.
+    let record = options.record && options.only.as_deref() != Some("capacity");
+    report::finish(&rows, &machine, bench.started.elapsed(), record)
 }
 
 impl Bench {

@@ -1,6 +1,6 @@
 //! The table, and `target/bench.json`.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use local::workspace_root;
@@ -87,14 +87,19 @@ pub(super) fn finish(rows: &[Row], machine: &Machine, took: Duration, record: bo
     println!("{}", noise.as_deref().unwrap_or("The machine was quiet."));
     if record {
         ensure!(noise.is_none(), "figures of a busy machine are not recorded");
-        let path = workspace_root().join(DOCUMENT);
-        let document = fs::read_to_string(&path)?;
-        let (before, rest) = document.split_once(BEGIN).with_context(|| format!("{DOCUMENT} has no {BEGIN}"))?;
-        let (_, after) = rest.split_once(END).with_context(|| format!("{DOCUMENT} has no {END}"))?;
         let date = OffsetDateTime::now_utc().date();
-        fs::write(path, format!("{before}{BEGIN}\n{}, {date}:\n\n{table}{END}{after}", machine.name()))?;
+        put_between(&workspace_root().join(DOCUMENT), &format!("{}, {date}:\n\n{table}", machine.name()))?;
     }
     Ok(())
+}
+
+/// Puts figures in the place of those that a document had.
+pub(super) fn put_between(path: &Path, figures: &str) -> Result<()> {
+    let document = fs::read_to_string(path)?;
+    let name = path.display();
+    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("{name} has no {BEGIN}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("{name} has no {END}"))?;
+    Ok(fs::write(path, format!("{before}{BEGIN}\n{}\n{END}{after}", figures.trim_end()))?)
 }
 
 fn table(rows: &[Row]) -> String {

@@ -27,7 +27,7 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
     for count in [FEW, many] {
         bench.progress(&format!("scale: filling a table with {count} accounts"));
         bench.new_database(&database(count)).await?;
-        fill(bench, count).await?;
+        fill(&bench.owner(&database(count)).await?, count, EACH).await?;
     }
     bench.progress("scale: list and get");
     let mut rows = Vec::new();
@@ -46,7 +46,7 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
     bench.progress("scale: who is due");
     // A small table has no full batch.
     let batch = i32::try_from(many / 100)?.min(BATCH);
-    let times = claim_all(bench, many, batch).await?;
+    let times = claim_all(bench, &database(many), many, batch).await?;
     let what = format!("scale schedule-work: {batch} due of {many}, one statement");
     rows.push(Row::alone(format!("{what}: p50"), "ms", millis(times.median())).at_most(50.0));
     rows.push(Row::alone(format!("{what}: p99"), "ms", millis(times.percentile(99))));
@@ -80,12 +80,12 @@ pub(super) fn id_of(n: u64, kind: u32) -> Uuid {
     Uuid::from_u64_pair(u64::from(kind) << 32 | 0x7000, 0x8000_u64 << 48 | n)
 }
 
-async fn fill(bench: &Bench, count: u64) -> Result<()> {
-    let users = count / EACH;
-    let owner = bench.owner(&database(count)).await?;
+/// Puts accounts into the table, so many of each user, scattered as if they had come over time; of a hundred one is due.
+pub(super) async fn fill(owner: &Client, count: u64, each: u64) -> Result<()> {
+    let users = count / each;
     owner.batch_execute(ID_OF).await?;
     in_bulk(
-        &owner,
+        owner,
         &["email_accounts"],
         &format!(
             "insert into email_accounts (id, tenant_id, user_id, account_name, email_address, address_key, protocol,
@@ -116,7 +116,8 @@ pub(super) async fn in_bulk(owner: &Client, tables: &[&str], inserts: &str) -> R
              {inserts};
              do $$ declare definition text; begin
                  for definition in select sql from definitions loop execute definition; end loop;
-             end $$;"
+             end $$;
+             drop table definitions;"
         ))
         .await?;
     owner.batch_execute(&format!("vacuum analyze {}", tables.join(", "))).await?;
@@ -156,8 +157,8 @@ impl Side {
 }
 
 /// Claims all that is due, one account in a hundred, as the schedule does: the time of each full batch.
-async fn claim_all(bench: &Bench, count: u64, batch: i32) -> Result<Times> {
-    let url = bench.postgres.scheduler_url(&database(count));
+pub(super) async fn claim_all(bench: &Bench, database: &str, count: u64, batch: i32) -> Result<Times> {
+    let url = bench.postgres.scheduler_url(database);
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
     // Ends with the client; its errors reach us as those of the statement.
     tokio::spawn(connection);

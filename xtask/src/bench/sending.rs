@@ -63,7 +63,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ];
 
     bench.progress("sending: with 20 ms a round trip");
-    let port = delayed(rig.server.ports().submissions, DELAY).await?;
+    let port = delayed(rig.server.ports().submissions, DELAY).await?.port;
     rig.owner
         .execute("update email_accounts set smtp_port = $2 where id = $1", &[&rig.account, &i32::from(port)])
         .await?;

@@ -6,6 +6,10 @@ use std::{
     fmt::Write as _,
     fs,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +19,10 @@ use local::{environment::Environment, mail_server::Dovecot};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::mpsc,
     time::sleep_until,
 };
@@ -48,7 +55,7 @@ const NEWEST: usize = 200;
 
 pub(super) async fn measure(bench: &Bench, messages: usize) -> Result<Vec<Row>> {
     bench.progress(&format!("synchronising: filling a mailbox with {messages} messages"));
-    let mut rig = Rig::new(bench, "jane@mail.example").await?;
+    let mut rig = Rig::new(bench, DATABASE, "jane@mail.example").await?;
     rig.fill(0, messages)?;
     let mut rows = rig.first(messages).await?;
     for (name, delay) in [("", None), (", 20 ms a round trip", Some(DELAY))] {
@@ -58,9 +65,40 @@ pub(super) async fn measure(bench: &Bench, messages: usize) -> Result<Vec<Row>> 
     Ok(rows)
 }
 
+/// What a job costs.
+pub(super) struct Job {
+    pub(super) time: Duration,
+    pub(super) cpu: Duration,
+    /// That a connection to PostgreSQL is at work, commits included.
+    pub(super) database: Duration,
+    /// To the mail host and back, TLS included.
+    pub(super) bytes: u64,
+}
+
+/// What jobs cost whose mail host is 20 ms away, in a database that is full already: the first synchronisation of so many
+/// messages, and one when nothing has changed. And the most memory that the worker had.
+pub(super) async fn jobs(bench: &Bench, database: &str, messages: usize) -> Result<(Job, Job, u64)> {
+    bench.progress(&format!("capacity: a mailbox with {messages} messages"));
+    let mut rig = Rig::new(bench, database, "jane@mail.example").await?;
+    rig.fill(0, messages)?;
+    let link = delayed(rig.server.ports().imaps, DELAY).await?;
+    rig.look_at(link.port).await?;
+    let mut worker = rig.worker()?;
+    let first = rig.cost(&mut worker, &link, 1).await?;
+    // By the folders: an account's messages are found by reading all.
+    let sql = "select sum(stored)::bigint from email_folders where account_id = $1";
+    let stored: i64 = rig.owner.query_one(sql, &[&rig.account]).await?.get(0);
+    ensure!(stored == messages as i64, "{stored} of {messages} messages came at once");
+    // It looks once more where it has been at work.
+    rig.cost(&mut worker, &link, 2).await?;
+    let unchanged = rig.cost(&mut worker, &link, bench.rounds(UNCHANGED_ROUNDS)).await?;
+    Ok((first, unchanged, worker.peak_memory()?))
+}
+
 /// A mailbox, the account of it, and the bare client.
 struct Rig<'a> {
     bench: &'a Bench,
+    database: String,
     server: Dovecot,
     mailbox: String,
     caller: Caller,
@@ -71,7 +109,7 @@ struct Rig<'a> {
 }
 
 impl<'a> Rig<'a> {
-    async fn new(bench: &'a Bench, mailbox: &str) -> Result<Self> {
+    async fn new(bench: &'a Bench, database: &str, mailbox: &str) -> Result<Self> {
         let server = Dovecot::start()?;
         server.add_user(mailbox, PASSWORD)?;
         let caller = Caller::new()?;
@@ -79,7 +117,7 @@ impl<'a> Rig<'a> {
         settings["hostname"] = HOST.into();
         settings["port"] = server.ports().imaps.into();
         settings["username"] = mailbox.into();
-        let answer = bench.start("create-account", DATABASE)?.invoke(&caller.event(
+        let answer = bench.start("create-account", database)?.invoke(&caller.event(
             "create-account",
             None,
             Some(settings),
@@ -87,7 +125,7 @@ impl<'a> Rig<'a> {
         ensure_good(&answer)?;
         let created: Value = serde_json::from_str(answer.json()?["body"].as_str().context("no body")?)?;
         let env = [
-            ("DATABASE_URL", bench.postgres.owner_url(DATABASE)),
+            ("DATABASE_URL", bench.postgres.owner_url(database)),
             ("SSL_CERT_FILE", server.ca_file().display().to_string()),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value));
@@ -96,7 +134,8 @@ impl<'a> Rig<'a> {
             mailbox: mailbox.to_owned(),
             caller,
             account: created["id"].as_str().context("no id")?.parse()?,
-            owner: bench.owner(DATABASE).await?,
+            owner: bench.owner(database).await?,
+            database: database.to_owned(),
             floor: Environment::start(&bench.binary("sync-floor")?, &env)?,
             directory: std::env::temp_dir().join(format!("email-service-bench-{}", Uuid::now_v7())),
             server,
@@ -148,8 +187,8 @@ impl<'a> Rig<'a> {
     }
 
     fn worker(&self) -> Result<Environment> {
-        let mut env = self.bench.env(DATABASE);
-        env.extend(self.bench.sealing.mail_env(self.bench.postgres.mail_url(DATABASE)));
+        let mut env = self.bench.env(&self.database);
+        env.extend(self.bench.sealing.mail_env(self.bench.postgres.mail_url(&self.database)));
         let words = [
             ("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8".to_owned()),
             ("MAIL_PORTS", "*".to_owned()),
@@ -161,18 +200,61 @@ impl<'a> Rig<'a> {
 
     /// Rings; how long it took, and whether more is left.
     async fn sync(&self, worker: &mut Environment) -> Result<(Duration, bool)> {
-        self.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&self.account]).await?;
+        self.ring().await?;
         let doorbell = json!({ "tenantId": self.caller.tenant, "userId": self.caller.user, "accountId": self.account })
             .to_string();
         let attributes = json!({ "ApproximateReceiveCount": "1", "SentTimestamp": "1" });
         let event = json!({ "Records": [{ "messageId": "m", "body": doorbell, "attributes": attributes }] });
         let answer = worker.invoke(event.to_string().as_bytes())?;
         ensure!(answer.json()?["batchItemFailures"] == json!([]), "the worker failed: {}", answer.json()?);
+        Ok((answer.took, self.look().await?))
+    }
+
+    async fn ring(&self) -> Result<()> {
+        self.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&self.account]).await?;
+        Ok(())
+    }
+
+    /// Whether more is left.
+    async fn look(&self) -> Result<bool> {
         let sql = "select state, last_error_message, rung_at is not null from email_accounts where id = $1";
         let row = self.owner.query_one(sql, &[&self.account]).await?;
         let (state, error, more): (String, Option<String>, bool) = (row.get(0), row.get(1), row.get(2));
         ensure!(state == "connected", "the account is {state}: {error:?}");
-        Ok((answer.took, more))
+        Ok(more)
+    }
+
+    /// Of one in so many.
+    async fn cost(&self, worker: &mut Environment, link: &Delayed, rounds: usize) -> Result<Job> {
+        let mut times = Times::default();
+        let (busy, cpu, bytes) = (self.busy().await?, worker.cpu_time()?, link.carried.load(Ordering::Relaxed));
+        for _ in 0..rounds {
+            times.0.push(self.sync(worker).await?.0);
+        }
+        let (cpu, bytes) = (worker.cpu_time()? - cpu, link.carried.load(Ordering::Relaxed) - bytes);
+        // What we say ourselves is not the worker's.
+        let with_ours = self.busy().await?;
+        for _ in 0..rounds {
+            self.ring().await?;
+            self.look().await?;
+        }
+        let ours = self.busy().await?.saturating_sub(with_ours);
+        let each = |total: Duration| total / u32::try_from(rounds).unwrap_or(u32::MAX);
+        Ok(Job {
+            time: times.median(),
+            cpu: each(cpu),
+            database: each(with_ours.saturating_sub(busy).saturating_sub(ours)),
+            bytes: bytes / rounds as u64,
+        })
+    }
+
+    /// For how long the connections that workers have were at work so far.
+    async fn busy(&self) -> Result<Duration> {
+        // What a connection has to tell it tells a second later.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let sql = "select active_time from pg_stat_database where datname = current_database()";
+        let millis: f64 = self.owner.query_one(sql, &[]).await?.get(0);
+        Ok(Duration::from_secs_f64(millis / 1e3))
     }
 
     async fn forget(&self) -> Result<()> {
@@ -257,9 +339,13 @@ impl<'a> Rig<'a> {
     /// What this port is reached at, with a delay.
     async fn reach(&self, delay: Option<Duration>) -> Result<u16> {
         let port = match delay {
-            Some(delay) => delayed(self.server.ports().imaps, delay).await?,
+            Some(delay) => delayed(self.server.ports().imaps, delay).await?.port,
             None => self.server.ports().imaps,
         };
+        self.look_at(port).await
+    }
+
+    async fn look_at(&self, port: u16) -> Result<u16> {
         let sql = "update email_accounts set port = $2 where id = $1";
         self.owner.execute(sql, &[&self.account, &i32::from(port)]).await?;
         Ok(port)
@@ -361,10 +447,19 @@ fn message(number: usize) -> String {
     }
 }
 
+/// A port that leads to another, later.
+pub(super) struct Delayed {
+    pub(super) port: u16,
+    /// Bytes that went through, either way.
+    carried: Arc<AtomicU64>,
+}
+
 /// A port that leads to this one, later.
-pub(super) async fn delayed(port: u16, delay: Duration) -> Result<u16> {
+pub(super) async fn delayed(port: u16, delay: Duration) -> Result<Delayed> {
     let listener = TcpListener::bind((HOST, 0)).await?;
     let own = listener.local_addr()?.port();
+    let carried = Arc::new(AtomicU64::new(0));
+    let counter = carried.clone();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let Ok(server) = TcpStream::connect((HOST, port)).await else { continue };
@@ -373,20 +468,21 @@ pub(super) async fn delayed(port: u16, delay: Duration) -> Result<u16> {
                 let _ = stream.set_nodelay(true);
             }
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            tokio::spawn(carry(from_client, to_server, delay));
-            tokio::spawn(carry(from_server, to_client, delay));
+            tokio::spawn(carry(from_client, to_server, delay, counter.clone()));
+            tokio::spawn(carry(from_server, to_client, delay, counter.clone()));
         }
     });
-    Ok(own)
+    Ok(Delayed { port: own, carried })
 }
 
 /// Each piece arrives so much later, however many are on their way.
-async fn carry(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, delay: Duration) {
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, carried: Arc<AtomicU64>) {
     let (sender, mut pieces) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
     let reading = async move {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
             let piece = buffer.get(..count).unwrap_or_default().to_vec();
+            carried.fetch_add(piece.len() as u64, Ordering::Relaxed);
             if sender.send((Instant::now() + delay, piece)).await.is_err() {
                 return;
             }
