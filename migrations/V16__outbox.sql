@@ -397,14 +397,14 @@ end
 $$;
 
 -- Gives a message back, with what came of it. `p_pause`: milliseconds until something is to be done again, null for never.
--- `p_hold`: so long the account's others are not tried either. `p_is_untried`: this was no attempt. False where the lease is
--- lost.
+-- `p_hold`: so long the account's others are not tried either. `p_is_untried`: this was no attempt. Nothing is noted where
+-- the lease is lost. `is_more`: the account has something to send next, so that no worker has to ask in vain.
 create function finish_outgoing(
     p_tenant_id uuid, p_user_id uuid, p_id uuid, p_token bigint, p_status text, p_recipients text, p_doubtful integer[],
     p_response text, p_copy text, p_looks integer, p_pause bigint, p_hold bigint, p_is_untried boolean
 )
-returns boolean
-language plpgsql
+returns table (is_noted boolean, is_more boolean)
+language plpgsql rows 1
 as $$
 declare
     v_now constant bigint := epoch_ms();
@@ -421,8 +421,11 @@ begin
         tried_since = case when p_is_untried and o.attempts = 1 then null else o.tried_since end
     where o.id = p_id and o.tenant_id = p_tenant_id and o.user_id = p_user_id and o.lease_token = p_token
     returning o.account_id into v_account_id;
+    is_noted := found;
     if not found then
-        return false;
+        is_more := true; -- Perhaps; who asks sees.
+        return next;
+        return;
     end if;
     if p_pause is null and p_status in ('sent', 'rejected', 'canceled') then
         -- Its files are needed no more.
@@ -434,7 +437,11 @@ begin
         where o.account_id = v_account_id and o.tenant_id = p_tenant_id and o.user_id = p_user_id
             and o.status = 'queued' and o.due_at < v_now + p_hold;
     end if;
-    return true;
+    is_more := exists (
+        select from email_outbox o
+        where o.account_id = v_account_id and o.tenant_id = p_tenant_id and o.user_id = p_user_id and o.due_at <= epoch_ms()
+    );
+    return next;
 end
 $$;
 

@@ -15,8 +15,9 @@ use ::mail::login::Login;
 use ::mail::smtp::{self, Kind, Outcome, Said, Transmission};
 use ::mail::{Code, Error as MailError};
 use shared::account::state::{Event, State};
-use shared::db::outbox::{Claimed, Filed, Finish, Task};
+use shared::db::outbox::{Claimed, Filed, Finish, Noted, Task};
 use shared::db::secrets::Fault;
+use shared::host_slots::Slot;
 use shared::outbox::{Answer, Delivery, Ending, Move, Reception, Status, Verdict, pause_after};
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
@@ -72,9 +73,12 @@ pub async fn run(job: &MailJob<Way>, files: &Files) -> Result<Done, WorkError> {
         let Some(claimed) = db.claim_outgoing(scope, *account_id, left + LEASE_SPARE).await? else {
             return Ok(Done::Complete);
         };
-        match claimed.task {
+        let noted = match claimed.task {
             Task::Send => send(job, files, claimed).await?,
             Task::Look | Task::Copy => look(job, files, claimed).await?,
+        };
+        if !noted.is_more {
+            return Ok(Done::Complete);
         }
     }
 }
@@ -85,11 +89,13 @@ struct Attempt {
     ending: Ending,
     /// What the account is told of its login, and by whom it was refused.
     refused: Option<(MailError, &'static str)>,
+    /// What is still to be signed out of.
+    session: Option<smtp::Smtp>,
 }
 
 impl Attempt {
     fn ended(ending: Ending) -> Self {
-        Self { answers: Vec::new(), ending, refused: None }
+        Self { answers: Vec::new(), ending, refused: None, session: None }
     }
 
     /// Before anybody has signed in.
@@ -98,7 +104,7 @@ impl Attempt {
         let words = error.message.clone();
         match error.code {
             Code::Authentication | Code::ConsentRevoked => {
-                Self { answers: Vec::new(), ending: Ending::NoLogin(words), refused: Some((error, service)) }
+                Self { refused: Some((error, service)), ..Self::ended(Ending::NoLogin(words)) }
             }
             _ => Self::ended(Ending::Broken(words)),
         }
@@ -116,9 +122,9 @@ fn answer(said: &Said) -> Answer {
 }
 
 /// Tries to send a message, and notes what came of it.
-async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(), WorkError> {
-    let attempt = match attempt(job, files, &claimed).await? {
-        Some(attempt) => attempt,
+async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Noted, WorkError> {
+    let (attempt, slot) = match attempt(job, files, &claimed).await? {
+        Some(tried) => tried,
         None => {
             let recipients = &claimed.outgoing.recipients;
             let finish = Finish {
@@ -132,7 +138,16 @@ async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(),
                 hold: None,
                 is_untried: true,
             };
-            return note(job, &claimed, &finish).await.map(drop);
+            return note(job, &claimed, &finish).await;
+        }
+    };
+    // The server's goodbye is waited for while what came of the message is noted.
+    let goodbye = async {
+        if let Some(smtp) = attempt.session {
+            smtp.sign_out().await;
+        }
+        if let Some(slot) = slot {
+            job.slots.give_back(slot).await;
         }
     };
     if let Some((error, service)) = &attempt.refused {
@@ -147,11 +162,13 @@ async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(),
         attempts: u32::try_from(claimed.outgoing.attempts).unwrap_or_default(),
         tried_for: claimed.tried_for,
     };
-    settle(job, claimed, delivery.after(&attempt.answers, attempt.ending)).await
+    let settled = settle(job, claimed, delivery.after(&attempt.answers, attempt.ending));
+    let (noted, ()) = tokio::join!(settled, goodbye);
+    noted
 }
 
-/// Notes what came of a message, and makes the sender's copy where it was taken.
-async fn settle(job: &MailJob<Way>, mut claimed: Claimed, to: Move) -> Result<(), WorkError> {
+/// Notes what came of a message, and that the sender's copy is to be made where it was taken.
+async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted, WorkError> {
     let Some(status) = claimed.outgoing.status.after(to.step) else {
         return Err(anyhow::anyhow!("{:?} is no step from {:?}", to.step, claimed.outgoing.status).into());
     };
@@ -188,13 +205,11 @@ async fn settle(job: &MailJob<Way>, mut claimed: Claimed, to: Move) -> Result<()
         hold: to.hold,
         is_untried: false,
     };
-    note(job, &claimed, &finish).await?;
-    claimed.outgoing.status = status;
-    Ok(())
+    note(job, &claimed, &finish).await
 }
 
 /// Gives a message back. A database that is away for a moment is asked again: what is not noted is not known.
-async fn note(job: &MailJob<Way>, claimed: &Claimed, finish: &Finish<'_>) -> Result<bool, WorkError> {
+async fn note(job: &MailJob<Way>, claimed: &Claimed, finish: &Finish<'_>) -> Result<Noted, WorkError> {
     let mut tries = 1;
     loop {
         match job.db.finish_outgoing(claimed, finish).await {
@@ -205,7 +220,7 @@ async fn note(job: &MailJob<Way>, claimed: &Claimed, finish: &Finish<'_>) -> Res
             }
             noted => {
                 let noted = noted?;
-                if !noted {
+                if !noted.is_noted {
                     tracing::info!(outgoingId = %claimed.outgoing.id, "a message was taken from its worker");
                 }
                 return Ok(noted);
@@ -214,27 +229,32 @@ async fn note(job: &MailJob<Way>, claimed: &Claimed, finish: &Finish<'_>) -> Res
     }
 }
 
-/// `None`: nothing was tried, and it is to be later.
-async fn attempt(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<Option<Attempt>, WorkError> {
+/// With what it has of the host's connections. `None`: nothing was tried, and it is to be later.
+async fn attempt(
+    job: &MailJob<Way>,
+    files: &Files,
+    claimed: &Claimed,
+) -> Result<Option<(Attempt, Option<Slot>)>, WorkError> {
+    let without_host = |attempt: Attempt| Ok(Some((attempt, None)));
     let account = &claimed.stored.account;
     if account.smtp_hostname.is_none() {
-        return Ok(Some(Attempt::ended(Ending::NoLogin(NO_SERVER.into()))));
+        return without_host(Attempt::ended(Ending::NoLogin(NO_SERVER.into())));
     }
     let refused = account.last_error.as_ref().filter(|_| account.state == State::AuthenticationError);
     let just_now = i64::try_from(REFUSED_PAUSE.as_millis()).unwrap_or(i64::MAX);
     if let Some(refused) = refused.filter(|error| error.at.saturating_add(just_now) > crate::sync::now_ms()) {
-        return Ok(Some(Attempt::ended(Ending::NoLogin(refused.message.clone()))));
+        return without_host(Attempt::ended(Ending::NoLogin(refused.message.clone())));
     }
     let tokens = Tokens::of_job(job);
     let deadline = || tokio::time::Instant::now() + TOKEN_TIME;
     let key = match Key::new(&tokens, account, &claimed.stored.sealed, deadline()).await {
         Ok(Some(key)) => key,
-        Ok(None) => return Ok(Some(Attempt::ended(Ending::NoLogin(NO_PASSWORD.into())))),
-        Err(TokenError::Provider(error)) => return Ok(Some(Attempt::failed(OAUTH2, error))),
+        Ok(None) => return without_host(Attempt::ended(Ending::NoLogin(NO_PASSWORD.into()))),
+        Err(TokenError::Provider(error)) => return without_host(Attempt::failed(OAUTH2, error)),
         Err(TokenError::Service(error)) => return Err(error.into()),
     };
     let Some(host) = key.settings.smtp_host().map(str::to_owned) else {
-        return Ok(Some(Attempt::ended(Ending::NoLogin(NO_SERVER.into()))));
+        return without_host(Attempt::ended(Ending::NoLogin(NO_SERVER.into())));
     };
     let left = job.job.ends_at.saturating_duration_since(Instant::now());
     let Some(slot) = job.slots.take(&host, left).await else { return Ok(None) };
@@ -247,8 +267,13 @@ async fn attempt(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result
             Err(TokenError::Service(error)) => attempt = Err(error.into()),
         }
     }
-    job.slots.give_back(slot).await;
-    attempt.map(Some)
+    match attempt {
+        Ok(attempt) => Ok(Some((attempt, Some(slot)))),
+        Err(error) => {
+            job.slots.give_back(slot).await;
+            Err(error)
+        }
+    }
 }
 
 /// Signs in, and hands the message over.
@@ -268,10 +293,8 @@ async fn hand_over(
         Err(error) => return Ok(Attempt::failed(SMTP, error)),
     };
     let (answers, ending) = converse(job, claimed, &mut smtp, &login, &composed, &mut bytes).await?;
-    if matches!(ending, Ending::Answered(_)) {
-        smtp.sign_out().await;
-    }
-    Ok(Attempt { answers, ending, refused: None })
+    let session = matches!(ending, Ending::Answered(_)).then_some(smtp);
+    Ok(Attempt { answers, ending, refused: None, session })
 }
 
 async fn converse(
@@ -372,7 +395,7 @@ enum Seen {
 }
 
 /// Looks into the sent folder: for a message of which nobody knows, or to put the sender's copy there.
-async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(), WorkError> {
+async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Noted, WorkError> {
     let visit = async {
         match is_pop3(&claimed) {
             true => Ok(Seen::NoFolder),
@@ -421,7 +444,7 @@ async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<(),
         hold: None,
         is_untried: false,
     };
-    note(job, &claimed, &finish).await.map(drop)
+    note(job, &claimed, &finish).await
 }
 
 /// Why nobody knows what is in the sent folder.

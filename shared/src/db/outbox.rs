@@ -179,6 +179,15 @@ pub struct Finish<'a> {
     pub is_untried: bool,
 }
 
+/// What the database says when a message is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// False where the lease was lost: then nothing is noted.
+    pub is_noted: bool,
+    /// Whether the account may have something to send next.
+    pub is_more: bool,
+}
+
 impl Db {
     /// Puts a message into the outbox. An account sends at most `per_hour` in any hour. `missing`: of its files those that
     /// were never put.
@@ -354,12 +363,13 @@ impl Db {
         is_true(&self.query(Access::Write, &claimed.scope, sql, &params).await?)
     }
 
-    /// Gives a message back, with what came of it. False where the lease was lost: then nothing is noted.
+    /// Gives a message back, with what came of it.
     ///
     /// # Errors
     /// See [`Db::insert_outgoing`].
-    pub async fn finish_outgoing(&self, claimed: &Claimed, finish: &Finish<'_>) -> Result<bool, Error> {
-        let sql = "select finish_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+    pub async fn finish_outgoing(&self, claimed: &Claimed, finish: &Finish<'_>) -> Result<Noted, Error> {
+        let sql =
+            "select is_noted, is_more from finish_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         let rows = self
             .query(
                 Access::Write,
@@ -380,7 +390,8 @@ impl Db {
                 ],
             )
             .await?;
-        is_true(&rows)
+        let row = rows.first().ok_or_else(|| Error::internal(anyhow!("a statement gave no row")))?;
+        Ok(Noted { is_noted: row.try_get("is_noted")?, is_more: row.try_get("is_more")? })
     }
 
     /// As [`Db::claim_due`], for messages that are to be sent: an account may be there several times.
