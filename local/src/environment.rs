@@ -98,12 +98,7 @@ impl Environment {
     /// # Errors
     /// The system does not tell.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let mut nanos = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
-            let times = fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanos += times.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanos))
+        processor_time(self.process.id())
     }
 
     /// The most memory that the process ever had, in bytes.
@@ -296,6 +291,19 @@ fn unchunk(buffer: &[u8]) -> Result<Option<(Vec<u8>, usize)>> {
             return Ok(Some((body, at)));
         }
     }
+}
+
+/// What a process has had of processors, in user and system.
+///
+/// # Errors
+/// The system does not tell, or the process has ended.
+pub fn processor_time(process: u32) -> Result<Duration> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let times = fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanos += times.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
 #[cfg(test)]

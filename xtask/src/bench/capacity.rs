@@ -64,10 +64,11 @@ pub(super) async fn measure(bench: &Bench, accounts: u64, record: bool) -> Resul
         Row::alone(name("changes, of which there are none, p50"), "ms", millis(changes.median())),
         Row::alone(name("a job without news, 20 ms a round trip, p50"), "ms", millis(unchanged.time)),
         Row::alone(name("a job without news: CPU"), "ms", millis(unchanged.cpu)),
-        Row::alone(name("a job without news: a connection to PostgreSQL at work"), "ms", millis(unchanged.database)),
+        Row::alone(name("a job without news: CPU of PostgreSQL"), "ms", millis(unchanged.database)),
+        Row::alone(name("a job without news: transactions that write"), "", unchanged.transactions),
         Row::alone(name("a job without news: to the mail host and back"), "kB", unchanged.bytes as f64 / 1e3),
         Row::alone(name("a message that comes: CPU"), "µs", micros(first.cpu) / messages as f64),
-        Row::alone(name("a message that comes: a connection to PostgreSQL at work"), "µs", each * 1e6),
+        Row::alone(name("a message that comes: CPU of PostgreSQL"), "µs", each * 1e6),
         Row::alone(name("a message that comes: from the mail host"), "B", first.bytes as f64 / messages as f64),
         Row::alone(name("a message that is stored, indexes included"), "B", bytes).at_most(1000.0),
         Row::alone(name("peak memory of the worker"), "MB", memory as f64 / 1e6).at_most(64.0),
@@ -244,13 +245,14 @@ fn tables(measured: &Measured) -> Result<String> {
         let due = n / m;
         (due / f64::from(*batch)).ceil() * claim.as_secs_f64() + due / RUNG_PER_SECOND
     };
-    let lines: [Line; 16] = [
+    let lines: [Line; 17] = [
         ("jobs a second", Box::new(jobs)),
         ("the schedule's turn, s of 60", Box::new(turn)),
         ("workers at once, four jobs in each", Box::new(workers)),
         ("connections at once to the largest mail host", Box::new(move |n, m| jobs(n, m) * time * AT_ONE_HOST)),
         ("Lambda, thousand seconds a month", Box::new(move |n, m| workers(n, m) * MONTH / 1e3)),
-        ("connections of PostgreSQL at work, no more processors than that", Box::new(cores)),
+        ("processors of PostgreSQL", Box::new(cores)),
+        ("transactions that write, a second", Box::new(move |n, m| jobs(n, m) * unchanged.transactions)),
         ("database, ACU, with as much again to spare", Box::new(acus)),
         ("rows of messages, TB", Box::new(move |n, _| stored(n) / 1e3)),
         ("queue, million calls a month", Box::new(move |n, m| queue(n, m) / price::QUEUE_CALL / 1e6)),
@@ -307,6 +309,7 @@ mod tests {
             time: Duration::from_millis(time),
             cpu: Duration::from_millis(2),
             database: Duration::from_millis(3),
+            transactions: 2.0,
             bytes,
         };
         let (unchanged, first) = (job(100, 6000), job(2000, 20_000_000));

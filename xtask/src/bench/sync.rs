@@ -15,7 +15,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures_util::TryStreamExt;
-use local::{environment::Environment, mail_server::Dovecot};
+use local::{
+    environment::{Environment, processor_time},
+    mail_server::Dovecot,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -69,8 +72,10 @@ pub(super) async fn measure(bench: &Bench, messages: usize) -> Result<Vec<Row>> 
 pub(super) struct Job {
     pub(super) time: Duration,
     pub(super) cpu: Duration,
-    /// That a connection to PostgreSQL is at work, commits included.
+    /// Of the processors of PostgreSQL.
     pub(super) database: Duration,
+    /// Transactions that write.
+    pub(super) transactions: f64,
     /// To the mail host and back, TLS included.
     pub(super) bytes: u64,
 }
@@ -227,34 +232,41 @@ impl<'a> Rig<'a> {
     /// Of one in so many.
     async fn cost(&self, worker: &mut Environment, link: &Delayed, rounds: usize) -> Result<Job> {
         let mut times = Times::default();
-        let (busy, cpu, bytes) = (self.busy().await?, worker.cpu_time()?, link.carried.load(Ordering::Relaxed));
+        let (busy, number) = (self.busy().await?, self.next_transaction().await?);
+        let (cpu, bytes) = (worker.cpu_time()?, link.carried.load(Ordering::Relaxed));
         for _ in 0..rounds {
             times.0.push(self.sync(worker).await?.0);
         }
         let (cpu, bytes) = (worker.cpu_time()? - cpu, link.carried.load(Ordering::Relaxed) - bytes);
         // What we say ourselves is not the worker's.
-        let with_ours = self.busy().await?;
+        let (with_ours, number_with_ours) = (self.busy().await?, self.next_transaction().await?);
         for _ in 0..rounds {
             self.ring().await?;
             self.look().await?;
         }
         let ours = self.busy().await?.saturating_sub(with_ours);
+        let transactions = 2 * number_with_ours - number - self.next_transaction().await?;
         let each = |total: Duration| total / u32::try_from(rounds).unwrap_or(u32::MAX);
         Ok(Job {
             time: times.median(),
             cpu: each(cpu),
             database: each(with_ours.saturating_sub(busy).saturating_sub(ours)),
+            transactions: transactions as f64 / rounds as f64,
             bytes: bytes / rounds as u64,
         })
     }
 
-    /// For how long the connections that workers have were at work so far.
+    /// What all processes of PostgreSQL have had of processors so far.
     async fn busy(&self) -> Result<Duration> {
-        // What a connection has to tell it tells a second later.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        let sql = "select active_time from pg_stat_database where datname = current_database()";
-        let millis: f64 = self.owner.query_one(sql, &[]).await?.get(0);
-        Ok(Duration::from_secs_f64(millis / 1e3))
+        let processes = self.owner.query("select pid from pg_stat_activity", &[]).await?;
+        let times = processes.iter().map(|row| processor_time(row.get::<_, i32>(0).unsigned_abs()));
+        Ok(times.filter_map(Result::ok).sum())
+    }
+
+    /// Only transactions that write have a number.
+    async fn next_transaction(&self) -> Result<i64> {
+        let sql = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+        Ok(self.owner.query_one(sql, &[]).await?.get(0))
     }
 
     async fn forget(&self) -> Result<()> {
