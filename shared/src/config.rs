@@ -438,12 +438,15 @@ fn public(vars: &mut Variables) -> PublicConfig {
 /// standard): in lower case, letters of other scripts as A-labels, without the scheme's own port.
 fn origin(text: &str) -> Option<HeaderValue> {
     let (_, host_and_port) = text.split_once("://")?;
-    if host_and_port.contains(['/', '\\', '?', '#', '@', '*']) || text.contains(char::is_whitespace) {
+    if host_and_port.contains(['/', '\\', '?', '#', '@']) || text.contains(char::is_whitespace) {
         return None;
     }
     let url = Url::parse(text).ok()?;
     let origin = url.origin().ascii_serialization();
-    matches!(url.scheme(), "http" | "https").then(|| HeaderValue::try_from(origin).ok()).flatten()
+    // A pattern, however it was written: `%2A` and full-width asterisks become one, which no browser sends.
+    (matches!(url.scheme(), "http" | "https") && !origin.contains('*'))
+        .then(|| HeaderValue::try_from(origin).ok())
+        .flatten()
 }
 
 fn auth(vars: &mut Variables) -> AuthConfig {
@@ -787,6 +790,8 @@ mod tests {
             "https:a.example.com",
             "a.example.com",
             "https://*.example.com",
+            "https://%2A.example.com",
+            "https://＊.example.com",
             "https://a.exa\tmple.com",
             "ftp://a.example.com",
             "http://localhost:99999",

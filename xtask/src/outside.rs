@@ -35,6 +35,8 @@ use uuid::Uuid;
 use crate::{dev::PAGE_SIGN, functions::SealingKeys, skip};
 
 const DATABASE: &str = "email_service";
+/// Pieced together from hostile samples.
+const SPLICES: usize = 6000;
 /// A browser may say nothing for ever: each test of it ends after three minutes.
 const TEST_TIMEOUT: &str = "--test-timeout=180000";
 /// Who signs in with the provider.
@@ -279,8 +281,33 @@ fn clean_samples() -> Result<PathBuf> {
     let directory = workspace_root().join("target/html");
     fs::create_dir_all(&directory)?;
     let path = directory.join("cleaned.json");
-    fs::write(&path, json!({"hostile": samples("hostile")?, "honest": samples("honest")?}).to_string())?;
+    let (hostile, honest) = (samples("hostile")?, samples("honest")?);
+    let spliced = splices(&hostile).context("a sample has no HTML")?;
+    fs::write(&path, json!({"hostile": hostile, "honest": honest, "spliced": spliced}).to_string())?;
     Ok(path)
+}
+
+/// Of hostile samples new ones: the beginning of one, and the end of another, cut anywhere. The same at each run.
+fn splices(hostile: &Value) -> Option<Vec<Value>> {
+    let samples: Vec<Vec<char>> = hostile
+        .as_array()?
+        .iter()
+        .map(|sample| Some(sample["html"].as_str()?.chars().collect()))
+        .collect::<Option<_>>()?;
+    // Knuth's numbers for 64 bits.
+    let mut state: u64 = 1;
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap_or_default() % limit.max(1)
+    };
+    let splice = |_| {
+        let (first, second) = (samples.get(below(samples.len()))?, samples.get(below(samples.len()))?);
+        let head = first.iter().take(below(first.len() + 1));
+        let html: String = head.chain(second.iter().skip(below(second.len() + 1))).collect();
+        let cleaned = clean(&html, |id| (id == "logo").then(|| "/attachments/1".to_owned())).html;
+        Some(json!({"html": html, "cleaned": cleaned}))
+    };
+    (0..SPLICES).map(splice).collect()
 }
 
 /// What the functions need to reach a provider and a mail server of this machine.

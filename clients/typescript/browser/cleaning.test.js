@@ -10,7 +10,7 @@ import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
 const { CHROMIUM, CLEANED } = process.env;
-const { hostile, honest } = JSON.parse(await readFile(CLEANED, "utf8"));
+const { hostile, honest, spliced } = JSON.parse(await readFile(CLEANED, "utf8"));
 
 /** What a page has around the mail: neither a policy nor a sandbox, so that only the cleaning is looked at. */
 const document = (body) => `<!doctype html><meta charset="utf-8"><title>Page</title><body>${body}`;
@@ -168,7 +168,8 @@ function inspect() {
       if (!ATTRIBUTES.has(attribute)) found.push(`<${name} ${attribute}>`);
     }
     if (element.hasAttribute("href")) {
-      if (!["http:", "https:", "mailto:", "tel:"].includes(element.protocol)) found.push(`link to ${element.href}`);
+      // ":" is what no browser understands, and follows.
+      if (!["http:", "https:", "mailto:", "tel:", ":"].includes(element.protocol)) found.push(`link to ${element.href}`);
       if (element.target !== "_blank" || !["noopener", "noreferrer", "nofollow"].every((word) => element.relList.contains(word))) found.push("link with an opener");
     }
     if (element.hasAttribute("src") && !/^(data:image\/(png|jpeg|jpg|gif|webp|bmp);base64,|\/attachments\/)/.test(element.getAttribute("src"))) found.push(`picture ${element.getAttribute("src")}`);
@@ -210,6 +211,21 @@ for (const way of Object.keys(WAYS)) {
     assert.deepEqual(failed.filter(({ did, inspected }) => did.length > 0 || inspected.length > 0), []);
   });
 }
+
+test(`nothing of ${spliced.length} samples does anything that were pieced together from two`, async () => {
+  assert(spliced.length >= 5000);
+  const viewer = new Viewer("innerHTML");
+  const isBad = ({ did, inspected }) => did.length > 0 || inspected.length > 0;
+  for (let start = 0; start < spliced.length; start += 50) {
+    const some = spliced.slice(start, start + 50);
+    const together = some.map(({ cleaned }) => `<div>${cleaned}</div>`).join("");
+    if (!isBad(await viewer.show(together, "/"))) continue;
+    // Which of them was it?
+    for (const { html, cleaned } of some) assert(!isBad(await viewer.show(cleaned, "/")), `${html}\nbecame\n${cleaned}`);
+    assert.fail(`samples ${start} to ${start + 49} do something together`);
+  }
+  await viewer.close();
+});
 
 test("of samples as they came this tells", async () => {
   // Each that does something costs a window.
