@@ -373,6 +373,18 @@ impl Stream {
         .await
     }
 
+    /// What has come and was not read yet, without waiting for more.
+    ///
+    /// # Errors
+    /// [`Code::Unreachable`] where the other side has closed the connection, or it is lost.
+    pub(crate) async fn heard(&mut self) -> Result<&[u8], Error> {
+        // Polled once; what comes to be read stays in the buffer.
+        if let Ok(heard) = timeout(Duration::ZERO, filled(&mut self.io)).await {
+            heard?;
+        }
+        Ok(self.io.buffer())
+    }
+
     /// Appends that many bytes. No more is reserved ahead than has come: who announces much must also send it. What is
     /// long may take longer than one answer, as long as it goes on.
     ///

@@ -14,7 +14,7 @@ use self::frame::Frame;
 
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean, cut};
-use crate::sasl::{Exchange, Login, Mechanism, Secret};
+use crate::sasl::{Echo, Exchange, Login, Mechanism, REDACTED, Secret};
 
 mod body;
 mod converse;
@@ -34,7 +34,7 @@ pub use self::fetch::{Fetched, Flags, Gmail};
 pub use self::file::NotFiled;
 pub use self::list::{Folder, MAX_FOLDERS, Status};
 pub use self::role::Role;
-pub use self::uid_set::UidSet;
+pub use self::uid_set::{UidPieces, UidSet};
 
 /// One response with its literals, until somebody has signed in. Capabilities are the longest, some 1 KiB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
@@ -58,6 +58,8 @@ pub struct Imap {
     /// Whether ENABLE was sent.
     is_enabled: bool,
     greeted_as_icloud: bool,
+    /// Once somebody has signed in.
+    echo: Option<Echo>,
 }
 
 impl Imap {
@@ -71,6 +73,7 @@ impl Imap {
         let work = async {
             let mut imap = Self::open(stream, security).await?;
             imap.log_in(login).await?;
+            imap.echo = Some(Echo::of(login));
             Ok(imap)
         };
         work.await.map_err(|error| login.redact(error))
@@ -85,6 +88,7 @@ impl Imap {
             is_talking: false,
             is_enabled: false,
             greeted_as_icloud: false,
+            echo: None,
         };
         match imap.response(MAX_RESPONSE_BYTES).await? {
             Response::Untagged(Reply { condition: Condition::Ok, text, .. }) => {
@@ -264,7 +268,11 @@ impl Imap {
         self.frame.read(&mut self.stream, max).await?;
         let bytes = self.frame.bytes();
         // The words are not repeated: before they are understood, they may be an echo of what was said.
-        let response = parse(bytes).ok_or_else(|| Error::new(Code::Protocol, "a line that is no response of IMAP"))?;
+        let mut response =
+            parse(bytes).ok_or_else(|| Error::new(Code::Protocol, "a line that is no response of IMAP"))?;
+        if let (Some(echo), Response::Tagged(_, reply) | Response::Untagged(reply)) = (&self.echo, &mut response) {
+            reply.redact(echo);
+        }
         let listed = match &response {
             Response::Tagged(_, reply) | Response::Untagged(reply) => reply.code.as_deref().and_then(capabilities),
             Response::Data => {
@@ -310,6 +318,16 @@ impl Reply {
 
     fn no(text: &str) -> Self {
         Self { condition: Condition::No, code: None, text: text.to_owned() }
+    }
+
+    /// Leaves out what repeats the secret. The words of an OK are nowhere told.
+    fn redact(&mut self, echo: &Echo) {
+        if self.condition != Condition::Ok {
+            self.code.take_if(|code| echo.is_in(code));
+            if echo.is_in(&self.text) {
+                self.text = REDACTED.to_owned();
+            }
+        }
     }
 
     /// Why a command was not carried out: see [`refusal`].

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean, cut};
 use crate::message::Raw;
-use crate::sasl::{Exchange, Login, Mechanism, Secret};
+use crate::sasl::{Echo, Exchange, Login, Mechanism, REDACTED, Secret};
 
 /// A line of an answer. RFC 2449 section 4 allows 512 bytes, servers write longer refusals with links in them.
 const MAX_LINE_BYTES: usize = 4 * 1024;
@@ -44,6 +44,8 @@ pub struct Pop3 {
     capabilities: Vec<String>,
     /// Whether answers may be on their way that nobody waits for any more.
     is_talking: bool,
+    /// Once somebody has signed in.
+    echo: Option<Echo>,
 }
 
 /// A message of the mailbox.
@@ -88,13 +90,14 @@ impl Pop3 {
         let work = async {
             let mut pop3 = Self::open(stream, security).await?;
             pop3.log_in(login).await?;
+            pop3.echo = Some(Echo::of(login));
             Ok(pop3)
         };
         work.await.map_err(|error| login.redact(error))
     }
 
     async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
-        let mut pop3 = Self { stream, capabilities: Vec::new(), is_talking: false };
+        let mut pop3 = Self { stream, capabilities: Vec::new(), is_talking: false, echo: None };
         match pop3.answer().await? {
             Answer::Ok => {}
             Answer::Err(text) => return Err(Error::new(Code::Unavailable, format!("no welcome: {}", clean(&text)))),
@@ -115,7 +118,8 @@ impl Pop3 {
             Answer::Continue => return Err(Error::new(Code::Protocol, "STLS was answered with a question")),
         }
         // What was listed in clear may be anybody's.
-        let mut pop3 = Self { stream: self.stream.start_tls().await?, capabilities: Vec::new(), is_talking: false };
+        let mut pop3 =
+            Self { stream: self.stream.start_tls().await?, capabilities: Vec::new(), is_talking: false, echo: None };
         pop3.ask_capabilities().await?;
         Ok(pop3)
     }
@@ -152,8 +156,8 @@ impl Pop3 {
     ///
     /// # Errors
     /// Those of the connection; [`Code::Unavailable`] where the server asks to come later. [`Code::Protocol`] where it
-    /// has no unique ids or one that cannot be read (a message would look like one that is gone), and for more than
-    /// 200,000 messages.
+    /// has no unique ids, one that cannot be read (a message would look like one that is gone) or two of one message, and for
+    /// more than 200,000 messages.
     pub async fn uids(&mut self) -> Result<Vec<Listed>, Error> {
         self.begin()?;
         let together = self.is_pipelining();
@@ -166,6 +170,11 @@ impl Pop3 {
             is_uid.then_some(())
         })
         .await?;
+        let mut numbers: Vec<u32> = listed.iter().map(|message| message.number).collect();
+        numbers.sort_unstable();
+        if numbers.windows(2).any(|two| two[0] == two[1]) {
+            return Err(Error::new(Code::Protocol, "UIDL has two ids of one message"));
+        }
         if !together {
             self.send("LIST").await?;
         }
@@ -311,7 +320,11 @@ impl Pop3 {
     async fn answer(&mut self) -> Result<Answer, Error> {
         let line = self.read_line().await?;
         // The words are not repeated: before they are understood, they may be an echo of what was said.
-        parse(&line).ok_or_else(|| Error::new(Code::Protocol, "a line that is no answer of POP3"))
+        let answer = parse(&line).ok_or_else(|| Error::new(Code::Protocol, "a line that is no answer of POP3"))?;
+        match (&self.echo, answer) {
+            (Some(echo), Answer::Err(text)) if echo.is_in(&text) => Ok(Answer::Err(REDACTED.to_owned())),
+            (_, answer) => Ok(answer),
+        }
     }
 
     async fn read_line(&mut self) -> Result<String, Error> {
@@ -539,6 +552,7 @@ mod tests {
             ("+OK\r\nx a\r\n.\r\n".to_owned(), Code::Protocol),
             ("+OK\r\n1 a\0b\r\n.\r\n".to_owned(), Code::Protocol),
             (format!("+OK\r\n1 {:x<129}\r\n.\r\n", ""), Code::Protocol),
+            ("+OK\r\n1 a\r\n2 b\r\n1 c\r\n.\r\n".to_owned(), Code::Protocol),
             ("+OK\r\n".to_owned() + &"1 a\r\n".repeat(MAX_MESSAGES + 1), Code::Protocol),
             ("+OK\r\n1 a\r\n".to_owned(), Code::Unreachable),
             ("+OK\r\n1 a\r\n.\r\n-ERR\r\n".to_owned(), Code::Protocol),
@@ -547,6 +561,14 @@ mod tests {
             assert_eq!(pop3.uids().await.unwrap_err().code, code, "{}", &answer[..20.min(answer.len())]);
             assert_eq!(pop3.uids().await.unwrap_err().code, Code::Protocol);
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_repeats_the_secret_is_not_repeated() {
+        let script = Script::new().hear("UIDL").say("-ERR PASS secret\r\n");
+        let (mut pop3, _server) = signed_in("", script).await;
+        let error = pop3.uids().await.unwrap_err();
+        assert_eq!((error.code, error.detail), (Code::Protocol, format!("UIDL was refused: {REDACTED}")));
     }
 
     #[tokio::test]

@@ -111,13 +111,33 @@ impl Login {
 
     /// Whether a server's words have the secret in them, or a piece of what was said with it.
     pub(crate) fn is_echoed_in(&self, words: &str) -> bool {
+        Echo::of(self).is_in(words)
+    }
+}
+
+/// What knows a secret again in a server's words, for as long as a session goes on: a server that has heard it may say it at
+/// any time, and its words come into logs.
+pub(crate) struct Echo(Vec<Zeroizing<String>>);
+
+impl fmt::Debug for Echo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Echo {
+    pub(crate) fn of(login: &Login) -> Self {
+        let lines = said_with_secret(login);
+        let said = lines.iter().map(|line| line.as_str()).chain([login.secret.reveal()]);
+        Self(said.map(comparable).collect())
+    }
+
+    /// As [`Login::is_echoed_in`].
+    pub(crate) fn is_in(&self, words: &str) -> bool {
         let words = comparable(words);
-        let lines = said_with_secret(self);
-        let said = lines.iter().map(|line| line.as_str()).chain([self.secret.reveal()]);
-        let said: Vec<_> = said.map(comparable).collect();
         let mut pieces = words.split([' ', '\'', '`', '<', '>', '(', ')', '[', ']', ':']);
-        said.iter().any(|text| words.contains(text.as_str()))
-            || pieces.any(|piece| piece.len() >= MIN_ECHO_BYTES && said.iter().any(|text| text.contains(piece)))
+        self.0.iter().any(|text| words.contains(text.as_str()))
+            || pieces.any(|piece| piece.len() >= MIN_ECHO_BYTES && self.0.iter().any(|text| text.contains(piece)))
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Script(Vec<Step>);
 enum Step {
     Say(Vec<u8>),
     Hear(String),
+    HearAny,
     Tls,
     Trickle(Vec<u8>, Duration),
     Endless(Vec<u8>),
@@ -63,6 +64,12 @@ impl Script {
     #[must_use]
     pub fn hear(self, line: impl Into<String>) -> Self {
         self.then(Step::Hear(line.into()))
+    }
+
+    /// Waits for a line, whatever it is.
+    #[must_use]
+    pub fn hear_any(self) -> Self {
+        self.then(Step::HearAny)
     }
 
     /// Encrypts from here on.
@@ -124,6 +131,12 @@ impl Script {
                     let _ = io.read_line(&mut line).await;
                     heard.push(line.trim_end_matches(['\r', '\n']).to_owned());
                     line == format!("{expected}\r\n")
+                }
+                Step::HearAny => {
+                    let mut line = String::new();
+                    let _ = io.read_line(&mut line).await;
+                    heard.push(line.trim_end_matches(['\r', '\n']).to_owned());
+                    line.ends_with('\n')
                 }
                 Step::Tls => match tls.accept(io.into_inner()).await {
                     Ok(encrypted) => {
@@ -544,9 +557,12 @@ async fn submit(said: Vec<u8>) {
         }
     };
     if is_wanted {
-        let Transmission::Ready = smtp.transmit(&mut Dotted(PIECES)).await else {
-            panic!("everything is heard");
-        };
+        match smtp.transmit(&mut Dotted(PIECES)).await {
+            Transmission::Ready => {}
+            // All of it was said ahead. What would be made of it is looked at all the same.
+            Transmission::Broken(error) => check_error(&error),
+            Transmission::NoBody(never) => match never {},
+        }
         match smtp.commit(&login, Duration::from_secs(60)).await {
             Ok(said) => {
                 // Nobody takes a question for an answer.

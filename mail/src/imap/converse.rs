@@ -256,7 +256,8 @@ impl Imap {
         let enable = self.enable(features);
         let ahead = usize::from(enable.is_some());
         let commands = Commands { enable, commands: commands.into_iter(), features: *features };
-        Conversation { pipeline: Pipeline::new(self, commands), imap: self, ahead, done: 0, pending: None }
+        let pipeline = Pipeline::new(self, commands);
+        Conversation { pipeline, imap: self, resyncs: features.qresync, ahead, done: 0, pending: None }
     }
 }
 
@@ -265,6 +266,8 @@ impl Imap {
 pub struct Conversation<'a> {
     imap: &'a mut Imap,
     pipeline: Pipeline<Commands>,
+    /// Whether the server may say VANISHED: only who has switched QRESYNC on is told so (RFC 7162 section 3.2.10).
+    resyncs: bool,
     /// Commands of our own before those that were given.
     ahead: usize,
     done: usize,
@@ -286,7 +289,9 @@ impl Conversation<'_> {
                 return Ok(Some(event));
             }
             let event = match self.pipeline.step(self.imap).await? {
-                Step::Data => read(&self.imap.frame),
+                Step::Data => {
+                    read(&self.imap.frame).filter(|event| self.resyncs || !matches!(event, Event::Vanished { .. }))
+                }
                 Step::Status(reply) => reply.event(),
                 Step::Done(reply) => {
                     let told = reply.event();

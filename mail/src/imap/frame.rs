@@ -260,10 +260,11 @@ impl<'a> Cursor<'a> {
         // One that was passed over within something else is behind.
         while self.literals.next_if(|literal| literal.start <= self.at).is_some() {}
         let literal = **self.literals.peek()?;
+        // Its digits alone are read, not all that stands before it: a response may have braces by the million.
         let announced = self.bytes.get(self.at..literal.start)?;
-        let announced = announced.strip_prefix(b"~").unwrap_or(announced);
-        if !announced.starts_with(b"{") || announced.iter().position(|byte| *byte == b'\n') != Some(announced.len() - 1)
-        {
+        let announced = announced.strip_prefix(b"~").unwrap_or(announced).strip_prefix(b"{")?;
+        let digits = announced.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(announced.len());
+        if !matches!(&announced[digits..], b"}\r\n" | b"}\n" | b"+}\r\n" | b"+}\n") {
             return None;
         }
         self.literals.next();

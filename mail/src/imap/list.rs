@@ -199,6 +199,8 @@ fn read_folder(mut cursor: Cursor<'_>) -> Option<Folder> {
     })?;
     cursor.space();
     let delimiter = cursor.string()?.and_then(|text| String::from_utf8_lossy(&text).chars().next());
+    // No name that can be asked for has one of these in it, and no text of the database NUL.
+    let delimiter = delimiter.filter(|delimiter| !delimiter.is_control());
     cursor.space();
     let wire = read_name(&mut cursor)?;
     let mut path = decoded(&wire);

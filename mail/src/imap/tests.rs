@@ -289,11 +289,52 @@ async fn one_response_has_its_bounds() {
     // As long as it may be, and a tagged answer of 4 KiB.
     let uids = "1,3,".repeat(MAX_DATA_BYTES / 4 - 10) + "5";
     let script = Script::new().hear("a3 UID SEARCH ALL");
-    let script = script.say(format!("* VANISHED {uids}\r\na3 OK {:4096}\r\n", "yes"));
+    let script = script.say(format!("* ESEARCH UID ALL {uids}\r\na3 OK {:4096}\r\n", "yes"));
     let (mut imap, _server) = signed_in("", script).await;
     let (events, outcome) = events(&mut imap, vec![Command::SearchAll]).await;
     outcome.unwrap();
-    assert_eq!(events, [Event::Vanished { uids: set("1,3,5"), earlier: false }, done(0)]);
+    assert_eq!(events, [Event::Found(set("1,3,5")), done(0)]);
+}
+
+#[tokio::test]
+async fn nothing_vanishes_at_a_server_that_was_not_asked_to_say_so() {
+    let script = Script::new().hear("a3 UID SEARCH ALL").say("* VANISHED 1:9\r\n* SEARCH 1 2\r\na3 OK done\r\n");
+    let (mut imap, _server) = signed_in("CONDSTORE", script).await;
+    let (events, outcome) = events(&mut imap, vec![Command::SearchAll]).await;
+    outcome.unwrap();
+    assert_eq!(events, [Event::Found(set("1:2")), done(0)]);
+}
+
+/// What is looked for in a response takes as long as the response is, whatever stands in it.
+#[tokio::test]
+async fn braces_by_the_million_are_no_literals() {
+    let started = std::time::Instant::now();
+    for braces in ["{", "{ ", "{1", "{1 ", "~{"] {
+        let data = format!("* 1 FETCH (X ({} {{3}}\r\nabc)\r\na3 OK done\r\n", braces.repeat(1_000_000));
+        let (mut imap, _server) = signed_in("", Script::new().hear("a3 UID SEARCH ALL").say(data)).await;
+        let (_, outcome) = events(&mut imap, vec![Command::SearchAll]).await;
+        outcome.unwrap();
+    }
+    // A second or so where nothing is optimised; it was hours.
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+/// Words of before and after the sign-in alike: they come into logs.
+#[tokio::test]
+async fn a_refusal_that_repeats_the_secret_is_not_repeated() {
+    for (words, left) in [
+        ("you said secret", REDACTED),
+        ("[secret] LOGIN \"alice\" \"SECRET\"", REDACTED),
+        ("[SECRET] no", "no"),
+        ("AUTH PLAIN AGFsaWNlAHNlY3JldA==", REDACTED),
+    ] {
+        let script = Script::new().hear("a3 UID SEARCH ALL").say(format!("a3 NO {words}\r\n"));
+        let (mut imap, _server) = signed_in("", script).await;
+        let (events, outcome) = events(&mut imap, vec![Command::SearchAll]).await;
+        outcome.unwrap();
+        let outcome = Outcome::No { code: None, text: left.to_owned() };
+        assert_eq!(events, [Event::Done { command: 0, outcome }], "{words}");
+    }
 }
 
 #[tokio::test]

@@ -169,6 +169,38 @@ impl UidSet {
     }
 }
 
+/// A set that comes in pieces, in any order: a server that says each number in a response of its own costs no more than one
+/// that says all of them at once.
+#[derive(Debug, Default)]
+pub struct UidPieces {
+    /// As they came, from some place on.
+    ranges: Vec<(u32, u32)>,
+    /// How many there were when they were last put together.
+    settled: usize,
+}
+
+impl UidPieces {
+    /// One more.
+    pub fn add(&mut self, piece: &UidSet) {
+        piece.ranges.iter().for_each(|range| push(&mut self.ranges, *range));
+        if self.ranges.len() > 2 * self.settled + 1024 {
+            self.ranges = self.whole().ranges;
+            self.settled = self.ranges.len();
+        }
+    }
+
+    /// How many ranges are held: no more than twice those of the set, and some.
+    pub fn held(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// All of them; none is left.
+    pub fn whole(&mut self) -> UidSet {
+        self.settled = 0;
+        UidSet::normalised(std::mem::take(&mut self.ranges))
+    }
+}
+
 /// Appends a range, to the last one where it goes on from there. Servers list ascending, mostly.
 fn push(ranges: &mut Vec<(u32, u32)>, (first, last): (u32, u32)) {
     match ranges.last_mut() {
@@ -291,6 +323,19 @@ mod tests {
         assert_eq!(all.last(), Some(u32::MAX));
         assert_eq!((UidSet::new().len(), UidSet::new().last()), (0, None));
         assert_eq!([0..=3, 9..=9].into_iter().collect::<UidSet>().to_string(), "1:3,9");
+    }
+
+    #[test]
+    fn pieces_are_a_set_whatever_their_order_and_hold_no_more_than_it_needs() {
+        let mut pieces = UidPieces::default();
+        for _ in 0..3 {
+            for uid in (1..=5000).rev() {
+                pieces.add(&UidSet::from(2 * uid..=2 * uid));
+                assert!(pieces.held() <= 2 * 5000 + 1025);
+            }
+        }
+        assert_eq!(pieces.whole(), (1..=5000).map(|uid| 2 * uid).collect());
+        assert_eq!((pieces.held(), pieces.whole()), (0, UidSet::new()));
     }
 
     /// Few numbers, so that they meet.

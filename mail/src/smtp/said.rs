@@ -53,7 +53,8 @@ impl Said {
             // Gmail counts a day's messages with these, the second for good although it ends after a day.
             (400..=499, Some((_, 7, _))) | (_, Some((_, 4, 5))) => Kind::Limit,
             (400..=599, _) if self.speaks_of_a_limit() => Kind::Limit,
-            (400..=499, _) => Kind::Later,
+            // A question where an answer was due says nothing of the message.
+            (300..=499, _) => Kind::Later,
             _ => Kind::Never,
         }
     }
@@ -132,7 +133,7 @@ mod tests {
             (550, "5.7 Spam", None, Kind::Never),
             (550, "5.7.1.2 Spam", None, Kind::Never),
             (550, "5.7777.1 Spam", None, Kind::Never),
-            (354, "Go ahead", None, Kind::Never),
+            (354, "Go ahead", None, Kind::Later),
             (550, "", None, Kind::Never),
         ] {
             let said = said(code, text);

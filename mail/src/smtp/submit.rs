@@ -201,9 +201,23 @@ impl Smtp {
                         return Transmission::Broken(error);
                     }
                 }
-                Ok(None) => return Transmission::Ready,
+                Ok(None) => {
+                    return match self.check_silence().await {
+                        Ok(()) => Transmission::Ready,
+                        Err(error) => Transmission::Broken(error),
+                    };
+                }
                 Err(error) => return Transmission::NoBody(error),
             }
+        }
+    }
+
+    /// Looks, before the last dot is sent, whether the server has hung up or said something that would be taken for its
+    /// answer to it: nobody has taken a message that was not there yet. A refusal may come early, and is heard after the dot.
+    async fn check_silence(&mut self) -> Result<(), Error> {
+        match self.stream.heard().await? {
+            [b'4' | b'5', ..] | [] => Ok(()),
+            _ => Err(Error::new(Code::Protocol, "an answer to a message that has not ended")),
         }
     }
 

@@ -178,6 +178,34 @@ async fn before_the_last_dot_nothing_is_sent_and_after_it_nobody_knows() {
     }
 }
 
+/// Servers that answer ahead of what they are told, on purpose or because an answer too many was said before.
+#[tokio::test]
+async fn what_is_said_before_the_last_dot_is_no_answer_to_it() {
+    let said = |ahead: &str| {
+        signed_in(&[])
+            .hear("MAIL FROM:<jane@example.com>")
+            .say("250 ok\r\n")
+            .hear("RCPT TO:<a@example.com>")
+            .say("250 ok\r\n")
+            .hear("DATA")
+            .say(format!("354 go\r\n{ahead}"))
+            .hear("text")
+            .hear(".")
+            .say("250 2.0.0 taken\r\n")
+    };
+    for (ahead, expected, last) in [
+        ("250 2.0.0 taken\r\n", Err(Code::Protocol), ""),
+        ("354 go on\r\n", Err(Code::Protocol), ""),
+        ("what?\r\n", Err(Code::Protocol), ""),
+        // Who has enough before the end may say so.
+        ("552 5.3.4 too large\r\n", Ok(552), "."),
+    ] {
+        let (_, end, heard) = submit(said(ahead), &["a"], |_| (), vec![b"text\r\n"]).await;
+        let end = end.unwrap().map(|said| said.code).map_err(|error| error.code);
+        assert_eq!((end, heard.last().unwrap().as_str()), (expected, last), "{ahead}: {heard:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn dots_are_doubled_at_the_beginning_of_lines_wherever_pieces_end(
