@@ -10,6 +10,7 @@ mod pop3;
 mod suspects;
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::mail::connect::Session;
@@ -206,8 +207,13 @@ pub(crate) fn now_ms() -> i64 {
 
 /// As PostgreSQL writes them: `{[1,5],[7,7]}`.
 fn multirange(uids: &UidSet) -> String {
-    let ranges: Vec<String> = uids.ranges().map(|range| format!("[{},{}]", range.start(), range.end())).collect();
-    format!("{{{}}}", ranges.join(","))
+    let mut text = "{".to_owned();
+    for range in uids.ranges() {
+        let comma = if text.len() == 1 { "" } else { "," };
+        // A String takes whatever is written.
+        let _ = write!(text, "{comma}[{},{}]", range.start(), range.end());
+    }
+    text + "}"
 }
 
 /// As PostgreSQL writes them: `{[1,6),[7,8)}`. What is no UID is left out.

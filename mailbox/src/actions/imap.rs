@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use mail::imap::{Command, Event, Features, Flag, Flags, Folder, Imap, Items, Outcome, UidSet};
+use mail::imap::{Command, Event, Features, Flag, Flags, Folder, Imap, Items, Outcome, UidPieces, UidSet};
 use mail::{Code, Error};
 use shared::db::mailboxes::Bits;
 use shared::db::visits::{Done, Place, Whereabouts};
@@ -27,7 +27,7 @@ struct Answers {
     outcomes: Vec<Outcome>,
     uid_validity: Option<u32>,
     flags: HashMap<u32, Flags>,
-    found: Option<UidSet>,
+    found: Option<UidPieces>,
     /// By the UID of before: where it is now.
     copied: HashMap<u32, (u32, u32)>,
 }
@@ -225,7 +225,10 @@ impl<'a> Session<'a> {
         // What others have marked is theirs to destroy.
         let answers = self.talk(vec![Command::SearchDeleted]).await?;
         answers.check("UID SEARCH", Code::Unavailable)?;
-        let marked = answers.found.ok_or_else(|| Error::new(Code::Protocol, "a search without an answer"))?;
+        let marked = answers
+            .found
+            .map(|mut found| found.whole())
+            .ok_or_else(|| Error::new(Code::Protocol, "a search without an answer"))?;
         if !marked.difference(uids).is_empty() {
             return Ok(false);
         }
@@ -274,7 +277,7 @@ impl<'a> Session<'a> {
                 Event::Fetched(fetched) => {
                     answers.flags.extend(fetched.flags.map(|flags| (fetched.uid, flags)));
                 }
-                Event::Found(uids) => answers.found = Some(answers.found.take().unwrap_or_default().union(&uids)),
+                Event::Found(uids) => answers.found.get_or_insert_default().add(&uids),
                 Event::Copied { uid_validity, uids } => {
                     answers.copied.extend(uids.into_iter().map(|(from, to)| (from, (uid_validity, to))));
                 }

@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use mail::imap::{
-    Command, Conversation, Event, Features, Folder as Listed, Imap, Items, Outcome, Resync, Role, Status, UidSet,
+    Command, Conversation, Event, Features, Folder as Listed, Imap, Items, Outcome, Resync, Role, Status, UidPieces,
+    UidSet,
 };
 use shared::account::AccountId;
 use shared::db::Db;
@@ -24,6 +25,8 @@ use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, multirange, now_ms, uid_set};
 /// What is stored at once: 500 messages, some 500 KB; or the flags of 5,000; or 20,000 labels, half as many more where one
 /// message has them. Here in the smallest of these.
 const BATCH: usize = 500 * MESSAGE_WEIGHT;
+/// What is usual.
+const MESSAGE_BYTES: usize = 1024;
 const MESSAGE_WEIGHT: usize = 10 * FLAG_WEIGHT;
 const FLAG_WEIGHT: usize = 4 * LABEL_WEIGHT;
 const LABEL_WEIGHT: usize = 1;
@@ -33,6 +36,8 @@ const NEWEST: u64 = 200;
 const PIECE: u64 = 500;
 /// Of a command's UIDs. Servers take lines of 8,000 bytes.
 const COMMAND_BYTES: usize = 7_000;
+/// Messages of a folder. Whoever says that there are more has us hold their UIDs, and ask for each: no mailbox has them.
+const MOST_MESSAGES: u64 = 1_000_000;
 /// Of a list of ranges that goes to the database at once.
 const MULTIRANGE_BYTES: usize = 200_000;
 
@@ -313,21 +318,21 @@ impl Driver<'_> {
             let Some(work) = works.get_mut(*index) else { continue };
             let commands = vec![self.open(&work.here, false), Command::SearchAll];
             let mut talk = imap.converse(&self.features, commands);
-            let (mut validity, mut next, mut uids, mut done) = (None, None, UidSet::new(), 0);
+            let (mut validity, mut next, mut last, mut done) = (None, None, 0, 0);
             while let Some(event) = talk.next().await? {
                 match event {
                     Event::Exists(count) => work.there.messages = count,
                     Event::UidValidity(number) => validity = Some(number),
                     Event::UidNext(number) => next = Some(number),
                     Event::HighestModseq(modseq) => work.there.highest_modseq = Some(modseq),
-                    Event::Found(found) => uids = uids.union(&found),
+                    Event::Found(found) => last = last.max(found.last().unwrap_or_default()),
                     Event::Done { outcome: Outcome::Ok, .. } => done += 1,
                     _ => {}
                 }
             }
             if let (Some(validity), 2) = (validity, done) {
                 work.there.uid_validity = validity;
-                work.there.uid_next = next.unwrap_or_else(|| uids.last().unwrap_or_default().saturating_add(1));
+                work.there.uid_next = next.unwrap_or_else(|| last.saturating_add(1));
                 work.there.unseen = u32::try_from(work.here.unread).unwrap_or_default();
                 work.failed = false;
             }
@@ -764,11 +769,11 @@ struct Seen {
     failed: bool,
     /// The UIDs of what one command fetched. What a server says twice counts once.
     uids: HashSet<u32>,
-    vanished: UidSet,
+    vanished: UidPieces,
     /// Nothing is known where the server said nothing.
-    found: Option<UidSet>,
+    found: Option<UidPieces>,
     undecodable: bool,
-    unanswered: UidSet,
+    unanswered: UidPieces,
 }
 
 impl Reader<'_> {
@@ -788,18 +793,22 @@ impl Reader<'_> {
                     }
                     seen.end(step, accepted);
                     self.done += 1;
+                    if seen.read.present.as_ref().is_some_and(|present| present.len() > MOST_MESSAGES) {
+                        seen.read.present = None;
+                        return Err(too_many());
+                    }
                 }
                 // Whatever else comes of a folder that was not opened is of another one.
                 _ if seen.failed => {}
                 Event::UidValidity(number) if number != *validity => seen.failed = true,
-                Event::Vanished { uids, .. } => seen.vanished = seen.vanished.union(&uids),
-                Event::Found(uids) if matches!(step, Step::Uids) => {
-                    seen.found = Some(seen.found.take().unwrap_or_default().union(&uids));
-                }
+                Event::Vanished { uids, .. } => seen.vanished.add(&uids),
+                Event::Found(uids) if matches!(step, Step::Uids) => seen.found.get_or_insert_default().add(&uids),
                 Event::Undecodable { uid } => match (uid, step) {
-                    (Some(uid), Step::Messages { .. }) => {
-                        seen.unanswered = seen.unanswered.union(&UidSet::from(uid..=uid));
+                    // What was not asked for is here already, or not yet to be.
+                    (Some(uid), Step::Messages { asked, .. }) if asked.contains(uid) => {
+                        seen.unanswered.add(&UidSet::from(uid..=uid));
                     }
+                    (Some(_), Step::Messages { .. }) => {}
                     _ => seen.undecodable = true,
                 },
                 Event::Fetched(fetched) => {
@@ -823,8 +832,10 @@ impl Reader<'_> {
                     match step {
                         Step::Messages { .. } if is_new => {
                             seen.read.came = true;
-                            rows.messages.push(message::read(self.account, &fetched, now_ms()));
-                            self.rows += MESSAGE_WEIGHT;
+                            let message = message::read(self.account, &fetched, now_ms());
+                            // As many bytes as the largest may have are as many as those of a hundred others.
+                            self.rows += MESSAGE_WEIGHT.max(message::bytes(&message) * MESSAGE_WEIGHT / MESSAGE_BYTES);
+                            rows.messages.push(message);
                         }
                         Step::Presence { .. } if is_new => {
                             let flags = flags.unwrap_or_default();
@@ -843,6 +854,9 @@ impl Reader<'_> {
                 }
                 _ => {}
             }
+            if seen.is_too_much() {
+                return Err(too_many());
+            }
         }
         Ok(true)
     }
@@ -855,7 +869,7 @@ impl Reader<'_> {
             let (read, ended) = (std::mem::take(&mut seen.read), std::mem::take(&mut seen.ended));
             work.shown.came |= read.came;
             work.failed |= seen.failed;
-            work.unanswered = work.unanswered.union(&std::mem::take(&mut seen.unanswered));
+            work.unanswered = work.unanswered.union(&seen.unanswered.whole());
             work.waits = work.waits.saturating_sub(ended);
             if ended > 0 || !read.rows.is_empty() {
                 all.push(Read { work: index, ..read });
@@ -873,12 +887,23 @@ impl Reader<'_> {
     }
 }
 
+fn too_many() -> mail::Error {
+    mail::Error::new(mail::Code::Protocol, format!("more than {MOST_MESSAGES} messages in a folder"))
+}
+
 impl Seen {
+    /// Whether the server has named more messages than a folder may have.
+    fn is_too_much(&self) -> bool {
+        let found = self.found.as_ref().map_or(0, UidPieces::held);
+        let most = found.max(self.vanished.held()).max(self.unanswered.held()).max(2 * self.uids.len());
+        most as u64 > 2 * MOST_MESSAGES
+    }
+
     /// A command has ended.
     fn end(&mut self, step: &Step, accepted: bool) {
         let uids = std::mem::take(&mut self.uids);
         let undecodable = std::mem::take(&mut self.undecodable);
-        let (vanished, found) = (std::mem::take(&mut self.vanished), std::mem::take(&mut self.found));
+        let (vanished, found) = (self.vanished.whole(), self.found.take().map(|mut found| found.whole()));
         self.failed |= !accepted;
         if !self.failed {
             // Only what a server says with all its words is absent.
@@ -891,7 +916,7 @@ impl Seen {
                 }
                 Step::Messages { asked, listed: true } => {
                     let came: UidSet = uids.into_iter().collect();
-                    self.unanswered = self.unanswered.union(&asked.difference(&came));
+                    self.unanswered.add(&asked.difference(&came));
                 }
                 Step::Open | Step::Flags { .. } | Step::Messages { .. } | Step::Presence { .. } | Step::Witness => {}
             }

@@ -154,6 +154,13 @@ pub(super) fn hash(parts: &[&[u8]]) -> Uuid {
     Uuid::from_bytes(half)
 }
 
+/// How much of a message is held until it is stored.
+pub(super) fn bytes(message: &NewMessage) -> usize {
+    let NewMessage { from, to, cc, bcc, reply_to, message_id, in_reply_to, preview, .. } = message;
+    let texts = [from, to, cc, bcc, reply_to, message_id, in_reply_to, preview];
+    message.subject.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+}
+
 /// As the database has them: `[[name or null, address], …]`.
 fn list(addresses: &[Address]) -> Option<String> {
     let pairs: Vec<_> = addresses.iter().map(|address| (&address.name, &address.address)).collect();

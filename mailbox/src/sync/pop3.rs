@@ -15,6 +15,8 @@ use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, now_ms};
 
 /// Messages that are fetched and stored at once.
 const BATCH: usize = 200;
+/// What of them is held at most until it is stored, but for the last: all of them, mostly.
+const BATCH_BYTES: usize = 512 * 1024;
 /// Lines of a text whose beginning is shown: of the newest, and of what arrives later.
 const LINES: u32 = 40;
 /// How many are fetched with the beginning of their texts at first.
@@ -179,7 +181,7 @@ impl Driver<'_> {
         let now = now_ms();
         let mut batch = Batch::new(folder.id, VALIDITY);
         let mut tops = pop3.tops(numbers, lines);
-        let mut came = 0;
+        let (mut came, mut bytes) = (0, 0);
         let outcome = loop {
             let top = match tops.next().await {
                 Ok(Some(top)) => top,
@@ -189,8 +191,15 @@ impl Driver<'_> {
             came += 1;
             let Some(listed) = by_number.get(&top.number) else { continue };
             shown.came |= top.begin.is_ok();
-            batch.messages.push(self.message(folder.uid_next, listed, top.begin.ok(), now));
+            let message = self.message(folder.uid_next, listed, top.begin.ok(), now);
+            bytes += message::bytes(&message);
+            batch.messages.push(message);
             folder.uid_next = folder.uid_next.saturating_add(1);
+            if bytes > BATCH_BYTES {
+                bytes = 0;
+                batch.cursor.uid_next = Some(folder.uid_next);
+                self.store(std::mem::replace(&mut batch, Batch::new(folder.id, VALIDITY))).await?;
+            }
         };
         batch.cursor.uid_next = Some(folder.uid_next);
         // What came before a failure is good.
