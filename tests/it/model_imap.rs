@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 /// What the server offers beside IMAP4rev1.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,6 +77,61 @@ pub enum Poison {
     Bye,
 }
 
+/// What a server says to a command that begins so, each time, whatever is true.
+#[derive(Debug, Clone)]
+pub struct Lie {
+    pub on: &'static str,
+    /// `{tag}` stands for the command's.
+    say: Arc<[u8]>,
+    then: Then,
+}
+
+/// How it goes on after a lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The true answer comes behind it.
+    Truth,
+    /// That was the answer.
+    GoOn,
+    HangUp,
+    /// It says nothing more.
+    Silence,
+    /// It says the same for ever.
+    Again,
+    /// It has said nothing yet, and says it now, a byte a second.
+    Drip,
+}
+
+impl Lie {
+    pub fn new(on: &'static str, say: impl AsRef<[u8]>, then: Then) -> Self {
+        Self { on, say: say.as_ref().into(), then }
+    }
+
+    /// Tells it. Whether the true answer is to follow; `None` when the connection has ended.
+    pub async fn tell(&self, io: &mut (impl AsyncRead + AsyncWrite + Unpin), tag: &str) -> Option<bool> {
+        let said: Arc<[u8]> = match self.say.len() {
+            ..4096 => String::from_utf8_lossy(&self.say).replace("{tag}", tag).into_bytes().into(),
+            _ => self.say.clone(),
+        };
+        if self.then == Then::Drip {
+            for byte in said.iter() {
+                io.write_all(&[*byte]).await.ok()?;
+                sleep(Duration::from_secs(1)).await;
+            }
+            return None;
+        }
+        io.write_all(&said).await.ok()?;
+        match self.then {
+            Then::Truth => return Some(true),
+            Then::GoOn => return Some(false),
+            Then::Again => while io.write_all(&said).await.is_ok() {},
+            Then::Silence => drop(tokio::io::copy(io, &mut tokio::io::sink()).await),
+            Then::HangUp | Then::Drip => {}
+        }
+        None
+    }
+}
+
 pub const ALL_MAIL: &str = "[Gmail]/All Mail";
 pub const SPAM: &str = "[Gmail]/Spam";
 pub const BIN: &str = "[Gmail]/Bin";
@@ -126,6 +183,7 @@ pub struct World {
     pub extensions: Extensions,
     pub folders: BTreeMap<String, Folder>,
     pub fault: Option<Fault>,
+    pub lies: Vec<Lie>,
     /// By the keys of messages.
     pub poison: BTreeMap<u64, Poison>,
     /// Round trips: how often a client waited for us before it said more.
@@ -386,11 +444,19 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         let (tag, command) = text.split_once(' ').unwrap_or((&text, ""));
-        let mut answer = {
+        let (lie, mut answer) = {
             let mut world = world.lock().unwrap();
             world.commands.push(command.to_owned());
-            session.answer(&mut world, command)
+            let lie = world.lies.iter().find(|lie| command.starts_with(lie.on)).cloned();
+            (lie, session.answer(&mut world, command))
         };
+        if let Some(lie) = lie {
+            match lie.tell(&mut io, tag).await {
+                Some(true) => {}
+                Some(false) => continue,
+                None => return,
+            }
+        }
         if let Some(poison) = session.poisoned {
             let end = match poison {
                 Poison::HangUp | Poison::HangUpAtOnce => "",

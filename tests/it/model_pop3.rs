@@ -8,11 +8,14 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::model_imap::Lie;
+
 #[derive(Debug, Default)]
 pub struct Mailbox {
     /// Numbers, which are unique ids as well.
     pub messages: Vec<u32>,
     pub poison: BTreeSet<u32>,
+    pub lies: Vec<Lie>,
     pub commands: Vec<String>,
 }
 
@@ -54,6 +57,17 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
         line.clear();
         if io.read_line(&mut line).await.unwrap_or_default() == 0 {
             return;
+        }
+        let lie = mailbox.lock().unwrap().lies.iter().find(|lie| line.starts_with(lie.on)).cloned();
+        if let Some(lie) = lie {
+            match lie.tell(&mut io, "").await {
+                Some(true) => {}
+                Some(false) => {
+                    answer.clear();
+                    continue;
+                }
+                None => return,
+            }
         }
         let mut mailbox = mailbox.lock().unwrap();
         mailbox.commands.push(line.trim_end().to_owned());
