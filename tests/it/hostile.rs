@@ -27,9 +27,9 @@ const TRY_LIMIT: Duration = Duration::from_secs(10);
 /// One answer has 15 s, in which others have the processor as well.
 const JOB_LIMIT: Duration = Duration::from_secs(30);
 /// Of a function that tries logins.
-const TRY_MEMORY: u64 = 64 * 1024;
+const TRY_MEMORY: u64 = 48 * 1024;
 /// Of a worker, which has a hostile account and another one in each batch.
-const JOB_MEMORY: u64 = 160 * 1024;
+const JOB_MEMORY: u64 = 96 * 1024;
 /// Processes of a function; so many entries are gone through at once.
 const PROCESSES: usize = 6;
 
