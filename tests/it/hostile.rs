@@ -34,11 +34,15 @@ const JOB_MEMORY: u64 = 96 * 1024;
 const PROCESSES: usize = 6;
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+/// Where the functions find its certificate. It stays there until the next run.
+static BUNDLE: LazyLock<&str> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/hostile.pem");
+    std::fs::write(path, AUTHORITY.pem()).unwrap();
+    path
+});
 
 /// Functions that reach servers of this machine and trust [`AUTHORITY`].
 async fn api() -> Api {
-    let bundle = std::env::temp_dir().join(format!("email-service-{}.pem", Uuid::new_v4()));
-    std::fs::write(&bundle, AUTHORITY.pem()).unwrap();
     let mut env = servers().await.env();
     for (name, value) in [
         ("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8,::1/128"),
@@ -53,7 +57,7 @@ async fn api() -> Api {
     ] {
         env.insert(name, value.to_owned());
     }
-    env.insert("SSL_CERT_FILE", bundle.display().to_string());
+    env.insert("SSL_CERT_FILE", BUNDLE.to_string());
     Api::start_as(env, PayloadVersion::V2, PROCESSES).await
 }
 
