@@ -63,6 +63,22 @@ impl Emulator {
         self.service.end("KILL")
     }
 
+    /// Freezes it: connections stay open and get no answer. It keeps what it has.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn pause(&mut self) -> Result<()> {
+        self.service.signal("STOP")
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn resume(&mut self) -> Result<()> {
+        self.service.signal("CONT")
+    }
+
     /// Starts it again at the same address, without all that it had.
     ///
     /// # Errors
@@ -194,10 +210,20 @@ impl Bucket {
         &self.name
     }
 
-    /// The keys of what is in it, in alphabetical order; of a thousand at most.
+    /// The keys of what is in it, in alphabetical order.
     pub async fn keys(&self) -> Result<Vec<String>> {
-        let page = self.client.list_objects_v2().bucket(&self.name).send().await?;
-        Ok(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key).collect())
+        let mut pages = self.client.list_objects_v2().bucket(&self.name).into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.try_next().await? {
+            keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+        }
+        Ok(keys)
+    }
+
+    /// What an object has.
+    pub async fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let object = self.client.get_object().bucket(&self.name).key(key).send().await?;
+        Ok(object.body.collect().await?.to_vec())
     }
 
     /// Stores an object.

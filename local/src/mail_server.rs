@@ -227,7 +227,7 @@ impl Dovecot {
     pub async fn post(&self) {
         let mut posted = 0;
         loop {
-            for delivery in self.sink.deliveries().into_iter().skip(posted) {
+            for delivery in self.sink.deliveries_after(posted) {
                 posted += 1;
                 for recipient in delivery.recipients.iter().map(|recipient| recipient.to_ascii_lowercase()) {
                     let is_name = recipient.chars().all(|c| c.is_ascii_alphanumeric() || "@.-_".contains(c));

@@ -4,7 +4,7 @@
 import { createPublicKey } from "node:crypto";
 import { createRequire } from "node:module";
 
-const [modules, keyFile, certificateFile, port] = process.argv.slice(2);
+const [modules, keyFile, certificateFile, port, life] = process.argv.slice(2);
 const { OAuth2Server } = createRequire(`${modules}/`)("oauth2-mock-server");
 
 const server = new OAuth2Server(keyFile, certificateFile);
@@ -25,10 +25,12 @@ server.service.on("beforeTokenSigning", (token, request) => {
   // Dovecot's clock stands still while it works.
   token.payload.iat -= 10;
   token.payload.nbf = token.payload.iat;
+  token.payload.exp = token.payload.iat + 10 + Number(life);
 });
 server.service.on("beforeResponse", ({ body }, request) => {
   // What was consented to is what was asked for.
   delete body.scope;
+  body.expires_in = Number(life);
   addresses.set(body.refresh_token, addressOf(request));
 });
 server.service.on("beforeUserinfo", (response) => {

@@ -2,11 +2,14 @@
 //! takes.
 
 use std::{
-    fs, thread,
+    fs,
+    path::PathBuf,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,12 +24,19 @@ use crate::{
 const SIGN: &str = "ready ";
 /// How long the emulator's first line may take to be written whole.
 const LINE_LIMIT: Duration = Duration::from_secs(1);
+/// How long its tokens are good, as others' are.
+const TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
+/// A browser: prints where it is led to.
+const BROWSER: &str =
+    "fetch(process.argv[1], { redirect: 'manual' }).then((answer) => console.log(answer.headers.get('location')))";
 
 /// A running provider, which ends with this value.
 #[derive(Debug)]
 pub struct Provider {
-    _service: Service,
+    service: Service,
     url: String,
+    node: String,
+    authority: PathBuf,
 }
 
 impl Provider {
@@ -36,6 +46,14 @@ impl Provider {
     /// # Errors
     /// It cannot be installed or started; there is no Node.
     pub fn start(mail: &Dovecot) -> Result<Self> {
+        Self::start_with(mail, TOKEN_LIFE)
+    }
+
+    /// Like `start`, with access tokens that are good for so long.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_with(mail: &Dovecot, token_life: Duration) -> Result<Self> {
         let node = find("node").context("node is not installed")?.display().to_string();
         let modules = node_modules(OAUTH2_SERVER)?.display().to_string();
         let issued = mail.authority().issue(Certificate::Good)?;
@@ -51,18 +69,48 @@ impl Provider {
                 }
                 let path = |name: &str| directory.join(name).display().to_string();
                 let (program, key, certificate) = (path("provider.mjs"), path("key.pem"), path("certificate.pem"));
-                Ok([&node, &program, &modules, &key, &certificate, &port.to_string()].map(String::from).to_vec())
+                let (port, life) = (port.to_string(), token_life.as_secs().to_string());
+                Ok([&node, &program, &modules, &key, &certificate, &port, &life].map(String::from).to_vec())
             })?;
             let key = key_of(&service)?;
             let text = |name: &str| key[name].as_str().with_context(|| format!("the provider does not say its {name}"));
             mail.trust_provider(text("kid")?, text("pem")?)?;
-            Ok(Self { _service: service, url: format!("https://localhost:{port}") })
+            let (url, node, authority) = (format!("https://localhost:{port}"), node.clone(), mail.ca_file());
+            Ok(Self { service, url, node, authority })
         })
     }
 
     /// Where it is.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What a browser does whose user allows everything: opens an authorization's URL, and returns where it is led to.
+    ///
+    /// # Errors
+    /// It is led nowhere.
+    pub fn consent(&self, authorization_url: &str) -> Result<String> {
+        let mut browser = Command::new(&self.node);
+        browser.args(["-e", BROWSER, authorization_url]).env("NODE_EXTRA_CA_CERTS", &self.authority);
+        let output = browser.output().context("cannot run node")?;
+        ensure!(output.status.success(), "no consent: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// Freezes it: connections stay open and get no answer.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn pause(&mut self) -> Result<()> {
+        self.service.signal("STOP")
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn resume(&mut self) -> Result<()> {
+        self.service.signal("CONT")
     }
 
     /// Its settings in `OAUTH2_PROVIDERS`, with the mail server's ports.

@@ -71,7 +71,12 @@ impl SmtpSink {
 
     /// All messages so far, in the order in which they came. One is here before its client learns that it was taken.
     pub fn deliveries(&self) -> Vec<Delivery> {
-        lock(&self.state.deliveries).clone()
+        self.deliveries_after(0)
+    }
+
+    /// Those after the first so many.
+    pub fn deliveries_after(&self, count: usize) -> Vec<Delivery> {
+        lock(&self.state.deliveries).get(count..).unwrap_or_default().to_vec()
     }
 
     /// From now on answers each naming of the recipient with `reply`, such as `550 5.1.1 Nobody here`.

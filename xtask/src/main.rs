@@ -56,7 +56,8 @@ cargo fuzz-all [TARGET] [--runs N]
     Run the fuzz targets (autoconfig, body, config, content, event, html, imap, imap-mailbox, message, pop3, query, smtp,
     submission, token), or one, on N inputs each (default 2000000).
 cargo soak [--minutes N]
-    Many tenants at work while PostgreSQL, Redis and the functions fail, for N minutes (default 5).
+    Many tenants at work with accounts and mailboxes while PostgreSQL, Redis, queues, object store, mail server, provider,
+    functions and workers fail, for N minutes (default 5).
 cargo sam-local [--serve]
     Build the functions and try their main paths behind `sam local start-api`, with PostgreSQL and Redis in containers.
     Uses the Docker engine that runs; root gets one for the time where only dockerd is installed. Where CI is set, root

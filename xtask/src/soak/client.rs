@@ -2,22 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::Run;
-use crate::demo::send;
+use super::caller::{Caller, PASSWORD};
 
-/// Looked for in the log.
-pub(super) const PASSWORD: &str = "a password of the soak run";
+/// Between two requests: the mailboxes' users want to be served, too.
+const PAUSE: Duration = Duration::from_millis(60);
 /// Beyond it, accounts are deleted.
 const MANY: usize = 30;
 
@@ -32,33 +28,20 @@ struct Known {
 }
 
 pub(super) struct Client {
-    tenant: Uuid,
-    user: Uuid,
-    token: String,
-    address: SocketAddr,
-    run: Arc<Run>,
+    caller: Caller,
     /// By email address, each used once.
     known: BTreeMap<String, Known>,
     created: u64,
 }
 
-struct Answer {
-    status: u16,
-    body: Value,
-}
-
 impl Client {
-    pub(super) fn new(tenant: Uuid, address: SocketAddr, key: &str, run: Arc<Run>) -> Result<Self> {
-        let user = Uuid::now_v7();
-        let expires = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 24 * 60 * 60;
-        let claims = json!({ "tenant_id": tenant, "user_id": user, "exp": expires });
-        let key = EncodingKey::from_secret(key.as_bytes());
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?;
-        Ok(Self { tenant, user, token, address, run, known: BTreeMap::new(), created: 0 })
+    pub(super) fn new(caller: Caller) -> Self {
+        Self { caller, known: BTreeMap::new(), created: 0 }
     }
 
     pub(super) async fn work(mut self) -> Result<Self> {
-        while !self.run.is_over() {
+        while !self.caller.run.is_over() {
+            sleep(PAUSE).await;
             match (rand::random_range(0..10), self.oldest()) {
                 (0..=2, _) | (_, None) => self.create().await?,
                 (3..=4, _) => self.update().await?,
@@ -92,10 +75,10 @@ impl Client {
 
     async fn create(&mut self) -> Result<()> {
         self.created += 1;
-        let address = format!("{:06}@{}.example.com", self.created, self.user);
+        let address = format!("{:06}@{}.example.com", self.created, self.caller.user);
         let port = port();
         let body = account(&address, port);
-        let answer = self.ask("create", "POST", "/api/accounts", Some(&body), &[201]).await?;
+        let answer = self.caller.ask("create", "POST", "/api/accounts", Some(&body), &[201]).await?;
         let mut known = Known { id: None, states: BTreeSet::from([Some(port)]) };
         if answer.status == 201 {
             known.id = answer.body["id"].as_str().map(str::to_owned);
@@ -114,7 +97,7 @@ impl Client {
         let (address, id, port) = ((*address).clone(), known.id.clone().context("has an id")?, port());
         let body = json!({ "port": port, "password": PASSWORD });
         let path = format!("/api/accounts/{id}");
-        let answer = self.ask("update", "PUT", &path, Some(&body), self.found(&address)).await?;
+        let answer = self.caller.ask("update", "PUT", &path, Some(&body), self.found(&address)).await?;
         match answer.status {
             200 => {
                 let states = BTreeSet::from([Some(port)]);
@@ -129,7 +112,7 @@ impl Client {
 
     async fn delete(&mut self, address: &str, id: &str) -> Result<()> {
         let path = format!("/api/accounts/{id}");
-        let answer = self.ask("delete", "DELETE", &path, None, self.found(address)).await?;
+        let answer = self.caller.ask("delete", "DELETE", &path, None, self.found(address)).await?;
         if matches!(answer.status, 200 | 404) {
             self.settle(address, BTreeSet::from([None]));
         } else {
@@ -140,7 +123,7 @@ impl Client {
 
     async fn find(&mut self, address: &str, id: &str) -> Result<()> {
         let path = format!("/api/accounts/{id}");
-        let answer = self.ask("get", "GET", &path, None, self.found(address)).await?;
+        let answer = self.caller.ask("get", "GET", &path, None, self.found(address)).await?;
         match answer.status {
             200 => {
                 self.compare(&answer.body, &self.states(address), address);
@@ -154,13 +137,13 @@ impl Client {
 
     /// Returns whether the list was answered.
     async fn list(&mut self) -> Result<bool> {
-        let answer = self.ask("list", "GET", "/api/accounts?limit=1000", None, &[200]).await?;
+        let answer = self.caller.ask("list", "GET", "/api/accounts?limit=1000", None, &[200]).await?;
         if answer.status != 200 {
             return Ok(false);
         }
         let listed = answer.body["accounts"].as_array().cloned().unwrap_or_default();
         if answer.body["pagination"]["total"] != json!(listed.len()) {
-            self.run.differs(format!("{} accounts, and a total of {}", listed.len(), answer.body["pagination"]));
+            self.caller.run.differs(format!("{} accounts, and a total of {}", listed.len(), answer.body["pagination"]));
         }
         let mut addresses = BTreeSet::new();
         for account in &listed {
@@ -170,13 +153,13 @@ impl Client {
             known.id = account["id"].as_str().map(str::to_owned);
             known.states = BTreeSet::from([account["port"].as_i64()]);
             if !addresses.insert(address) {
-                self.run.differs(format!("listed twice: {account}"));
+                self.caller.run.differs(format!("listed twice: {account}"));
             }
         }
         let missing: Vec<_> = self.known.keys().filter(|address| !addresses.contains(*address)).cloned().collect();
         for address in missing {
             if !self.states(&address).contains(&None) {
-                self.run.differs(format!("an acknowledged account is lost: {address}"));
+                self.caller.run.differs(format!("an acknowledged account is lost: {address}"));
             }
             self.known.remove(&address);
         }
@@ -187,25 +170,25 @@ impl Client {
     async fn misbehave(&mut self) -> Result<()> {
         match rand::random_range(0..4) {
             0 => {
-                let token = std::mem::take(&mut self.token);
-                let answer = self.ask("without a token", "GET", "/api/accounts", None, &[401]).await;
-                self.token = token;
+                let token = std::mem::take(&mut self.caller.token);
+                let answer = self.caller.ask("without a token", "GET", "/api/accounts", None, &[401]).await;
+                self.caller.token = token;
                 answer?;
             }
             1 => {
                 let body = json!({ "port": "993", "password": PASSWORD });
-                self.ask("bad body", "POST", "/api/accounts", Some(&body), &[400]).await?;
+                self.caller.ask("bad body", "POST", "/api/accounts", Some(&body), &[400]).await?;
             }
             2 => {
                 let path = format!("/api/accounts/{}", Uuid::now_v7());
-                self.ask("unknown id", "GET", &path, None, &[404]).await?;
+                self.caller.ask("unknown id", "GET", &path, None, &[404]).await?;
             }
             _ => {
                 let certain = |known: &Known| !known.states.contains(&None);
                 let taken = self.known.iter().find(|(_, known)| certain(known)).map(|(address, _)| address.clone());
                 if let Some(address) = taken {
                     let body = account(&address.to_uppercase(), 1);
-                    self.ask("taken address", "POST", "/api/accounts", Some(&body), &[409]).await?;
+                    self.caller.ask("taken address", "POST", "/api/accounts", Some(&body), &[409]).await?;
                 }
             }
         }
@@ -231,40 +214,13 @@ impl Client {
 
     /// An account must be ours, have one of these states, and be whole.
     fn compare(&self, account: &Value, states: &BTreeSet<State>, address: &str) {
-        let own = account["tenantId"] == json!(self.tenant) && account["userId"] == json!(self.user);
+        let own = account["tenantId"] == json!(self.caller.tenant) && account["userId"] == json!(self.caller.user);
         let fits = account["emailAddress"] == address && states.contains(&account["port"].as_i64());
         if !own || !fits || account["isEnabled"] != json!(true) {
-            self.run.differs(format!("{} expects {address} with one of {states:?}: {account}", self.user));
+            self.caller
+                .run
+                .differs(format!("{} expects {address} with one of {states:?}: {account}", self.caller.user));
         }
-    }
-
-    /// Sends a request; notes an answer that is neither expected nor excused by a fault.
-    async fn ask(
-        &self,
-        kind: &'static str,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-        expected: &[u16],
-    ) -> Result<Answer> {
-        let mut request = hyper::Request::builder().method(method).uri(path).header("Host", self.address.to_string());
-        if !self.token.is_empty() {
-            request = request.header("Authorization", format!("Bearer {}", self.token));
-        }
-        let request = request.body(body.map(Value::to_string).unwrap_or_default())?;
-        let began = Instant::now();
-        let response = send(self.address, request).await?;
-        let (status, text) = (response.status().as_u16(), response.into_body());
-        self.run.count(kind, status);
-        let body: Value = serde_json::from_str(&text).unwrap_or_default();
-        let excused = status == 500 && self.run.excuses(began);
-        if !expected.contains(&status) && !excused {
-            self.run.differs(format!("{kind} is answered with {status}: {text}"));
-        }
-        if text.to_lowercase().contains("postgres") || text.contains(PASSWORD) {
-            self.run.differs(format!("{kind} is answered with what is inside: {text}"));
-        }
-        Ok(Answer { status, body })
     }
 }
 
@@ -275,6 +231,6 @@ fn port() -> i64 {
 fn account(address: &str, port: i64) -> Value {
     json!({
         "accountName": "Soak", "emailAddress": address, "protocol": "imap", "hostname": "imap.example.com",
-        "port": port, "username": "soak", "password": PASSWORD
+        "port": port, "username": "soak", "password": PASSWORD, "isSyncEnabled": false
     })
 }

@@ -3,29 +3,39 @@
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::Result;
-use local::{
-    gateway::Gateway,
-    services::{Postgres, Redis},
-};
+use local::gateway::Gateway;
 use tokio::{task::block_in_place, time::sleep};
 use tokio_postgres::NoTls;
 
-use super::Run;
+use super::{Run, stage::Servers};
 
 /// Longer than a failure's excuse, so that most requests have none.
 const PEACE: Duration = Duration::from_secs(7);
 const ABSENCE: Duration = Duration::from_secs(1);
-const KINDS: [&str; 6] =
-    ["PostgreSQL killed", "Redis killed", "function killed", "connections cut", "Redis paused", "PostgreSQL restarted"];
+/// What mail and queues are away for: longer than one try.
+const LONG_ABSENCE: Duration = Duration::from_secs(3);
+const KINDS: [&str; 15] = [
+    "PostgreSQL killed",
+    "send worker killed",
+    "mail server killed",
+    "Redis killed",
+    "sync worker killed",
+    "object store paused",
+    "function killed",
+    "queue killed",
+    "connections cut",
+    "mail server stopped",
+    "Redis paused",
+    "provider paused",
+    "PostgreSQL restarted",
+    "queue paused",
+    "mail server paused",
+];
 /// Those that are killed; the others live through the whole run, so that their memory can be watched.
-const VICTIMS: [&str; 2] = ["get-account", "update-account"];
+const VICTIMS: [&str; 4] = ["get-account", "get-message", "update-account", "send-message"];
+pub(super) const WORKERS: [&str; 2] = ["sync-account", "deliver-message"];
 
-pub(super) async fn strike(
-    run: &Run,
-    postgres: &mut Postgres,
-    redis: &mut Redis,
-    gateway: &Gateway,
-) -> Result<BTreeMap<&'static str, u32>> {
+pub(super) async fn strike(run: &Run, servers: &mut Servers, gateway: &Gateway) -> Result<BTreeMap<&'static str, u32>> {
     let mut struck = BTreeMap::new();
     for (n, kind) in KINDS.iter().cycle().enumerate() {
         sleep(PEACE).await;
@@ -33,6 +43,8 @@ pub(super) async fn strike(
             break;
         }
         run.begin_fault();
+        run.log(&format!("FAULT: {kind}"));
+        let Servers { postgres, redis, queue, queues, store, mail, provider, .. } = &mut *servers;
         match *kind {
             "PostgreSQL killed" => {
                 block_in_place(|| postgres.kill())?;
@@ -43,6 +55,7 @@ pub(super) async fn strike(
                 block_in_place(|| postgres.stop())?;
                 block_in_place(|| postgres.start_again())?;
             }
+            "connections cut" => cut(&postgres.owner_url("postgres")).await?,
             "Redis killed" => {
                 block_in_place(|| redis.kill())?;
                 sleep(ABSENCE).await;
@@ -53,25 +66,71 @@ pub(super) async fn strike(
                 sleep(ABSENCE).await;
                 redis.resume()?;
             }
-            "connections cut" => cut(postgres).await?,
-            _ => {
-                for pid in gateway.pids(VICTIMS[n / KINDS.len() % VICTIMS.len()])? {
-                    // It may have ended by itself.
-                    let _ = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-                }
+            // All that was in it is gone.
+            "queue killed" => {
+                block_in_place(|| queue.kill())?;
+                sleep(LONG_ABSENCE).await;
+                block_in_place(|| queue.start_again())?;
+                queue.make_again(queues).await?;
             }
+            "queue paused" => {
+                queue.pause()?;
+                sleep(LONG_ABSENCE).await;
+                queue.resume()?;
+            }
+            "object store paused" => {
+                store.pause()?;
+                sleep(LONG_ABSENCE).await;
+                store.resume()?;
+            }
+            "provider paused" => {
+                provider.pause()?;
+                sleep(LONG_ABSENCE).await;
+                provider.resume()?;
+            }
+            "mail server killed" => {
+                let mut mail = mail.lock().await;
+                block_in_place(|| mail.kill())?;
+                sleep(LONG_ABSENCE).await;
+                block_in_place(|| mail.start_again())?;
+            }
+            "mail server stopped" => {
+                let mut mail = mail.lock().await;
+                block_in_place(|| mail.stop())?;
+                sleep(LONG_ABSENCE).await;
+                block_in_place(|| mail.start_again())?;
+            }
+            "mail server paused" => {
+                let mut mail = mail.lock().await;
+                mail.pause()?;
+                sleep(LONG_ABSENCE).await;
+                mail.resume()?;
+            }
+            "sync worker killed" => kill(gateway, WORKERS[0])?,
+            "send worker killed" => kill(gateway, WORKERS[1])?,
+            _ => kill(gateway, VICTIMS[n / KINDS.len() % VICTIMS.len()])?,
         }
         run.end_fault();
+        run.log("fault over");
         *struck.entry(*kind).or_default() += 1;
     }
     Ok(struck)
 }
 
-async fn cut(postgres: &Postgres) -> Result<()> {
-    let (owner, connection) = tokio_postgres::connect(&postgres.owner_url("postgres"), NoTls).await?;
+/// Kills all of a function's processes.
+pub(super) fn kill(gateway: &Gateway, function: &str) -> Result<()> {
+    for pid in gateway.pids(function)? {
+        // It may have ended by itself.
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
+    }
+    Ok(())
+}
+
+async fn cut(owner_url: &str) -> Result<()> {
+    let (owner, connection) = tokio_postgres::connect(owner_url, NoTls).await?;
     // Ends with the client; its errors reach us as those of the statement.
     tokio::spawn(connection);
-    let sql = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
+    let sql = "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'email_service_%'";
     owner.execute(sql, &[]).await?;
     Ok(())
 }
