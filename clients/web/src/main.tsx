@@ -172,7 +172,9 @@ function onKey(event: KeyboardEvent): void {
   const target = event.target as HTMLElement;
   if (event.key === "Escape" && target.id === "search") target.blur();
   const isTyping = target.closest("input, textarea, select, dialog, .compose");
-  if (isTyping || dialog.value || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
+  // One that was closed is gone a moment later; what is pressed then is for the page.
+  const asks = dialog.value && document.querySelector("dialog")?.open !== false;
+  if (isTyping || asks || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
   const about = targets();
   const message = opened.value?.message;
   // Controls have their own use for it.
