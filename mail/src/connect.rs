@@ -378,9 +378,12 @@ impl Stream {
     /// # Errors
     /// [`Code::Unreachable`] where the other side has closed the connection, or it is lost.
     pub(crate) async fn heard(&mut self) -> Result<&[u8], Error> {
-        // Polled once; what comes to be read stays in the buffer.
-        if let Ok(heard) = timeout(Duration::ZERO, filled(&mut self.io)).await {
-            heard?;
+        // Polled before and after the runtime has looked at the socket, and without a timer, whose next tick is a
+        // millisecond away. What comes to be read stays in the buffer.
+        tokio::select! {
+            biased;
+            heard = filled(&mut self.io) => drop(heard?),
+            () = tokio::task::yield_now() => {}
         }
         Ok(self.io.buffer())
     }
