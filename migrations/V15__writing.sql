@@ -223,12 +223,14 @@ create function add_uploads(
 returns boolean
 language plpgsql
 as $$
+declare
+    v_now constant bigint := epoch_ms();
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
     -- Two at once would both find room for one.
     perform lock_addresses(p_tenant_id, p_user_id);
     insert into email_uploads (id, tenant_id, user_id, filename, content_type, size, created_at, unused_since)
-    select new.id, p_tenant_id, p_user_id, new.filename, new.content_type, new.size, epoch_ms(), epoch_ms()
+    select new.id, p_tenant_id, p_user_id, new.filename, new.content_type, new.size, v_now, v_now
     from unnest(p_ids, p_filenames, p_content_types, p_sizes) as new (id, filename, content_type, size)
     where (
         select count(*) + cardinality(p_ids) <= p_most
@@ -265,7 +267,12 @@ begin
         ) then
             outcome := 'created';
             id := p_id;
-            created_at := epoch_ms();
+            -- The link's lifetime is counted from the row's moment; a second look at the clock would be a later one.
+            created_at := (
+                select u.created_at
+                from email_uploads u
+                where u.tenant_id = p_tenant_id and u.user_id = p_user_id and u.id = p_id
+            );
         end if;
         perform keep_answer(
             p_tenant_id, p_user_id, p_key_hash, outcome,
