@@ -27,8 +27,12 @@ const TIME: Duration = Duration::from_secs(60);
 
 /// The way to the run's Dovecot.
 pub async fn connector() -> Connector {
-    let policy =
-        Policy { private_networks: vec!["127.0.0.0/8".parse().unwrap()], ports: Ports::Any, ..Policy::default() };
+    let policy = Policy {
+        private_networks: vec!["127.0.0.0/8".parse().unwrap()],
+        ports: Ports::Any,
+        allow_plaintext: true,
+        ..Policy::default()
+    };
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(mail().await.ca_file()).unwrap()).unwrap();
     let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -49,8 +50,13 @@ pub struct Taken {
 
 impl Taken {
     pub fn message_id(&self) -> String {
-        header(&self.message, "Message-ID: <")
+        message_id(&self.message)
     }
+}
+
+/// Without its brackets.
+pub fn message_id(message: &[u8]) -> String {
+    header(message, "Message-ID: <")
 }
 
 fn header(message: &[u8], name: &str) -> String {
@@ -74,6 +80,8 @@ pub struct World {
     pub ended: BTreeSet<String>,
     pub commands: Vec<String>,
     pub sign_ins: usize,
+    /// Who is given each message that was taken, to file it, before it is said to be.
+    pub filer: Option<mpsc::UnboundedSender<(Vec<u8>, oneshot::Sender<()>)>>,
 }
 
 pub struct SmtpModel {
@@ -252,7 +260,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
             }
             message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
             if !is_heard && line == b"\r\n" {
-                world.lock().unwrap().heard.push(header(&message, "Message-ID: <"));
+                world.lock().unwrap().heard.push(message_id(&message));
                 is_heard = true;
             }
         }
@@ -267,7 +275,16 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
         }
         let taken =
             Taken { sender: sender.take().unwrap_or_default(), recipients: std::mem::take(&mut recipients), message };
-        world.lock().unwrap().taken.push(taken);
+        let filed = {
+            let mut world = world.lock().unwrap();
+            let (done, filed) = oneshot::channel();
+            let given = world.filer.as_ref().map(|filer| filer.send((taken.message.clone(), done)));
+            world.taken.push(taken);
+            given.map(|_| filed)
+        };
+        if let Some(filed) = filed {
+            let _ = filed.await;
+        }
         if fault_here.is_some() {
             return Ok(());
         }

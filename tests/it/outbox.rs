@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use shared::account::AccountId;
 use shared::identity::{Scope, TenantId, UserId};
 use shared::outbox::{Status, Step};
+use tokio::sync::mpsc;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::mailboxes::connector;
-use crate::model_smtp::{At, Fault, SmtpModel};
+use crate::mailboxes::{OtherClient, connector};
+use crate::model_smtp::{At, Fault, SmtpModel, message_id};
 use crate::parsers;
 use crate::sign_in::{PASSWORD, mailbox};
 use crate::support::{Answer, Api, Service, User, api, mail, mail_api, merged, owner, servers};
@@ -737,68 +738,139 @@ async fn a_forward_takes_the_files_along() {
 /// How many messages are sent; `OUTBOX_SENDS` asks for another number.
 const SENDS: usize = 100;
 
-/// Workers die at any moment, and connections with them. Each message is at the server at most once; what is said to be
-/// sent is there, and what is not there is not said to be; and nobody says that he does not know without a reason.
-#[tokio::test]
-async fn whatever_dies_a_message_is_sent_at_most_once_and_what_is_said_of_it_is_true() {
-    let sends = std::env::var("OUTBOX_SENDS").ok().map_or(SENDS, |sends| sends.parse().unwrap());
-    let seed = std::env::var("OUTBOX_SEED").ok().map_or(0x5EED, |seed| seed.parse().unwrap());
-    let server = SmtpModel::start(&OFFERS).await;
-    let rig = Rig::model(&server).await;
-    let mut dice = Dice::new(seed);
-    let faults = [Fault::Cut, Fault::CutAfter, Fault::Say("451 4.3.0 Not now"), Fault::Say("421 4.3.0 Bye")];
-    let mut entries = Vec::new();
-    let started = Instant::now();
-    while entries.len() < sends {
-        // Past the endpoint, which would count what an hour takes.
-        for _ in 0..10 {
-            entries.push(insert(&rig).await);
-        }
-        for _ in 0..60 {
-            rig.wait().await;
-            if dice.roll(3) == 0 {
-                server.fail([(At::ALL[dice.roll(At::ALL.len())], faults[dice.roll(faults.len())].clone())]);
+/// Messages that are sent while workers die at any moment, and connections with them.
+struct Turmoil {
+    rig: Rig,
+    server: SmtpModel,
+    dice: Dice,
+    sends: usize,
+}
+
+impl Turmoil {
+    fn new(rig: Rig, server: SmtpModel) -> Self {
+        let sends = std::env::var("OUTBOX_SENDS").ok().map_or(SENDS, |sends| sends.parse().unwrap());
+        let seed = std::env::var("OUTBOX_SEED").ok().map_or(0x5EED, |seed| seed.parse().unwrap());
+        Self { rig, server, dice: Dice::new(seed), sends }
+    }
+
+    /// Who is to die is polled at most so often; the server fails at these places.
+    async fn rage(&mut self, polls: usize, places: &[At]) {
+        let Self { rig, server, dice, sends } = self;
+        let faults = [Fault::Cut, Fault::CutAfter, Fault::Say("451 4.3.0 Not now"), Fault::Say("421 4.3.0 Bye")];
+        for _ in (0..*sends).step_by(10) {
+            // Past the endpoint, which would count what an hour takes.
+            for _ in 0..10 {
+                insert(rig).await;
             }
-            let mut work = Box::pin(rig.worker.deliver(&rig.scope, rig.account, TIME));
-            // Who drops it has killed a process there.
-            let times = if dice.roll(4) == 0 { usize::MAX } else { dice.roll(60) };
-            if let Some(outcome) = poll_times(&mut work, times).await {
-                outcome.unwrap();
-                if server.world.lock().unwrap().faults.is_empty() && unsettled(&rig).await == 0 {
-                    break;
+            for _ in 0..60 {
+                rig.wait().await;
+                for _ in 0..dice.roll(3) {
+                    server.fail([(places[dice.roll(places.len())], faults[dice.roll(faults.len())].clone())]);
+                }
+                let mut work = Box::pin(rig.worker.deliver(&rig.scope, rig.account, TIME));
+                // Who drops it has killed a process there.
+                let times = if dice.roll(4) == 0 { usize::MAX } else { dice.roll(polls) };
+                if let Some(outcome) = poll_times(&mut work, times).await {
+                    outcome.unwrap();
+                    if server.world.lock().unwrap().faults.is_empty() && unsettled(rig).await == 0 {
+                        break;
+                    }
                 }
             }
+            server.world.lock().unwrap().faults.clear();
         }
-        server.world.lock().unwrap().faults.clear();
+        rig.work().await;
+        rig.work().await;
     }
-    rig.work().await;
-    rig.work().await;
-    let (counts, heard) = {
-        let world = server.world.lock().unwrap();
-        let mut counts = BTreeMap::<String, usize>::new();
-        world.taken.iter().for_each(|taken| *counts.entry(taken.message_id()).or_default() += 1);
-        (counts, world.heard.iter().cloned().collect::<BTreeSet<_>>())
-    };
-    let mut statuses = BTreeMap::<String, usize>::new();
-    for row in rig
-        .owner
-        .query("select id, status, message_id from email_outbox where account_id = $1", &[&rig.account.0])
-        .await
-        .unwrap()
-    {
-        let (status, message_id): (String, String) = (row.get(1), row.get(2));
-        let count = counts.get(&message_id).copied().unwrap_or_default();
-        assert!(count <= 1, "{message_id} was sent {count} times");
-        match status.as_str() {
-            "sent" => assert_eq!(count, 1, "{message_id} is said to be sent"),
-            "uncertain" => assert!(heard.contains(&message_id), "{message_id}: the server had not even heard of it"),
-            status => assert_eq!(count, 0, "{message_id} is {status}"),
+
+    /// The status of each message, by its Message-ID. Each is at the server at most once; what is said to be sent is there,
+    /// and what is not there is not said to be; and nobody says that he does not know without a reason.
+    async fn truths(&self) -> BTreeMap<String, String> {
+        let (counts, heard) = {
+            let world = self.server.world.lock().unwrap();
+            let mut counts = BTreeMap::<String, usize>::new();
+            world.taken.iter().for_each(|taken| *counts.entry(taken.message_id()).or_default() += 1);
+            (counts, world.heard.iter().cloned().collect::<BTreeSet<_>>())
+        };
+        let sql = "select message_id, status from email_outbox where account_id = $1";
+        let rows = self.rig.owner.query(sql, &[&self.rig.account.0]).await.unwrap();
+        let statuses: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let mut kinds = BTreeMap::<&str, usize>::new();
+        for (message_id, status) in &statuses {
+            let count = counts.get(message_id).copied().unwrap_or_default();
+            assert!(count <= 1, "{message_id} was sent {count} times");
+            match status.as_str() {
+                "sent" => assert_eq!(count, 1, "{message_id} is said to be sent"),
+                "uncertain" => assert!(heard.contains(message_id), "{message_id}: the server had not even heard of it"),
+                status => assert_eq!(count, 0, "{message_id} is {status}"),
+            }
+            *kinds.entry(status).or_default() += 1;
         }
-        *statuses.entry(status).or_default() += 1;
+        println!("{} messages: {kinds:?}", self.sends);
+        assert!(kinds["sent"] > self.sends / 2, "{kinds:?}");
+        assert_eq!(statuses.len(), self.sends);
+        statuses
     }
-    println!("{sends} messages in {:?}: {statuses:?}", started.elapsed());
-    assert!(statuses["sent"] > sends / 2, "{statuses:?}");
-    assert_eq!(statuses.values().sum::<usize>(), entries.len());
+}
+
+#[tokio::test]
+async fn whatever_dies_a_message_is_sent_at_most_once_and_what_is_said_of_it_is_true() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let mut turmoil = Turmoil::new(Rig::model(&server).await, server);
+    turmoil.rage(60, &At::ALL).await;
+    turmoil.truths().await;
+}
+
+/// The mailbox is a real Dovecot's. Of every second message the server files a copy there before it says that it took it, as
+/// some providers do; the other copies are ours. Whatever dies, there is one of each message that was sent and none of the
+/// others, and what lies there is known to be sent.
+#[tokio::test]
+async fn whatever_dies_the_sent_folder_has_one_copy_of_what_was_sent_and_settles_what_nobody_knew() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let (name, port) = (mailbox().await, mail().await.ports().imaps);
+    let settings = json!({
+        "emailAddress": name, "username": name, "hostname": "localhost", "port": port, "password": PASSWORD,
+        "smtpHostname": "127.0.0.1", "smtpPort": server.port, "smtpEncryption": "none",
+    });
+    let rig = Rig::new(api().await, Worker::with(connector().await).await, settings).await;
+    let (filer, mut taken) = mpsc::unbounded_channel();
+    server.world.lock().unwrap().filer = Some(filer);
+    let mut provider = OtherClient::sign_in(&name).await;
+    let filing = tokio::spawn(async move {
+        let (mut filed, mut count) = (BTreeSet::new(), 0);
+        while let Some((message, done)) = taken.recv().await {
+            count += 1;
+            if count % 2 == 0 {
+                provider.append("Sent", &message).await;
+                filed.insert(message_id(&message));
+            }
+            let _ = done.send(());
+        }
+        filed
+    });
+    let mut turmoil = Turmoil::new(rig, server);
+    turmoil.sends /= 2;
+    turmoil.rage(150, &[At::Dot]).await;
+    turmoil.server.world.lock().unwrap().filer = None;
+    let (filed, statuses) = (filing.await.unwrap(), turmoil.truths().await);
+    let mut reader = OtherClient::sign_in(&name).await;
+    reader.say("EXAMINE \"Sent\"").await;
+    let lines = reader.say("UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])").await;
+    let lying: Vec<_> =
+        lines.iter().filter(|line| line.starts_with("Message-ID: ")).map(|line| message_id(line.as_bytes())).collect();
+    for (message_id, status) in &statuses {
+        let copies = lying.iter().filter(|lies| *lies == message_id).count();
+        assert_eq!(copies, usize::from(status == "sent"), "{message_id} is {status}, and lies there {copies} times");
+        assert!(
+            status != "uncertain" || !filed.contains(message_id),
+            "{message_id} lies there, and nobody has seen it"
+        );
+    }
+    let settled =
+        "select count(*) from email_outbox where account_id = $1 and response like '%lies in the sent folder%'";
+    let settled: i64 = turmoil.rig.owner.query_one(settled, &[&turmoil.rig.account.0]).await.unwrap().get(0);
+    println!("{} filed by the server, {settled} settled by what lies there", filed.len());
+    assert!(settled > 0);
 }
 
 async fn unsettled(rig: &Rig) -> i64 {
