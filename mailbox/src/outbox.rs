@@ -284,11 +284,14 @@ async fn hand_over(
     settings: &Settings,
 ) -> Result<Attempt, WorkError> {
     const SMTP: &str = "smtp";
-    let Some((composed, mut bytes)) = write::compose(claimed, files, For::Readers) else {
+    let session = Session { deadline: job.job.ends_at.into(), bytes: SESSION_BYTES };
+    let sign_in = settings.sign_in_to_send(&job.network.connector, session);
+    // The message is written while the network is waited for.
+    let (signed_in, composed) = tokio::join!(sign_in, async { write::compose(claimed, files, For::Readers) });
+    let Some((composed, mut bytes)) = composed else {
         return Ok(Attempt::ended(Ending::NoLogin(NO_FILE.into())));
     };
-    let session = Session { deadline: job.job.ends_at.into(), bytes: SESSION_BYTES };
-    let (mut smtp, login) = match settings.sign_in_to_send(&job.network.connector, session).await {
+    let (mut smtp, login) = match signed_in {
         Ok(signed_in) => signed_in,
         Err(error) => return Ok(Attempt::failed(SMTP, error)),
     };
