@@ -289,7 +289,16 @@ test("all of it goes by the keyboard, and everything has a name", async () => {
   await page.getByRole("dialog", { name: "Keys" }).waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
-  await page.keyboard.press("/");
+  // What is pressed the moment after a dialog was closed, whose button still has the focus, is for the page.
+  await page.keyboard.press("?");
+  await page.getByRole("dialog", { name: "Keys" }).waitFor();
+  const focused = await page.evaluate(() => {
+    document.querySelector("dialog").close();
+    document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true, cancelable: true }));
+    return document.activeElement.id;
+  });
+  assert.equal(focused, "search");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
   await page.keyboard.type("relay");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "“relay”" }).waitFor();

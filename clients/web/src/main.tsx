@@ -171,8 +171,8 @@ function turnTheme(): void {
 function onKey(event: KeyboardEvent): void {
   const target = event.target as HTMLElement;
   if (event.key === "Escape" && target.id === "search") target.blur();
-  const isTyping = target.closest("input, textarea, select, dialog, .compose");
-  // One that was closed is gone a moment later; what is pressed then is for the page.
+  // A dialog that was closed is gone a moment later, and has the focus till then; what is pressed then is for the page.
+  const isTyping = target.closest("input, textarea, select, dialog[open], .compose");
   const asks = dialog.value && document.querySelector("dialog")?.open !== false;
   if (isTyping || asks || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
   const about = targets();
