@@ -5,7 +5,6 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use anyhow::bail;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use lambda_http::http::HeaderValue;
 use tracing::level_filters::LevelFilter;
@@ -19,6 +18,7 @@ use crate::secrets::{
     CLIENT_SECRETS, ClientSecrets, LoginPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText,
     Secrets, Transport,
 };
+use crate::variables::Variables;
 
 /// What a function needs that knows no caller (health, the default route).
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub fn probed_bucket() -> Option<String> {
 }
 
 fn bucket(vars: &mut Variables) -> String {
-    vars.required("MAIL_BUCKET", "the name of a bucket").reveal().to_owned()
+    required(vars, "MAIL_BUCKET", "the name of a bucket").reveal().to_owned()
 }
 
 /// How functions that reach mail hosts may do so. What the texts mean is known where mail hosts are: the crate `mailbox`
@@ -257,7 +257,7 @@ impl ScheduleConfig {
             queue.unwrap_or_default()
         });
         let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
-        let database_url = vars.required("DATABASE_URL", DATABASE_URL);
+        let database_url = required(&mut vars, "DATABASE_URL", DATABASE_URL);
         let secrets = match vars.get("SCHEDULER_SECRET_ARN") {
             Some(arn) => SecretSource::Login(LoginPlace { arn, database_url, transport }),
             None => match Secrets::of_database(&database_url, transport) {
@@ -580,9 +580,9 @@ fn secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource 
             transport,
         });
     }
-    let database_url = vars.required("DATABASE_URL", DATABASE_URL);
-    let redis_url = vars.required("REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
-    let signing_keys = ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"].map(|name| vars.whole(name));
+    let database_url = required(vars, "DATABASE_URL", DATABASE_URL);
+    let redis_url = required(vars, "REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
+    let signing_keys = ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"].map(|name| vars.whole(name).map(SecretText::new));
     if signing_keys[0].is_none() && signing_key_is_required {
         vars.fault("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
     }
@@ -605,7 +605,7 @@ fn secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource 
 }
 
 fn owner_database_url(vars: &mut Variables) -> SecretText {
-    let url = vars.required("OWNER_DATABASE_URL", "postgres://user:password@host:port/database");
+    let url = required(vars, "OWNER_DATABASE_URL", "postgres://user:password@host:port/database");
     if url.is_unresolved() {
         vars.fault("OWNER_DATABASE_URL", RESOLVED);
     } else if vars.is_deployed() && DatabaseUrl::parse(url.reveal()).is_some_and(|url| !url.is_tls()) {
@@ -623,76 +623,13 @@ fn allow_headers(vars: &mut Variables) -> bool {
     allowed
 }
 
-type Lookup = Box<dyn Fn(&str) -> Option<String>>;
-
-/// Looks variables up and collects what is wrong with them.
-struct Variables {
-    lookup: Lookup,
-    faults: Vec<String>,
-}
-
-impl Variables {
-    fn of_process() -> Self {
-        Self::new(|name| std::env::var(name).ok())
+/// A value that is a secret; it is wiped where it was trimmed.
+fn required(vars: &mut Variables, name: &'static str, meaning: &str) -> SecretText {
+    let value = vars.whole(name).map(SecretText::new);
+    if value.is_none() {
+        vars.fault(name, meaning);
     }
-
-    fn new(lookup: impl Fn(&str) -> Option<String> + 'static) -> Self {
-        Self { lookup: Box::new(lookup), faults: Vec::new() }
-    }
-
-    /// An empty variable counts as unset: templates and `.env` files write it so.
-    fn get(&self, name: &str) -> Option<String> {
-        (self.lookup)(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
-    }
-
-    /// Lambda sets these two reserved variables, which no deployment can unset.
-    fn is_on_lambda(&self) -> bool {
-        ["AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME"].iter().any(|name| self.get(name).is_some())
-    }
-
-    /// On Lambda itself: `sam local` imitates Lambda and says so.
-    fn is_deployed(&self) -> bool {
-        self.is_on_lambda() && self.get("AWS_SAM_LOCAL").as_deref() != Some("true")
-    }
-
-    fn required(&mut self, name: &'static str, meaning: &str) -> SecretText {
-        let value = self.whole(name);
-        if value.is_none() {
-            self.fault(name, meaning);
-        }
-        SecretText::new(value.unwrap_or_default().reveal().trim().to_owned())
-    }
-
-    /// With the white space around it.
-    fn whole(&self, name: &str) -> Option<SecretText> {
-        (self.lookup)(name).filter(|value| !value.trim().is_empty()).map(SecretText::new)
-    }
-
-    fn parsed<T>(&mut self, name: &'static str, meaning: &str, default: T, parse: impl Fn(&str) -> Option<T>) -> T {
-        match self.get(name) {
-            None => default,
-            Some(value) => parse(&value).unwrap_or_else(|| {
-                self.fault(name, meaning);
-                default
-            }),
-        }
-    }
-
-    /// The value itself is not repeated: it may be a secret that landed in the wrong variable.
-    /// A second fault of one variable follows from the first.
-    fn fault(&mut self, name: &str, meaning: &str) {
-        let fault = format!("{name} must be ");
-        if !self.faults.iter().any(|known| known.starts_with(&fault)) {
-            self.faults.push(fault + meaning);
-        }
-    }
-
-    fn finish(self) -> anyhow::Result<()> {
-        if self.faults.is_empty() {
-            return Ok(());
-        }
-        bail!("bad configuration: {}", self.faults.join("; "))
-    }
+    SecretText::new(value.unwrap_or_default().reveal().trim().to_owned())
 }
 
 #[cfg(test)]

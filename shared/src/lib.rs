@@ -59,12 +59,14 @@ pub mod validation;
 #[cfg(feature = "openapi")]
 mod openapi;
 
+mod aws;
 pub mod db;
 pub mod log;
 pub mod metrics;
 pub mod redis_link;
 pub mod secrets;
 pub mod tls;
+mod variables;
 
 pub use lambda_http::{http, lambda_runtime};
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::RequestChecksumCalculation;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::account::AccountId;
+use crate::aws;
 use crate::composition::UploadId;
 use crate::error::{Error, describe};
 use crate::identity::Scope;
@@ -71,9 +72,9 @@ pub struct ObjectStore {
 
 impl ObjectStore {
     /// The bucket of this name, by the function's own rights.
-    pub async fn new(bucket: String) -> Self {
+    pub fn new(bucket: String) -> Self {
         let limits = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_LIMIT).operation_timeout(CALL_LIMIT);
-        let aws = aws_config::defaults(BehaviorVersion::latest()).timeout_config(limits.build()).load().await;
+        let aws = aws::config("S3", limits.build(), RetryConfig::standard());
         // A checksum in a link would be that of nothing, and what S3 received it was sent over TLS.
         let checksums = RequestChecksumCalculation::WhenRequired;
         let config = aws_sdk_s3::config::Builder::from(&aws).request_checksum_calculation(checksums).build();

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::StreamExt;
@@ -15,6 +15,7 @@ use futures_util::stream;
 use tokio::time::timeout;
 
 use crate::account::AccountId;
+use crate::aws;
 use crate::doorbell::Doorbell;
 use crate::error::describe;
 use crate::identity::Scope;
@@ -45,10 +46,10 @@ struct Link {
 
 impl Queue {
     /// The queue at this URL; without one, nobody is rung.
-    pub async fn new(url: Option<String>) -> Self {
+    pub fn new(url: Option<String>) -> Self {
         let Some(url) = url else { return Self(None) };
         let retries = RetryConfig::standard().with_initial_backoff(RETRY_AFTER);
-        let aws = aws_config::defaults(BehaviorVersion::latest()).retry_config(retries).load().await;
+        let aws = aws::config("SQS", TimeoutConfig::disabled(), retries);
         Self(Some(Link { client: Client::new(&aws), url }))
     }
 
@@ -136,7 +137,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use aws_sdk_sqs::config::{Credentials, Region};
+    use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -212,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_queue_nobody_is_rung_and_nothing_fails() {
-        let queue = Queue::new(None).await;
+        let queue = Queue::new(None);
         queue.warm_up().await;
         queue.ring(doorbell().scope(), doorbell().account_id).await;
         assert_eq!(queue.ring_many(&[doorbell()]).await, []);

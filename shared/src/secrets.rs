@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use serde::Deserialize;
-use tokio::sync::{Mutex, OnceCell, RwLock};
+use tokio::sync::{Mutex, RwLock};
 use zeroize::Zeroizing;
 
+use crate::aws;
 use crate::db::url::DatabaseUrl;
 use crate::sealing::PrivateKeys;
 
@@ -319,7 +321,7 @@ impl SecretStore {
 
 /// Secrets Manager, connected at the first use.
 #[derive(Debug, Default)]
-pub struct SecretsManager(OnceCell<aws_sdk_secretsmanager::Client>);
+pub struct SecretsManager(OnceLock<aws_sdk_secretsmanager::Client>);
 
 impl SecretsManager {
     /// The secret's text.
@@ -327,7 +329,7 @@ impl SecretsManager {
     /// # Errors
     /// It cannot be read.
     pub async fn read(&self, arn: &str) -> anyhow::Result<SecretText> {
-        let answer = self.client().await.get_secret_value().secret_id(arn).send().await.with_context(|| {
+        let answer = self.client().get_secret_value().secret_id(arn).send().await.with_context(|| {
             format!("cannot read the secret {arn}: check the ARN, the function's role and its way to Secrets Manager")
         })?;
         Ok(SecretText::new(answer.secret_string.unwrap_or_default()))
@@ -338,16 +340,15 @@ impl SecretsManager {
     /// # Errors
     /// It cannot be written.
     pub async fn write(&self, arn: &str, text: &SecretText) -> anyhow::Result<()> {
-        let written = self.client().await.put_secret_value().secret_id(arn).secret_string(text.reveal()).send().await;
+        let written = self.client().put_secret_value().secret_id(arn).secret_string(text.reveal()).send().await;
         written.with_context(|| format!("cannot write the secret {arn}: check the function's role")).map(drop)
     }
 
-    async fn client(&self) -> &aws_sdk_secretsmanager::Client {
-        let connect = || async {
-            let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    fn client(&self) -> &aws_sdk_secretsmanager::Client {
+        self.0.get_or_init(|| {
+            let aws = aws::config("SECRETS_MANAGER", TimeoutConfig::disabled(), RetryConfig::standard());
             aws_sdk_secretsmanager::Client::new(&aws)
-        };
-        self.0.get_or_init(connect).await
+        })
     }
 }
 

@@ -95,7 +95,7 @@ pub struct Sending {
 
 /// A queue whose connection opens beside the others; nothing waits for it.
 async fn warming_queue(url: Option<String>) -> Queue {
-    let queue = Queue::new(url).await;
+    let queue = Queue::new(url);
     let warming = queue.clone();
     drop(tokio::spawn(async move { warming.warm_up().await }));
     queue
@@ -110,7 +110,7 @@ where
     H: Fn(Call, ObjectStore) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let objects = ObjectStore::new(mail_bucket()?).await;
+    let objects = ObjectStore::new(mail_bucket()?);
     serve(move |call| handler(call, objects.clone())).await
 }
 
@@ -147,10 +147,7 @@ where
     let (config, store, secrets) = begin().await?;
     let QueueConfig { sync_queue_url, outbox_queue_url, .. } = QueueConfig::from_env()?;
     let queues = [warming_queue(sync_queue_url).await, warming_queue(outbox_queue_url).await];
-    let objects = match probed_bucket() {
-        Some(bucket) => Some(ObjectStore::new(bucket).await),
-        None => None,
-    };
+    let objects = probed_bucket().map(ObjectStore::new);
     let (db, redis) = connect(&config, store, &secrets).await?;
     run(config.public, move |front, event| {
         let request_id = event.context.request_id.clone();

@@ -142,7 +142,7 @@ where
     E: Future<Output = ()> + Send,
 {
     log::start(config.public.log_level);
-    let queue = Queue::new(queue_of(&config)).await;
+    let queue = Queue::new(queue_of(&config));
     let back = Arc::new(Back::new(config.public));
     run(move |event: LambdaEvent<Batch>| {
         let (back, queue, handler, give_up) = (back.clone(), queue.clone(), handler.clone(), give_up.clone());
@@ -460,7 +460,7 @@ mod tests {
         let index = |job: &Job| doorbells.iter().position(|known| known.account_id == job.account_id).unwrap();
         let answer = work_off(
             &back(),
-            &Queue::new(None).await,
+            &Queue::new(None),
             |job| {
                 let index = index(&job);
                 async move {
@@ -492,7 +492,7 @@ mod tests {
         let done = AtomicUsize::new(0);
         let answer = work_off(
             &back(),
-            &Queue::new(None).await,
+            &Queue::new(None),
             |job| {
                 let (doorbells, done) = (&doorbells, &done);
                 async move {
@@ -535,7 +535,7 @@ mod tests {
             (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), Notify::new());
         let answer = work_off(
             &back(),
-            &Queue::new(None).await,
+            &Queue::new(None),
             |_| async {
                 most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
                 // The first waits for the last.
@@ -563,7 +563,7 @@ mod tests {
         let started = Instant::now();
         let answer = work_off(
             &back(),
-            &Queue::new(None).await,
+            &Queue::new(None),
             |_| {
                 let index = begun.fetch_add(1, Ordering::Relaxed);
                 async move {

@@ -191,6 +191,24 @@ async fn an_unusable_secret_stops_the_start_and_says_why() {
     }
 }
 
+/// The SDK would ask whoever answers as a container's or a machine's metadata service, and as a profile has it.
+#[tokio::test]
+async fn rights_come_from_the_environment_and_from_nobody_who_offers_some() {
+    let moto = Moto::start().await;
+    let metadata = Proxy::to_port(moto.port).await;
+    let arn = moto.create("service", &json!({})).await;
+    let mut env = aws(&moto);
+    env.retain(|name, _| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
+    let url = format!("http://{}", metadata.address);
+    env.insert("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.clone());
+    env.insert("AWS_EC2_METADATA_SERVICE_ENDPOINT", url);
+    env.insert("SECRET_ARN", arn);
+    let api = Api::start(env).await;
+    assert!(api.gateway.invoke("get-account", json!({})).await.unwrap().is_err());
+    assert!(api.log().contains("cannot read the secret"), "{}", api.log());
+    assert_eq!(metadata.take_trips(), 0, "{}", api.log());
+}
+
 /// The way to moto, as AWS's own tools read it.
 pub fn aws(moto: &Moto) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
