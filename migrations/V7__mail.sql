@@ -265,39 +265,38 @@ language plpgsql
 as $$
 declare
     v_now constant bigint := epoch_ms();
-    v_account email_accounts;
-    v_mailbox text;
+    v_found record;
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
-    select * into v_account from email_accounts a
+    select a.leased_until, a.rung_at, a.synced_with, concat_ws(' ', a.protocol, a.hostname, a.username) as mailbox
+    into v_found
+    from email_accounts a
     where a.id = p_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.is_enabled
     for no key update;
     outcome := case
         when not found then 'none'
-        when v_account.leased_until > v_now then 'busy'
-        when v_account.rung_at is null and v_account.leased_until is null then 'idle'
+        when v_found.leased_until > v_now then 'busy'
+        when v_found.rung_at is null and v_found.leased_until is null then 'idle'
         else 'begun'
     end;
     if outcome <> 'begun' then
         return next;
         return;
     end if;
-    v_mailbox := concat_ws(' ', v_account.protocol, v_account.hostname, v_account.username);
-    if v_account.synced_with <> v_mailbox then
+    if v_found.synced_with <> v_found.mailbox then
         -- Its UIDs are another mailbox's. Rows are told apart by their identities again.
         update email_folders f set uid_validity = null
         where f.account_id = p_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
     end if;
     update email_accounts a
-    set leased_until = v_now + p_lease, lease_token = a.lease_token + 1, rung_at = null, synced_with = v_mailbox,
+    set leased_until = v_now + p_lease, lease_token = a.lease_token + 1, rung_at = null, synced_with = v_found.mailbox,
         sync_started_at = coalesce(a.sync_started_at, v_now),
         -- Should the worker not end, the next one comes with the end of its lease.
         next_sync_at = v_now + p_lease
     where a.id = p_id and a.tenant_id = p_tenant_id and a.user_id = p_user_id
-    returning a.* into v_account;
-    account := v_account;
+    returning a.* into account;
     select c.sealed_password into sealed_password from email_credentials c
-    where c.id = v_account.credential_id and c.tenant_id = p_tenant_id and c.user_id = p_user_id;
+    where c.id = (account).credential_id and c.tenant_id = p_tenant_id and c.user_id = p_user_id;
     return next;
     outcome := 'folder';
     account := null;
