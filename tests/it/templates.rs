@@ -769,6 +769,29 @@ fn run(script: &str, argument: &str, files: &[(&str, &str)]) -> (bool, String) {
     (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
+#[test]
+fn a_build_names_every_function_and_its_architecture() {
+    let says = |name: &str| format!("#!/bin/sh\necho \"{name} $*\"\n");
+    for (architecture, flag) in [("x86_64", ""), ("arm64", "--arm64 ")] {
+        let configuration =
+            read("samconfig.toml").replace("Architecture=x86_64", &format!("Architecture={architecture}"));
+        let (cargo, sam) = (says("cargo"), says("sam"));
+        let files = [
+            ("samconfig.toml", configuration.as_str()),
+            ("template.yaml", &read(FUNCTIONS)),
+            ("bin/cargo", &cargo),
+            ("bin/sam", &sam),
+        ];
+        let (built, said) = run(".github/build", "", &files);
+        let (cargo, sam) = said.trim_end().split_once('\n').unwrap();
+        assert_eq!((built, sam), (true, "sam build"), "{said}");
+        let named = cargo.strip_prefix(&format!("cargo lambda build --release {flag}--bin ")).unwrap();
+        let functions = local::template::routes(&workspace_root().join(FUNCTIONS)).unwrap();
+        let all: BTreeSet<_> = functions.iter().map(|function| function.binary.as_str()).collect();
+        assert_eq!(named.split(" --bin ").collect::<BTreeSet<_>>(), all);
+    }
+}
+
 /// `.github/deploy` with programs in place of `aws` and `sam`.
 fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, String) {
     let status = if status.is_empty() { "exit 254".to_owned() } else { format!("echo {status}") };
