@@ -840,7 +840,7 @@ async fn whatever_dies_the_sent_folder_has_one_copy_of_what_was_sent_and_settles
         let (mut filed, mut count) = (BTreeSet::new(), 0);
         while let Some((message, done)) = taken.recv().await {
             count += 1;
-            if count % 2 == 0 {
+            if count % 2 == 1 {
                 provider.append("Sent", &message).await;
                 filed.insert(message_id(&message));
             }
@@ -850,7 +850,12 @@ async fn whatever_dies_the_sent_folder_has_one_copy_of_what_was_sent_and_settles
     });
     let mut turmoil = Turmoil::new(rig, server);
     turmoil.sends /= 2;
+    // One is settled for certain, whatever the dice say.
+    turmoil.server.fail([(At::Dot, Fault::CutAfter)]);
+    insert(&turmoil.rig).await;
+    turmoil.rig.work().await;
     turmoil.rage(150, &[At::Dot]).await;
+    turmoil.sends += 1;
     turmoil.server.world.lock().unwrap().filer = None;
     let (filed, statuses) = (filing.await.unwrap(), turmoil.truths().await);
     let mut reader = OtherClient::sign_in(&name).await;
