@@ -50,7 +50,9 @@ async fn a_migration_waits_for_another_for_a_time_and_says_who_it_is() {
     migrate::wait_for_others(&first, Duration::ZERO).await.unwrap();
     let process: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
     let error = migrate::wait_for_others(&second, Duration::ZERO).await.unwrap_err().to_string();
-    assert!(error.contains(&format!("process {process}, idle since")), "{error}");
+    // PostgreSQL may still say that it is active, for the moment after its answer.
+    let says = |state: &str| error.contains(&format!("process {process}, {state} since"));
+    assert!(says("idle") || says("active"), "{error}");
     drop(first);
     migrate::wait_for_others(&second, Duration::from_secs(20)).await.unwrap();
 }

@@ -89,7 +89,9 @@ impl Worker {
     async fn build(url: String, connector: Connector) -> Self {
         let servers = servers().await;
         let text = |text: String| SecretText::new(text);
-        let (url, redis) = (text(url), text(servers.redis.url()));
+        // Those who are killed keep their slots of a mail host for a time, which the run's own workers would lack.
+        let of_their_own = format!("{}/1", servers.redis.url().trim_end_matches('/'));
+        let (url, redis) = (text(url), text(of_their_own));
         let mut secrets =
             Secrets::new(&url, redis.clone(), [Some(text(JWT_KEY.into())), None], Transport::Any).unwrap();
         secrets.sealing_private_keys = Some(Arc::new(PrivateKeys::parse(&SEALING_KEYS.1).unwrap()));
