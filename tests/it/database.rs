@@ -46,6 +46,10 @@ async fn databases_of_one_server_are_migrated_at_once_though_they_share_the_role
 async fn a_migration_waits_for_another_for_a_time_and_says_who_it_is() {
     let postgres = &servers().await.postgres;
     postgres.create_database("locked").await.unwrap();
+    postgres.create_database("locked_as_well").await.unwrap();
+    // Another database's migration is in nobody's way, and must not be ended for this one.
+    let other = connect(&postgres.owner_url("locked_as_well")).await;
+    migrate::wait_for_others(&other, Duration::ZERO).await.unwrap();
     let [first, second] = [connect(&postgres.owner_url("locked")).await, connect(&postgres.owner_url("locked")).await];
     migrate::wait_for_others(&first, Duration::ZERO).await.unwrap();
     let process: i32 = first.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);

@@ -307,7 +307,8 @@ pub async fn wait_for_others(client: &Client, patience: Duration) -> anyhow::Res
     const TAKE: &str = "select pg_try_advisory_lock($1)";
     const HOLDER: &str = "select format('process %s, %s since %s', pid, state, state_change) \
         from pg_locks join pg_stat_activity using (pid) \
-        where locktype = 'advisory' and granted and (classid::int8 << 32 | objid::int8) = $1";
+        where locktype = 'advisory' and granted and (classid::int8 << 32 | objid::int8) = $1 \
+            and database = (select oid from pg_database where datname = current_database())";
     let ask = async |statement: &str| client.query_typed(statement, &[(&LOCK, Type::INT8)]).await;
     let started = Instant::now();
     loop {
