@@ -77,6 +77,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     let architecture = if ARCH == "aarch64" { "Architecture=arm64" } else { "Architecture=x86_64" };
     let mut command = sam(&["build", "--parameter-overrides", architecture, "--build-dir"])?;
     command.arg(&directory).env("PATH", path).env("SAM_BUILD_MODE", "debug").env("CARGO_INCREMENTAL", "0");
+    // There are three copies of each binary: cargo's own, cargo-lambda's and this one.
+    command.env("CARGO_PROFILE_DEV_STRIP", "symbols");
     ensure!(command.status()?.success(), "sam build failed, see above");
     Ok(directory)
 }
