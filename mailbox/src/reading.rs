@@ -14,6 +14,7 @@ use shared::error::{Fault, NO_SUCH_MESSAGE};
 use shared::http::{HeaderName, HeaderValue, StatusCode, header};
 use shared::message::Message;
 use shared::objects::{Key, ObjectStore};
+use shared::search::composed;
 use shared::upload::{MAX_SIZE, NewUpload, Size};
 use shared::validation::Field;
 use shared::{Error, MailCall, Reply};
@@ -105,7 +106,8 @@ impl<'a> Reader<'a> {
             let references = Summary::read(&bytes, None).references;
             (Opened::read(&bytes, |id| format!("{path}{id}")), references)
         });
-        let (opened, references) = opened.await.map_err(Error::internal)?;
+        let (mut opened, references) = opened.await.map_err(Error::internal)?;
+        opened.preview = opened.preview.as_deref().map(composed);
         let kept = Kept { opened, is_cut };
         let json = Bytes::from(serde_json::to_vec(&kept).map_err(Error::internal)?);
         let (raw_key, shown_key) = (self.raw_key(is_cut), self.key("shown"));

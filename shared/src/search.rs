@@ -38,6 +38,12 @@ const FREQUENT: &str = "eatoinrs lcdumphg.@fybwv0,-_k";
 /// A character of a text, and the expression for it, or for those that are one in another case.
 type Part = (char, String);
 
+/// A text as it is stored to be searched, and is looked for: letters and their marks in one (Unicode's form NFC), for some
+/// systems write them apart.
+pub fn composed(text: &str) -> String {
+    ComposingNormalizer::new_nfc().normalize(text).into_owned()
+}
+
 impl SearchText {
     /// Expressions that all match a text which it is a part of, the quick one first.
     pub fn in_text(&self) -> Vec<String> {
@@ -63,7 +69,7 @@ impl SearchText {
 
     fn parts(&self, write: impl Fn(char, &mut String)) -> Vec<Part> {
         // To Turks İ and ı are letters of their own, to all others they are an i: found is what either may mean.
-        let text = ComposingNormalizer::new_nfc().normalize(&self.0).replace(['İ', 'ı'], "i");
+        let text = composed(&self.0).replace(['İ', 'ı'], "i");
         let folded: Vec<char> = CaseMapper::new().fold_string(&text).chars().collect();
         let closer = CaseMapCloser::new();
         let mut parts = Vec::with_capacity(folded.len());

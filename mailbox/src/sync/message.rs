@@ -6,6 +6,7 @@ use mail::pop3::Begin;
 use sha2::{Digest, Sha256};
 use shared::account::AccountId;
 use shared::db::mailboxes::{Bits, NewMessage};
+use shared::search::composed;
 use uuid::Uuid;
 
 /// A message that was fetched; `now` stands in for what the server does not say.
@@ -58,10 +59,10 @@ fn of_summary(summary: Summary) -> NewMessage {
         cc: list(&summary.cc),
         bcc: list(&summary.bcc),
         reply_to: list(&summary.reply_to),
-        subject: summary.subject,
+        subject: composed(&summary.subject),
         message_id: summary.message_id,
         in_reply_to: summary.in_reply_to,
-        preview: summary.preview,
+        preview: summary.preview.as_deref().map(composed),
     }
 }
 
@@ -163,7 +164,9 @@ pub(super) fn bytes(message: &NewMessage) -> usize {
 
 /// As the database has them: `[[name or null, address], …]`.
 fn list(addresses: &[Address]) -> Option<String> {
-    let pairs: Vec<_> = addresses.iter().map(|address| (&address.name, &address.address)).collect();
+    // An address is what somebody else may compare byte by byte.
+    let pair = |address: &Address| (address.name.as_deref().map(composed), address.address.clone());
+    let pairs: Vec<_> = addresses.iter().map(pair).collect();
     if pairs.is_empty() { None } else { serde_json::to_string(&pairs).ok() }
 }
 
@@ -174,6 +177,16 @@ mod tests {
     use super::*;
 
     const ACCOUNT: AccountId = AccountId(Uuid::from_u128(7));
+
+    #[test]
+    fn letters_and_their_marks_are_stored_in_one() {
+        let header = "From: Ju\u{308}rgen <juergen@example.com>\r\nSubject: Cafe\u{301}\r\n\r\n";
+        let summary = Summary::read(header.as_bytes(), Some("U\u{308}ber uns".as_bytes()));
+        let message = of_summary(summary);
+        assert_eq!(message.subject, "Caf\u{e9}");
+        assert_eq!(message.from.as_deref(), Some("[[\"J\u{fc}rgen\",\"juergen@example.com\"]]"));
+        assert_eq!(message.preview.as_deref(), Some("\u{dc}ber uns"));
+    }
 
     fn of(account: AccountId, fields: &str) -> Uuid {
         let header = format!("From: jane@example.com\r\n{fields}\r\n").into_bytes();
