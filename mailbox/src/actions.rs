@@ -87,8 +87,9 @@ pub async fn carry_out(
 ) -> Result<Vec<Result<Message, Error>>, Error> {
     let target = action.change().folder_id;
     let located = call.db.locate_messages(&call.identity.scope, ids, target).await?;
+    // One of a mailbox with one folder goes nowhere, whatever folder that would be.
     if let Some(target) = target
-        && !located.is_empty()
+        && !located.iter().all(is_pop3)
         && !located.iter().any(|located| located.folder(target).is_some_and(|folder| folder.is_selectable))
     {
         return Err(Error::Invalid(vec![Fault::new("folderId", FOLDER_RULE, format!("Folder id {FOLDER_RULE}"))]));

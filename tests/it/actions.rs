@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::mailboxes::{OtherClient, Rig};
 use crate::model_imap::{ALL_MAIL, BIN, Extensions, ModelServer, World};
+use crate::proxy::Proxy;
 use crate::sign_in::PASSWORD;
-use crate::support::{Answer, Api, User, folder_row, mail, mail_api, mail_env, message_row, owner, store};
+use crate::support::{Answer, Api, User, folder_row, mail, mail_api, mail_env, message_row, owner, servers, store};
 
 /// As [`mail_api`], and servers without encryption are allowed.
 async fn plain_api() -> &'static Api {
@@ -160,7 +162,7 @@ async fn what_is_done_here_another_client_sees_and_the_other_way_round() {
     assert_eq!((rig.flags().await, last_number(&rig).await), (other.all().await, now));
 }
 
-/// Another client: Python's own. It marks, moves and brings in messages, and tells what it has brought.
+/// Another client: Python's own. It marks, moves and brings in messages, destroys some and tells their Message-IDs.
 const CLIENT: &str = r#"
 import imaplib, random, ssl, sys
 host, port, name, password, ca = sys.argv[1:]
@@ -173,9 +175,15 @@ for number in range(120):
     uids = box.uid("SEARCH", "ALL")[1][0].split()
     if uids:
         uid = dice.choice(uids)
-        what = dice.randrange(4)
+        what = dice.randrange(6)
         if what == 0:
             box.uid("MOVE", uid, to)
+        elif what == 1 and number % 2:
+            found = box.uid("FETCH", uid, "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")[1]
+            if isinstance(found[0], tuple):
+                print(found[0][1].decode().split("<")[1].split(">")[0])
+                box.uid("STORE", uid, "+FLAGS.SILENT", "(\\Deleted)")
+                box.uid("EXPUNGE", uid)
         else:
             flag = dice.choice(["\\Seen", "\\Flagged", "\\Answered"])
             box.uid("STORE", uid, dice.choice("+-") + "FLAGS.SILENT", "(" + flag + ")")
@@ -202,26 +210,47 @@ async fn two_clients_and_a_worker_at_once_lose_nothing() {
         let arguments = ["-c", CLIENT, "localhost", &port, &name, PASSWORD, &ca];
         Command::new("python3").args(arguments).output().unwrap()
     });
+    let sql = "select message_id from email_messages where id = $1";
     let users = async {
+        let (mut statuses, mut destroyed) = (BTreeMap::new(), BTreeSet::new());
         for n in 0..30_usize {
             let id = ids[n * 7 % ids.len()];
+            if n % 6 == 5 {
+                let row = rig.owner.query_opt(sql, &[&id]).await.unwrap();
+                let answer = delete(api, &rig, id, "?permanent=true").await;
+                if answer.status == 200 {
+                    destroyed.insert(row.unwrap().get::<_, String>(0));
+                }
+                *statuses.entry(answer.status).or_insert(0) += 1;
+                continue;
+            }
+            if n % 6 == 4 {
+                let some: Vec<_> = ids.iter().skip(n % 20).step_by(5).collect();
+                let set = json!({"isRead": n % 4 == 0, "folderId": folders[n % 3]});
+                batch(api, &rig, json!({"ids": some, "set": set})).await;
+                continue;
+            }
             let change = match n % 3 {
                 0 => json!({"isRead": n % 2 == 0}),
                 1 => json!({"folderId": folders[n % 5 % 3]}),
                 _ => json!({"isFlagged": n % 2 == 0, "folderId": folders[n % 3]}),
             };
             let answer = put(api, &rig, id, change).await;
-            assert!(matches!(answer.status, 200 | 404 | 409), "{answer:?}");
+            *statuses.entry(answer.status).or_insert(0) += 1;
         }
+        (statuses, destroyed)
     };
     let worker = async {
         for _ in 0..10 {
             rig.run().await;
         }
     };
-    let (output, (), ()) = tokio::join!(client, users, worker);
+    let (output, (statuses, mut destroyed), ()) = tokio::join!(client, users, worker);
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(statuses.keys().all(|status| [200, 404, 409].contains(status)), "{statuses:?}");
+    assert!(statuses[&200] >= 5 && !destroyed.is_empty(), "{statuses:?}");
+    destroyed.extend(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned));
     for _ in 0..3 {
         rig.run().await;
         rig.owner
@@ -238,8 +267,11 @@ async fn two_clients_and_a_worker_at_once_lose_nothing() {
     let mut here: Vec<String> = here.iter().map(|row| row.get(0)).collect();
     here.sort();
     let theirs = (0..120).step_by(10).map(|number| format!("p{number}@x"));
-    let expected: BTreeSet<String> = (0..40).map(|number| format!("{number}@x")).chain(theirs).collect();
-    assert_eq!(here, expected.into_iter().collect::<Vec<_>>(), "each of them once");
+    let all: BTreeSet<String> = (0..40).map(|number| format!("{number}@x")).chain(theirs).collect();
+    let once: BTreeSet<String> = here.iter().cloned().collect();
+    assert_eq!(once.len(), here.len(), "none of them twice: {here:?}");
+    let lost: Vec<_> = all.difference(&once).filter(|id| !destroyed.contains(*id)).collect();
+    assert!(lost.is_empty() && once.is_subset(&all), "lost: {lost:?}; destroyed: {destroyed:?}");
 }
 
 /// Folder and flags of each message on a model server, by its key.
@@ -311,6 +343,47 @@ async fn servers_that_can_do_less_destroy_nothing_that_was_not_meant() {
             "{what}"
         );
     }
+}
+
+/// What lies together and goes the same way is one command to the server, and of two accounts only the one that has the folder
+/// is visited.
+#[tokio::test]
+async fn a_batch_goes_by_folders_and_says_of_each_message_what_became_of_it() {
+    let servers = servers().await;
+    let postgres = Proxy::to_port(servers.postgres.port()).await;
+    let mut env = mail_env().await;
+    env.insert("MAIL_ALLOW_PLAINTEXT", "true".to_owned());
+    env.insert("mail: DATABASE_URL", postgres.url(&servers.postgres.mail_url("app"), servers.postgres.port()));
+    let api = Api::start_as(env, PayloadVersion::V2, 1).await;
+    let mut world = World::new(Extensions { moves: true, uidplus: true, special_use: true, ..Extensions::default() });
+    for name in ["Trash", "Work"] {
+        world.create(name);
+    }
+    (0..4).for_each(|_| world.append("INBOX", 0));
+    (0..3).for_each(|_| world.append("Work", 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let ids: Vec<Uuid> = rig.ids().await.into_values().collect();
+    let other = api.create(&rig.user, json!({"emailAddress": "other@example.com"})).await;
+    let inbox = store(&rig.owner, "email_folders", folder_row(&other, "INBOX", json!({"role": "inbox"}))).await;
+    let elsewhere = store(&rig.owner, "email_messages", message_row(&other, inbox, json!({"uid": 1}))).await;
+    let (trash, ..) = folder(&rig, "Trash").await;
+    let all: Vec<_> = ids.iter().chain([&elsewhere]).collect();
+    let body = json!({"ids": all, "set": {"folderId": trash, "isFlagged": true}});
+    // The first connects the function.
+    assert_eq!(batch(&api, &rig, json!({"ids": [ids[0]], "set": {"isRead": true}})).await, [None]);
+    server.world().commands.clear();
+    postgres.take_trips();
+    let mut expected = vec![None; 7];
+    expected.push(Some("conflict".to_owned()));
+    assert_eq!(batch(&api, &rig, body).await, expected);
+    assert_eq!(postgres.take_trips(), 2, "one before the visit, one after it");
+    let said = server.world().commands.clone();
+    let count = |word: &str| said.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((count("SELECT"), count("UID STORE"), count("UID MOVE")), (2, 2, 2), "{said:#?}");
+    rig.run().await;
+    assert_eq!(rig.flags().await, there(&server));
 }
 
 #[tokio::test]
@@ -442,7 +515,7 @@ async fn a_pop3_mailbox_keeps_flags_here_and_hides_what_is_deleted() {
     let (inbox, ..) = folder(&rig, "INBOX").await;
     let read = put(api, &rig, ids[0], json!({"isRead": true, "folderId": inbox})).await;
     assert_eq!((read.status, &read.body["isRead"], &read.body["isFlagged"]), (200, &json!(true), &json!(false)));
-    put(api, &rig, ids[0], json!({"folderId": Uuid::now_v7()})).await.is_refused(400);
+    put(api, &rig, ids[0], json!({"folderId": Uuid::now_v7()})).await.is_refused(409);
     assert_eq!(delete(api, &rig, ids[1], "").await.status, 200);
     delete(api, &rig, ids[1], "").await.is_refused(404);
     assert_eq!(folder(&rig, "INBOX").await, (inbox, 3, 2));
@@ -472,7 +545,7 @@ async fn nobody_changes_what_is_not_his() {
     let id = store(&client, "email_messages", message_row(&account, inbox, json!({"uid": 1}))).await;
     let path = format!("/api/messages/{id}");
     let bodies = [("PUT", json!({"isRead": true})), ("DELETE", json!(null))];
-    for stranger in [user.colleague(), User::new()] {
+    for stranger in [user.colleague(), User { user: user.user, ..User::new() }, User::new()] {
         for (method, body) in &bodies {
             api.request(method, &path).json(body.clone()).by(&stranger).send().await.is_refused(404);
         }
@@ -504,7 +577,7 @@ async fn nobody_changes_what_is_not_his() {
 #[tokio::test]
 async fn bad_bodies_are_told_by_their_fields() {
     let (api, user, client) = (mail_api().await, User::new(), owner().await);
-    let account = api.create(&user, json!({"protocol": "pop3"})).await;
+    let account = api.create(&user, json!({})).await;
     let inbox = store(&client, "email_folders", folder_row(&account, "INBOX", json!({"role": "inbox"}))).await;
     let id = store(&client, "email_messages", message_row(&account, inbox, json!({"uid": 1}))).await;
     let strangers = api.create(&User::new(), json!({})).await;
