@@ -101,12 +101,12 @@ return (p_size + 2) / 3 * 4 + (p_size + 56) / 57 * 2;
 -- Puts a message into the outbox, once for each key; its draft is gone then. `outcome`: `created`; `unknown`, where `unknown`
 -- has the fields that name nothing of the user's; `noServer`, for the account cannot send; `notPut`, for of the files `p_missing`
 -- are not there; `tooLarge`: what is sent has more than `p_most_bytes`; or `limited`, where `wait` says for how many
--- milliseconds: an account sends at most `p_per_hour` messages in any hour, null for any number. `claim` as in claim_key; of
--- what was made before there is the entry as it was then.
+-- milliseconds: in any hour an account sends at most `p_per_hour` messages, and a user with all accounts at most
+-- `p_user_per_hour`, null for any number. `claim` as in claim_key; of what was made before there is the entry as it was then.
 create function insert_outgoing(
     p_tenant_id uuid, p_user_id uuid, p_id uuid, p_account_id uuid, p_content text, p_recipients text, p_send_at bigint,
     p_reply_to_id uuid, p_forward_of_id uuid, p_uploads uuid[], p_missing uuid[], p_draft_id uuid, p_most_bytes bigint,
-    p_per_hour integer, p_key_hash bytea, p_fingerprint bytea
+    p_per_hour integer, p_user_per_hour integer, p_key_hash bytea, p_fingerprint bytea
 )
 returns table (claim text, outcome text, unknown text[], wait bigint, entry email_outbox)
 language plpgsql rows 1
@@ -148,13 +148,26 @@ begin
         join email_uploads u on u.id = asked.id and u.tenant_id = p_tenant_id and u.user_id = p_user_id
     ) then
         outcome := 'tooLarge';
-    elsif p_per_hour is not null then
-        select o.created_at into v_oldest from email_outbox o
-        where o.account_id = p_account_id and o.tenant_id = p_tenant_id and o.user_id = p_user_id
-            and o.created_at > v_now - 3600000
-        order by o.created_at desc
-        offset p_per_hour - 1 limit 1;
-        if found then
+    else
+        -- Of each limit the one that must be an hour old before the next may come.
+        select max(counted.created_at) into v_oldest from (
+            (
+                select o.created_at from email_outbox o
+                where p_per_hour is not null and o.account_id = p_account_id and o.tenant_id = p_tenant_id
+                    and o.user_id = p_user_id and o.created_at > v_now - 3600000
+                order by o.created_at desc
+                offset p_per_hour - 1 limit 1
+            )
+            union all
+            (
+                select o.created_at from email_outbox o
+                where p_user_per_hour is not null and o.tenant_id = p_tenant_id and o.user_id = p_user_id
+                    and o.created_at > v_now - 3600000
+                order by o.created_at desc
+                offset p_user_per_hour - 1 limit 1
+            )
+        ) counted;
+        if v_oldest is not null then
             outcome := 'limited';
             wait := v_oldest + 3600000 - v_now;
         end if;
@@ -409,6 +422,7 @@ as $$
 declare
     v_now constant bigint := epoch_ms();
     v_account_id uuid;
+    v_reply_to_id uuid;
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
     update email_outbox o
@@ -420,7 +434,7 @@ begin
         attempts = o.attempts - p_is_untried::integer,
         tried_since = case when p_is_untried and o.attempts = 1 then null else o.tried_since end
     where o.id = p_id and o.tenant_id = p_tenant_id and o.user_id = p_user_id and o.lease_token = p_token
-    returning o.account_id into v_account_id;
+    returning o.account_id, o.reply_to_id into v_account_id, v_reply_to_id;
     is_noted := found;
     if not found then
         is_more := true; -- Perhaps; who asks sees.
@@ -431,11 +445,25 @@ begin
         -- Its files are needed no more.
         perform use_uploads(p_tenant_id, p_user_id, p_id, '{}');
     end if;
+    if p_status = 'sent' and exists (
+        select from email_messages m join email_accounts a on a.id = m.account_id
+        where m.id = v_reply_to_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id and not m.is_answered
+            and a.tenant_id = p_tenant_id and a.user_id = p_user_id and a.protocol = 'pop3'
+    ) then
+        -- Where a server keeps flags, the worker asks it.
+        update email_messages m set is_answered = true, changed_number = next_numbers(p_tenant_id, p_user_id, 1)
+        where m.id = v_reply_to_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+    end if;
     if p_hold is not null then
+        -- Not those that others are just changing: they wait for the number that this one has by now.
         update email_outbox o
         set next_attempt_at = v_now + p_hold, due_at = v_now + p_hold, ring_at = v_now + p_hold
-        where o.account_id = v_account_id and o.tenant_id = p_tenant_id and o.user_id = p_user_id
-            and o.status = 'queued' and o.due_at < v_now + p_hold;
+        where o.tenant_id = p_tenant_id and o.user_id = p_user_id and o.id in (
+            select w.id from email_outbox w
+            where w.account_id = v_account_id and w.tenant_id = p_tenant_id and w.user_id = p_user_id
+                and w.status = 'queued' and w.due_at < v_now + p_hold
+            for no key update skip locked
+        );
     end if;
     is_more := exists (
         select from email_outbox o

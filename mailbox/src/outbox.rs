@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ::mail::compose::{Composed, For};
 use ::mail::connect::Session;
-use ::mail::imap::{NotFiled, Role};
+use ::mail::imap::{Imap, NotFiled, Role};
 use ::mail::login::Login;
 use ::mail::smtp::{self, Kind, Outcome, Said, Transmission};
 use ::mail::{Code, Error as MailError};
@@ -176,7 +176,7 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
     // What was found in the sent folder is there.
     let filed = match (claimed.filed, claimed.outgoing.status) {
         (Filed::None, Status::Uncertain) if is_taken => Filed::Done,
-        (Filed::None, _) if is_taken && is_filed_by_us(&claimed) => Filed::Due,
+        (Filed::None, _) if is_taken && has_mailbox_to_do(&claimed) => Filed::Due,
         (filed, _) => filed,
     };
     let pause = match (status, filed) {
@@ -373,11 +373,15 @@ fn is_pop3(claimed: &Claimed) -> bool {
     claimed.stored.account.protocol != "imap"
 }
 
-/// Whether the sender's copy is ours to make: not at POP3, which has no folders, and not where the provider files what is
-/// sent by it.
+/// Whether something is to be done in the mailbox when the message is sent: to file the copy, or to mark what was answered.
+/// POP3 has neither.
+fn has_mailbox_to_do(claimed: &Claimed) -> bool {
+    !is_pop3(claimed) && (is_filed_by_us(claimed) || claimed.answered.is_some())
+}
+
+/// Whether the sender's copy is ours to make: not where the provider files what is sent by it.
 fn is_filed_by_us(claimed: &Claimed) -> bool {
-    let host = claimed.stored.account.smtp_hostname.as_deref().unwrap_or_default();
-    !is_pop3(claimed) && !files_itself(host)
+    !files_itself(claimed.stored.account.smtp_hostname.as_deref().unwrap_or_default())
 }
 
 /// Gmail and Exchange Online put what is submitted into the sent folder. Gmail is known by its IMAP as well.
@@ -393,7 +397,7 @@ enum Seen {
     There,
     /// It is not, and no copy was to be made.
     Missing,
-    /// There is no such folder.
+    /// There is no such folder, or nothing to put there.
     NoFolder,
 }
 
@@ -499,29 +503,36 @@ async fn visit(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<S
 async fn look_into(host: &mut Host, files: &Files, claimed: &Claimed) -> Result<Seen, Stop> {
     let Host::Imap(imap, features) = host else { return Ok(Seen::NoFolder) };
     let folders = imap.list(features).await?;
-    let Some(sent) = folders.iter().find(|folder| folder.role == Some(Role::Sent)) else { return Ok(Seen::NoFolder) };
-    let mut is_there = imap.has_message_id(features, &sent.wire, &claimed.outgoing.message_id).await?;
-    if claimed.task == Task::Copy {
+    let sent = folders.iter().find(|folder| folder.role == Some(Role::Sent));
+    let seen = match (claimed.task, sent) {
         // Gmail has its own.
-        if !is_there && !features.gmail {
-            let Some((composed, mut bytes)) = write::compose(claimed, files, For::Sender) else {
-                return Ok(Seen::NoFolder);
-            };
-            imap.append(&sent.wire, composed.size, &mut bytes).await.map_err(|failure| match failure {
-                NotFiled::Host(error) => Stop::Host(error),
-                NotFiled::NoBody(_) => Stop::Host(MailError::new(Code::Unavailable, "a file cannot be read")),
-            })?;
-        }
-        is_there = true;
-    }
-    if let Some(answered) = claimed.answered.as_ref().filter(|_| is_there) {
+        (Task::Copy, _) if features.gmail || !is_filed_by_us(claimed) => Seen::There,
+        (_, None) => Seen::NoFolder,
+        (task, Some(sent)) => match imap.has_message_id(features, &sent.wire, &claimed.outgoing.message_id).await? {
+            true => Seen::There,
+            false if task == Task::Copy => file(imap, &sent.wire, files, claimed).await?,
+            false => Seen::Missing,
+        },
+    };
+    let is_sent = claimed.task == Task::Copy || matches!(seen, Seen::There);
+    if let Some(answered) = claimed.answered.as_ref().filter(|_| is_sent) {
         // Its user sees that it was answered. That this fails is no reason to do all again.
         let marked = imap.mark_answered(features, &answered.folder, answered.uid_validity, answered.uid).await;
         if let Err(error) = marked {
             tracing::info!(detail = error.detail, outgoingId = %claimed.outgoing.id, "answered_not_marked");
         }
     }
-    Ok(if is_there { Seen::There } else { Seen::Missing })
+    Ok(seen)
+}
+
+/// Puts the sender's copy into a folder.
+async fn file(imap: &mut Imap, folder: &[u8], files: &Files, claimed: &Claimed) -> Result<Seen, Stop> {
+    let Some((composed, mut bytes)) = write::compose(claimed, files, For::Sender) else { return Ok(Seen::NoFolder) };
+    imap.append(folder, composed.size, &mut bytes).await.map_err(|failure| match failure {
+        NotFiled::Host(error) => Stop::Host(error),
+        NotFiled::NoBody(_) => Stop::Host(MailError::new(Code::Unavailable, "a file cannot be read")),
+    })?;
+    Ok(Seen::There)
 }
 
 #[cfg(test)]

@@ -546,17 +546,28 @@ fn queue_url_of(vars: &mut Variables, name: &'static str) -> Option<String> {
     vars.parsed(name, QUEUE_URL, None, |v| queue_url(v).map(Some))
 }
 
-/// `SEND_PER_HOUR`: how many messages an account may put into the outbox in any hour; `None` (written `0`) for any number.
+/// How many messages may be put into the outbox in any hour; `None` (written `0`) for any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendLimits {
+    /// `SEND_PER_HOUR`: of an account.
+    pub account: Option<NonZeroU32>,
+    /// `USER_SEND_PER_HOUR`: of a user, with all accounts.
+    pub user: Option<NonZeroU32>,
+}
+
+/// The variables of [`SendLimits`].
 ///
 /// # Errors
-/// It is no whole number.
-pub fn send_per_hour() -> anyhow::Result<Option<NonZeroU32>> {
+/// One is no whole number.
+pub fn send_limits() -> anyhow::Result<SendLimits> {
     let mut vars = Variables::of_process();
-    let limit = vars.parsed("SEND_PER_HOUR", "a whole number; 0 switches the limit off", NonZeroU32::new(200), |v| {
-        v.parse().ok().map(NonZeroU32::new)
-    });
+    let mut limit = |name, default| {
+        let rule = "a whole number; 0 switches the limit off";
+        vars.parsed(name, rule, NonZeroU32::new(default), |v| v.parse().ok().map(NonZeroU32::new))
+    };
+    let limits = SendLimits { account: limit("SEND_PER_HOUR", 200), user: limit("USER_SEND_PER_HOUR", 1000) };
     vars.finish()?;
-    Ok(limit)
+    Ok(limits)
 }
 
 /// The emulator's queues are reached without TLS.

@@ -4,7 +4,6 @@ pub mod mail;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, serv
 use crate::MAX_IDLE;
 use crate::auth::{Authenticator, refuse_override};
 use crate::call::{Call, PublicCall, ReadinessCall, Reply};
-use crate::config::{Config, PublicConfig, QueueConfig, mail_bucket, probed_bucket, send_per_hour};
+use crate::config::{Config, PublicConfig, QueueConfig, SendLimits, mail_bucket, probed_bucket, send_limits};
 use crate::cors::Cors;
 use crate::db::Db;
 use crate::error::Error;
@@ -79,8 +78,8 @@ where
     H: Fn(Call, Sending) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let per_hour = send_per_hour()?;
-    let sending = Sending { queue: warming_queue(QueueConfig::from_env()?.outbox_queue_url).await, per_hour };
+    let limits = send_limits()?;
+    let sending = Sending { queue: warming_queue(QueueConfig::from_env()?.outbox_queue_url).await, limits };
     serve(move |call| handler(call, sending.clone())).await
 }
 
@@ -89,8 +88,8 @@ where
 pub struct Sending {
     /// Where it rings.
     pub queue: Queue,
-    /// How many messages an account may put into the outbox in any hour.
-    pub per_hour: Option<NonZeroU32>,
+    /// How many messages may be put into the outbox.
+    pub limits: SendLimits,
 }
 
 /// A queue whose connection opens beside the others; nothing waits for it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::support::{
@@ -224,15 +224,18 @@ async fn lists(api: &Api, user: &User) -> BTreeMap<(String, String), Value> {
             add("folder", folder, &[]);
         }
     }
-    let mut cursor = String::new();
-    loop {
-        let page = get(format!("/api/messages?limit=200{cursor}")).await;
-        for message in page["messages"].as_array().unwrap() {
-            add("message", message, &[]);
+    for (list, kind, limit) in [("messages", "message", 200), ("outbox", "outbox", 100)] {
+        let mut cursor = String::new();
+        loop {
+            let page = get(format!("/api/{list}?limit={limit}{cursor}")).await;
+            for thing in page[if list == "outbox" { "entries" } else { list }].as_array().unwrap() {
+                add(kind, thing, &[]);
+            }
+            let Some(next) = page["nextCursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
         }
-        let Some(next) = page["nextCursor"].as_str() else { return all };
-        cursor = format!("&cursor={next}");
     }
+    all
 }
 
 /// Somebody with a copy.
@@ -302,13 +305,27 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// One function of a worker's, in a transaction that others have to wait for, and that is undone now and then.
     async fn call(&mut self, function: &str, arguments: &str) {
-        let Writer { user: User { tenant, user }, account, token, .. } = self;
-        let sql = format!("select * from {function}('{tenant}', '{user}', '{account}', {token}, {arguments})");
+        let arguments = format!("'{}', {}, {arguments}", self.account, self.token);
+        self.apply(function, &arguments).await;
+    }
+
+    /// The same of one that needs no lease.
+    async fn apply(&mut self, function: &str, arguments: &str) -> Vec<Row> {
+        let User { tenant, user } = self.user;
+        let sql = format!("select * from {function}('{tenant}', '{user}', {arguments})");
         self.worker.batch_execute("begin").await.unwrap();
-        self.worker.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let rows = self.worker.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         tokio::time::sleep(Duration::from_millis(self.dice.roll(6) as u64)).await;
         let end = if self.dice.roll(6) == 0 { "rollback" } else { "commit" };
         self.worker.batch_execute(end).await.unwrap();
+        rows
+    }
+
+    /// Any of the account's things in a table.
+    async fn any(&mut self, table: &str) -> Option<Uuid> {
+        let sql = format!("select id from {table} where account_id = $1 order by id");
+        let rows = self.owner.query(&sql, &[&self.account]).await.unwrap();
+        (!rows.is_empty()).then(|| rows[self.dice.roll(rows.len())].get(0))
     }
 
     /// Takes the account, and looks what there is.
@@ -348,14 +365,15 @@ impl Writer<'_> {
 
     async fn create(&mut self) {
         let address = format!("{}-{}@example.com", self.name, Uuid::new_v4());
-        let account = self.api.create(&self.user, json!({"emailAddress": address})).await;
+        let settings = json!({"emailAddress": address, "smtpHostname": "smtp.example.com"});
+        let account = self.api.create(&self.user, settings).await;
         self.account = account["id"].as_str().unwrap().parse().unwrap();
         self.begin().await;
     }
 
     async fn happen(&mut self) {
         let path = format!("/api/accounts/{}", self.account);
-        match self.dice.roll(16) {
+        match self.dice.roll(26) {
             0 => {
                 self.api.delete(&path).by(&self.user).send().await;
                 self.create().await;
@@ -407,9 +425,106 @@ impl Writer<'_> {
                 let folder = self.folders[self.dice.roll(self.folders.len())];
                 self.call("destroy_orphans", &format!("array['{folder}']::uuid[], 0")).await;
             }
+            9 | 10 => self.write().await,
+            11 | 12 => self.deliver().await,
+            13 => self.decide().await,
+            14 | 15 if !self.folders.is_empty() => self.act().await,
+            16 => {
+                if let Some(message) = self.any("email_messages").await {
+                    let preview = ["null", "'How it begins'"][self.dice.roll(2)];
+                    let has_attachments = self.dice.roll(2) == 0;
+                    self.apply("note_opened", &format!("'{message}', {preview}, {has_attachments}, null")).await;
+                }
+            }
             _ if !self.folders.is_empty() => self.store_batch().await,
             _ => self.look().await,
         }
+    }
+
+    /// Puts a message into the outbox.
+    async fn write(&mut self) {
+        let at = [Value::Null, json!(now_seconds() * 1000 + 3_600_000)][self.dice.roll(6) / 5].clone();
+        let message = json!({"accountId": self.account, "to": [{"address": "john@example.com"}], "sendAt": at});
+        let answer = self.api.post("/api/outbox", message).by(&self.user).send().await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
+    /// Takes what is to be sent, as a worker does, which may die with it, while its user decides something about another.
+    async fn deliver(&mut self) {
+        let User { tenant, user } = self.user;
+        let claim = "select task, (entry).id, (entry).lease_token from claim_outgoing($1, $2, $3, 20)";
+        let Some(row) = self.worker.query_opt(claim, &[&tenant, &user, &self.account]).await.unwrap() else { return };
+        let (task, id, token): (String, Uuid, i64) = (row.get(0), row.get(1), row.get(2));
+        if task == "send" && self.dice.roll(3) > 0 {
+            self.apply("commit_outgoing", &format!("'{id}', {token}, '{{0}}'")).await;
+        }
+        if self.dice.roll(4) == 0 {
+            return;
+        }
+        let statuses: &[_] = match task.as_str() {
+            "send" => &["sent", "queued", "queued", "rejected", "failed", "uncertain"],
+            "look" => &["sent", "queued", "uncertain"],
+            _ => &["sent"],
+        };
+        let status = statuses[self.dice.roll(statuses.len())];
+        let (pause, hold) = match status {
+            "queued" => ("10", ["null", "15"][self.dice.roll(2)]),
+            "uncertain" => ("10", "null"),
+            _ => ("null", "null"),
+        };
+        let reception = ["pending", "accepted"][usize::from(status == "sent")];
+        let arguments = format!(
+            r#"'{id}', {token}, '{status}', '[{{"address":"john@example.com","status":"{reception}","response":null}}]',
+            '{{}}', 'Answer {}', 'none', 0, {pause}, {hold}, false"#,
+            self.dice.roll(3)
+        );
+        // Who holds one row has the others of the account wait: not for each other.
+        let (api, caller, other) = (self.api, self.user, self.any("email_outbox").await);
+        let deciding = async {
+            if let Some(other) = other {
+                decide(api, &caller, other, true).await;
+            }
+        };
+        tokio::join!(self.apply("finish_outgoing", &arguments), deciding);
+    }
+
+    /// Its user changes his mind about a message.
+    async fn decide(&mut self) {
+        let is_wanted = self.dice.roll(2) == 0;
+        if let Some(entry) = self.any("email_outbox").await {
+            decide(self.api, &self.user, entry, is_wanted).await;
+        }
+    }
+
+    /// Flags, moves and deletes a message, as from the API.
+    async fn act(&mut self) {
+        let Some(message) = self.any("email_messages").await else { return };
+        let sql = "select folder_id, coalesce(uid, 0) from email_messages where id = $1";
+        let Some(row) = self.owner.query_opt(sql, &[&message]).await.unwrap() else { return };
+        let (folder, uid): (Uuid, i64) = (row.get(0), row.get(1));
+        let uuid = |id: Option<Uuid>| id.map_or("null".to_owned(), |id| format!("'{id}'"));
+        let to = Some(self.folders[self.dice.roll(self.folders.len())]).filter(|to| *to != folder);
+        let (to, destroyed) = match self.dice.roll(3) {
+            0 => (None, false),
+            1 => (to, false),
+            _ => (None, true),
+        };
+        let label = self.label.filter(|_| self.dice.roll(2) == 0);
+        let (added, removed) = if self.dice.roll(2) == 0 { (label, None) } else { (None, label) };
+        let bits = ["null", "0", "1", "3"][self.dice.roll(4)];
+        let next = ["null".to_owned(), (30 + self.dice.roll(9)).to_string()][self.dice.roll(2)].clone();
+        let arguments = format!(
+            "'{}', array['{message}']::uuid[], array['{folder}']::uuid[], array[{uid}]::bigint[],
+             array[{bits}]::smallint[], array[{}]::uuid[], array[1]::bigint[], array[{next}]::bigint[],
+             array[{}], array[{destroyed}], array[{}]::uuid[], array[{}]::uuid[], {}, false",
+            self.account,
+            uuid(to),
+            self.dice.roll(4) == 0,
+            uuid(added),
+            uuid(removed),
+            self.dice.roll(2) == 0,
+        );
+        self.apply("apply_actions", &arguments).await;
     }
 
     async fn store_batch(&mut self) {
@@ -466,6 +581,16 @@ impl Writer<'_> {
     }
 }
 
+/// Takes a message of the outbox back, or has it tried again; neither is possible at any time.
+async fn decide(api: &Api, user: &User, entry: Uuid, is_wanted: bool) {
+    let path = format!("/api/outbox/{entry}");
+    let answer = match is_wanted {
+        true => api.post(&format!("{path}/retry"), json!({})).by(user).send().await,
+        false => api.delete(&path).by(user).send().await,
+    };
+    assert!([200, 202, 204, 404, 409].contains(&answer.status), "{answer:?}");
+}
+
 fn some_of(all: &[usize], dice: &mut Dice) -> Vec<usize> {
     all.iter().copied().filter(|_| dice.roll(2) == 0).collect()
 }
@@ -501,7 +626,9 @@ async fn a_copy_that_follows_the_changes_is_what_the_lists_say_whoever_writes_me
     }
     // The same user of another tenant writes as well, and must be in nobody's copy.
     let namesake = User { user: user.user, ..User::new() };
-    let stranger = api.create(&namesake, json!({})).await;
+    let stranger = api.create(&namesake, json!({"smtpHostname": "smtp.example.com"})).await;
+    let message = json!({"accountId": stranger["id"], "to": [{"address": "john@example.com"}]});
+    assert_eq!(api.post("/api/outbox", message).by(&namesake).send().await.status, 202);
     let stranger = format!("/api/accounts/{}", stranger["id"].as_str().unwrap());
 
     let is_over = std::sync::atomic::AtomicBool::new(false);
@@ -542,7 +669,7 @@ async fn a_copy_that_follows_the_changes_is_what_the_lists_say_whoever_writes_me
     }));
     let (readers, ..) = tokio::join!(reading, writing, cleaning);
     let expected = lists(&api, &user).await;
-    for kind in ["account", "folder", "message"] {
+    for kind in ["account", "folder", "message", "outbox"] {
         let many = expected.keys().filter(|key| key.0 == kind).count();
         assert!(many > 1, "{kind}: {many}");
     }

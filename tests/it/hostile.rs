@@ -50,6 +50,7 @@ async fn api() -> Api {
         ("MAIL_ALLOW_PLAINTEXT", "true"),
         ("MAIL_HOST_CONNECTIONS", "1000000"),
         ("SEND_PER_HOUR", "0"),
+        ("USER_SEND_PER_HOUR", "0"),
         // Nobody is asked there.
         ("AWS_REGION", "local"),
         ("AWS_ACCESS_KEY_ID", "local"),

@@ -202,6 +202,7 @@ async fn whatever_is_killed_a_message_is_sent_at_most_once_and_what_is_said_of_i
         // Who is killed keeps his slot for minutes.
         ("MAIL_HOST_CONNECTIONS", "1000000"),
         ("SEND_PER_HOUR", "0"),
+        ("USER_SEND_PER_HOUR", "0"),
     ] {
         env.insert(name, value.to_owned());
     }

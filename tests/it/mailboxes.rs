@@ -27,6 +27,11 @@ const TIME: Duration = Duration::from_secs(60);
 
 /// The way to the run's Dovecot.
 pub async fn connector() -> Connector {
+    connector_by(Resolver::new(&[])).await
+}
+
+/// The same, with names as somebody else has them.
+pub async fn connector_by(resolver: Resolver) -> Connector {
     let policy = Policy {
         private_networks: vec!["127.0.0.0/8".parse().unwrap()],
         ports: Ports::Any,
@@ -36,7 +41,7 @@ pub async fn connector() -> Connector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(mail().await.ca_file()).unwrap()).unwrap();
     let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Connector::new(Resolver::new(&[]), policy, Arc::new(tls))
+    Connector::new(resolver, policy, Arc::new(tls))
 }
 
 /// Another client at the same mailbox.

@@ -3,8 +3,10 @@
 //! what is said of it is true.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ::mail::dns::Resolver;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
@@ -12,11 +14,12 @@ use serde_json::{Value, json};
 use shared::account::AccountId;
 use shared::identity::{Scope, TenantId, UserId};
 use shared::outbox::{Status, Step};
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::mailboxes::{OtherClient, connector};
+use crate::mailboxes::{OtherClient, connector, connector_by};
 use crate::model_smtp::{At, Fault, SmtpModel, message_id};
 use crate::parsers;
 use crate::sign_in::{PASSWORD, mailbox};
@@ -24,6 +27,9 @@ use crate::support::{Answer, Api, Service, User, api, mail, mail_api, merged, ow
 use crate::sync_model::{Dice, Worker, poll_times};
 
 const TIME: Duration = Duration::from_secs(60);
+const ORIGINAL: &[u8] =
+    b"From: john@example.com\r\nTo: jane@example.com\r\nSubject: Lunch\r\nMessage-ID: <2@example.com>\r\n\
+      In-Reply-To: <1@example.com>\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n\r\nWhen?\r\n";
 
 /// An account, and a worker for it.
 struct Rig {
@@ -66,6 +72,14 @@ impl Rig {
             "port": ports.imaps, "password": PASSWORD, "smtpHostname": "localhost", "smtpPort": ports.submissions,
         });
         (Self::new(mail_api().await, Worker::with(connector().await).await, settings).await, name)
+    }
+
+    /// Synchronises, and says what lies in the inbox.
+    async fn sync(&self) -> Value {
+        self.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&self.account.0]).await.unwrap();
+        self.worker.run(&self.scope, self.account, TIME).await.unwrap();
+        let path = format!("/api/messages?role=inbox&accountId={}", self.account);
+        self.api.get(&path).by(&self.user).send().await.body["messages"][0].clone()
     }
 
     fn message(&self, changes: Value) -> Value {
@@ -451,24 +465,73 @@ async fn what_lies_in_the_sent_folder_was_sent() {
 #[tokio::test]
 async fn a_reply_names_what_it_answers_and_marks_it() {
     let (rig, name) = Rig::dovecot().await;
-    let original =
-        b"From: john@example.com\r\nTo: jane@example.com\r\nSubject: Lunch\r\nMessage-ID: <2@example.com>\r\n\
-                     In-Reply-To: <1@example.com>\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n\r\nWhen?\r\n";
-    mail().await.deliver(&name, original).unwrap();
-    let sync = async || {
-        rig.owner.execute("update email_accounts set rung_at = 1 where id = $1", &[&rig.account.0]).await.unwrap();
-        rig.worker.run(&rig.scope, rig.account, TIME).await.unwrap();
-        let path = format!("/api/messages?role=inbox&accountId={}", rig.account);
-        rig.api.get(&path).by(&rig.user).send().await.body["messages"][0].clone()
-    };
-    let before = sync().await;
+    mail().await.deliver(&name, ORIGINAL).unwrap();
+    let before = rig.sync().await;
     assert_eq!(before["isAnswered"], false);
     rig.put(json!({"replyToId": before["id"]})).await;
     rig.work().await;
     let delivered = mail().await.sink().deliveries().into_iter().find(|delivery| delivery.sender == name).unwrap();
     let text = String::from_utf8(delivered.message).unwrap();
     assert!(text.contains("In-Reply-To: <2@example.com>\r\nReferences: <1@example.com> <2@example.com>\r\n"), "{text}");
-    assert_eq!(sync().await["isAnswered"], true);
+    assert_eq!(rig.sync().await["isAnswered"], true);
+}
+
+/// Gmail and Exchange file what is sent by them, and POP3 has no folders.
+#[tokio::test]
+async fn a_reply_is_marked_as_well_where_no_copy_is_ours_to_file() {
+    let ports = mail().await.ports();
+    for (protocol, port) in [("imap", ports.imaps), ("pop3", ports.pop3s)] {
+        let (server, name) = (SmtpModel::start(&OFFERS).await, mailbox().await);
+        let settings = json!({
+            "protocol": protocol, "emailAddress": name, "username": name, "hostname": "localhost", "port": port,
+            "password": PASSWORD,
+            "smtpHostname": "smtp.gmail.com", "smtpPort": server.port, "smtpEncryption": "none",
+        });
+        let connector = connector_by(Resolver::new(&[everybody_is_here().await])).await;
+        let rig = Rig::new(api().await, Worker::with(connector).await, settings).await;
+        mail().await.deliver(&name, ORIGINAL).unwrap();
+        let before = rig.sync().await;
+        assert_eq!(before["isAnswered"], false, "{protocol}");
+        let cursor = rig.api.get("/api/changes").by(&rig.user).send().await.body["cursor"].as_str().unwrap().to_owned();
+        let entry = rig.put(json!({"replyToId": before["id"]})).await;
+        rig.work().await;
+        assert_eq!(rig.get(&entry).await["status"], "sent", "{protocol}");
+        if protocol == "imap" {
+            rig.sync().await;
+        }
+        let path = format!("/api/messages?role=inbox&accountId={}", rig.account);
+        let listed = rig.api.get(&path).by(&rig.user).send().await.body;
+        assert_eq!(listed["messages"][0]["isAnswered"], true, "{protocol}");
+        let told = rig.api.get(&format!("/api/changes?since={cursor}")).by(&rig.user).send().await.body;
+        let is_message = |change: &Value| (&change["id"], &change["change"]) == (&before["id"], &json!("updated"));
+        assert!(told["changes"].as_array().unwrap().iter().any(is_message), "{protocol}: {told}");
+        let mut reader = OtherClient::sign_in(&name).await;
+        let examined = reader.say("EXAMINE \"Sent\"").await;
+        assert!(examined.iter().any(|line| line == "* 0 EXISTS"), "{examined:?}");
+    }
+}
+
+/// A name server for which each name is this machine's.
+async fn everybody_is_here() -> SocketAddr {
+    const A: [u8; 2] = [0, 1];
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut question = [0; 1500];
+        loop {
+            let (length, client) = socket.recv_from(&mut question).await.unwrap();
+            let end = 12 + question[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let is_known = question[end - 4..end - 2] == A;
+            let mut answer = question[..2].to_vec();
+            answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_known), 0, 0, 0, 0]);
+            answer.extend(&question[12..end]);
+            if is_known {
+                answer.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+            }
+            socket.send_to(&answer, client).await.unwrap();
+        }
+    });
+    address
 }
 
 #[tokio::test]
@@ -572,16 +635,27 @@ async fn what_cannot_be_sent_is_refused_at_once() {
     assert_eq!((answer.status, answer.faults()), (400, expected.to_vec()));
     let mut env = servers().await.env();
     env.insert("SEND_PER_HOUR", "2".to_owned());
+    env.insert("USER_SEND_PER_HOUR", "3".to_owned());
     let limited = Api::start(env).await;
-    let smtp = json!({"emailAddress": "b@example.com", "smtpHostname": "smtp.example.com"});
-    let account = limited.create(&user, smtp).await;
-    let message = merged(message, json!({"accountId": account["id"]}));
-    let send = async || limited.post("/api/outbox", message.clone()).by(&user).send().await;
-    assert_eq!((send().await.status, send().await.status), (202, 202));
-    let answer = send().await;
-    answer.is_refused(429);
-    let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((3500..=3600).contains(&seconds), "{seconds}");
+    let mut accounts = Vec::new();
+    for name in ["b", "c", "d"] {
+        let smtp = json!({"emailAddress": format!("{name}@example.com"), "smtpHostname": "smtp.example.com"});
+        accounts.push(limited.create(&user, smtp).await["id"].clone());
+    }
+    let send = async |account: usize| {
+        let message = merged(message.clone(), json!({"accountId": accounts[account]}));
+        limited.post("/api/outbox", message).by(&user).send().await
+    };
+    // Two of an account, three of its user.
+    for (account, status) in [(0, 202), (0, 202), (0, 429), (1, 202), (1, 429), (2, 429)] {
+        let answer = send(account).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        if status == 429 {
+            answer.is_refused(429);
+            let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((3500..=3600).contains(&seconds), "{seconds}");
+        }
+    }
 }
 
 /// With the real processes: an endpoint rings, and a worker sends; what is scheduled, the schedule rings for.
@@ -890,7 +964,7 @@ async fn insert(rig: &Rig) -> Uuid {
         "subject": null, "text": "At noon.", "html": null, "attachments": [], "replyToId": null, "forwardOfId": null, "sendAt": null,
     });
     let recipients = json!([{"address": "john@example.com", "status": "pending", "response": null}]);
-    let sql = "select outcome from insert_outgoing($1, $2, $3, $4, $5, $6, null, null, null, '{}', '{}', null, 26214400, null, null, null)";
+    let sql = "select outcome from insert_outgoing($1, $2, $3, $4, $5, $6, null, null, null, '{}', '{}', null, 26214400, null, null, null, null)";
     let row = rig
         .owner
         .query_one(

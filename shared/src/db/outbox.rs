@@ -1,7 +1,6 @@
 //! Queries on the outbox: those of the endpoints, of the worker that sends, and of the schedule. The SQL of the functions that
 //! they call is in `migrations/V16__outbox.sql`.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -18,6 +17,7 @@ use super::secrets::{Sealed, Stored, stored_with};
 use super::{Access, Db};
 use crate::account::{Account, AccountId};
 use crate::composition::UploadId;
+use crate::config::SendLimits;
 use crate::error::{Error, Fault, NO_SUCH_ENTRY};
 use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::Scope;
@@ -189,8 +189,7 @@ pub struct Noted {
 }
 
 impl Db {
-    /// Puts a message into the outbox. An account sends at most `per_hour` in any hour. `missing`: of its files those that
-    /// were never put.
+    /// Puts a message into the outbox. `missing`: of its files those that were never put.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the account, or the message that it answers or forwards, is none of the user's;
@@ -201,18 +200,19 @@ impl Db {
         scope: &Scope,
         new: &NewOutgoing,
         missing: &[UploadId],
-        per_hour: Option<NonZeroU32>,
+        limits: SendLimits,
         once: Option<&Once>,
     ) -> Result<Made<Outgoing>, Error> {
         let id = OutgoingId(Uuid::now_v7());
-        let per_hour = per_hour.map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX));
+        let [per_hour, user_per_hour] = [limits.account, limits.user]
+            .map(|limit| limit.map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX)));
         let (content, recipients) = (json(&new.composition)?, json(&new.recipients())?);
         let (key_hash, fingerprint) = Once::hashes(once);
         let most_bytes = i64::try_from(MAX_MESSAGE_BYTES).unwrap_or(i64::MAX);
         let sql = concat!(
             "select claim, outcome, unknown, wait, ",
             entry_columns!(),
-            " from insert_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+            " from insert_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         );
         let missing: Vec<_> = missing.iter().map(|id| id.0).collect();
         let rows = self
@@ -233,6 +233,7 @@ impl Db {
                     (&new.draft_id.map(|id| id.0), Type::UUID),
                     (&most_bytes, Type::INT8),
                     (&per_hour, Type::INT4),
+                    (&user_per_hour, Type::INT4),
                     (&key_hash, Type::BYTEA),
                     (&fingerprint, Type::BYTEA),
                 ],

@@ -108,7 +108,7 @@ impl Rig {
         let bucket = ("MAIL_BUCKET".to_owned(), "none".to_owned());
         let mut env = bench.env(DATABASE);
         env.push(bucket);
-        env.push(("SEND_PER_HOUR".to_owned(), "0".to_owned()));
+        env.extend(["SEND_PER_HOUR", "USER_SEND_PER_HOUR"].map(|name| (name.to_owned(), "0".to_owned())));
         let endpoint = Environment::start(&bench.binary("send-message")?, &env)?;
         env.extend(bench.sealing.mail_env(bench.postgres.mail_url(DATABASE)));
         let words = [("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8"), ("MAIL_PORTS", "*")];

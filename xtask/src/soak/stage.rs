@@ -66,6 +66,7 @@ impl Servers {
             // Who is killed keeps his slot for minutes.
             ("MAIL_HOST_CONNECTIONS", "1000000".to_owned()),
             ("SEND_PER_HOUR", "0".to_owned()),
+            ("USER_SEND_PER_HOUR", "0".to_owned()),
             ("SSL_CERT_FILE", mail.bundle_file().display().to_string()),
             ("OAUTH2_PROVIDERS", json!({ "local": self.provider.settings(&mail) }).to_string()),
             ("OAUTH2_REDIRECT_URIS", REDIRECT_URI.to_owned()),

@@ -24,7 +24,7 @@ pub async fn handler(call: Call, sending: Sending, objects: ObjectStore) -> Resu
     let new = NewOutgoing::read(fields, now())?;
     let scope = call.identity.scope;
     let missing = objects.missing_uploads(&scope, &new.composition.uploads()).await?;
-    let made = call.db.insert_outgoing(&scope, &new, &missing, sending.per_hour, once.as_ref()).await?;
+    let made = call.db.insert_outgoing(&scope, &new, &missing, sending.limits, once.as_ref()).await?;
     let outgoing = made.thing;
     if let Some(wait) = wait(&outgoing, now())
         && !made.is_replayed
