@@ -717,7 +717,7 @@ fn operations() -> Vec<Operation> {
             path: "/api/changes",
             id: "listChanges",
             summary: "What has changed",
-            description: "What has become of your accounts, folders and messages since a cursor, in the order of the changes: each \
+            description: "What has become of your accounts, folders, messages and outbox since a cursor, in the order of the changes: each \
                           thing once, with its last change. Without `since` it is a cursor to begin with: take it, list \
                           everything, then ask from it on. A change never appears before a cursor that was given out. What was \
                           destroyed is remembered for 30 days; an older cursor answers 410: begin anew. A destroyed \

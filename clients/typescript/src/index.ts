@@ -43,7 +43,7 @@ export type OutboxList = Schemas["OutboxList"];
 /** A message with its text, its HTML made harmless, and what hangs on it. */
 export type OpenedMessage = Schemas["OpenedMessage"];
 export type Attachment = Schemas["Attachment"];
-/** What has become of accounts, folders and messages, and the cursor to ask with next. */
+/** What has become of accounts, folders, messages and outbox, and the cursor to ask with next. */
 export type ChangeList = Schemas["ChangeList"];
 export type Change = Schemas["Change"];
 export type MessageChange = Schemas["MessageChange"];

@@ -74,7 +74,8 @@ pub(super) async fn measure(bench: &Bench, accounts: u64, record: bool) -> Resul
         Row::alone(name("peak memory of the worker"), "MB", memory as f64 / 1e6).at_most(64.0),
     ];
     if !bench.quick {
-        let tables = tables(&Measured { claim: claims.median(), batch, unchanged, first, messages, bytes })?;
+        let follows = tables(&Measured { claim: claims.median(), batch, unchanged, first, messages, bytes })?;
+        let tables = format!("{follows}From these figures:\n\n{}", report::table(&rows));
         println!("{tables}");
         if record {
             report::put_between(&workspace_root().join("docs/CAPACITY.md"), &tables)?;

@@ -102,7 +102,7 @@ pub(super) fn put_between(path: &Path, figures: &str) -> Result<()> {
     Ok(fs::write(path, format!("{before}{BEGIN}\n{}\n{END}{after}", figures.trim_end()))?)
 }
 
-fn table(rows: &[Row]) -> String {
+pub(super) fn table(rows: &[Row]) -> String {
     let head =
         "| what | ours | reference | unit | ratio | target | met |\n| --- | --: | --: | --- | --: | --: | --- |\n";
     let mut table = head.to_owned();

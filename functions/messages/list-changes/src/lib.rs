@@ -1,4 +1,4 @@
-//! `GET /api/changes`: what has become of the caller's accounts, folders and messages since a cursor, in the order of the
+//! `GET /api/changes`: what has become of the caller's accounts, folders, messages and outbox since a cursor, in the order of the
 //! changes.
 
 use serde::Serialize;
