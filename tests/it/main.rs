@@ -35,6 +35,7 @@ mod oauth2;
 mod outbox;
 mod parsers;
 mod poisoned;
+mod pop3_histories;
 mod proxy;
 mod rate_limit;
 mod reading;
