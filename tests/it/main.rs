@@ -42,6 +42,7 @@ mod reading;
 mod schedule;
 mod sealing;
 mod secrets;
+mod sending;
 mod sign_in;
 mod support;
 mod sync;
