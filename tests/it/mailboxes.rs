@@ -465,7 +465,12 @@ impl Tenant {
     /// What the API answers; nothing in it is the other tenant's.
     async fn get(&self, service: &Service, path: &str) -> Answer {
         let answer = service.api.get(path).by(&self.user).send().await;
-        assert!(!String::from_utf8_lossy(&answer.bytes).contains(self.foreign), "{} reads {answer:?}", self.mark);
+        assert!(
+            !String::from_utf8_lossy(&answer.bytes).contains(self.foreign),
+            "{} reads {} at {path}",
+            self.mark,
+            self.foreign
+        );
         answer
     }
 
