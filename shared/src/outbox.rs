@@ -25,6 +25,14 @@ id!(
 /// The most bytes of a message as it is sent.
 pub const MAX_MESSAGE_BYTES: u64 = 25 * 1024 * 1024;
 
+/// What headers have at the most beyond what is asked for: ids of a whole conversation, the sender's name, a subject of which each
+/// letter is encoded.
+const HEADER_BYTES: u64 = 16 * 1024;
+/// The same of one person, whose name is encoded in words.
+const PERSON_BYTES: u64 = 1024;
+/// The same of one file, whose name is there twice and three times as long.
+const FILE_BYTES: u64 = 10 * 1024;
+
 /// How far a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -367,6 +375,19 @@ impl NewOutgoing {
         let account_id = composition.account_id;
         let account_id = account_id.ok_or_else(|| Error::internal(anyhow!("no account, and no fault says so")))?;
         Ok(Self { account_id, composition, draft_id })
+    }
+
+    /// How many bytes its JSON, of which there are so many, and its files as they are sent may have together. What the JSON
+    /// says may be longer as it is sent, and that is kept free: a third in base64, which is chosen where nothing else is
+    /// shorter, and what headers take.
+    pub fn most_bytes(&self, json: usize) -> u64 {
+        let Composition { to, cc, reply_to, attachments, .. } = &self.composition;
+        let json = json as u64;
+        // Lines of 57 bytes become 76 and their ends.
+        let encoded = json.div_ceil(57) * 78;
+        let people = (to.len() + cc.len() + reply_to.len()) as u64;
+        let spare = HEADER_BYTES + PERSON_BYTES * people + FILE_BYTES * attachments.len() as u64;
+        MAX_MESSAGE_BYTES.saturating_sub(spare + encoded.saturating_sub(json))
     }
 
     /// Everybody who gets it, each address once.

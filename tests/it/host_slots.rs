@@ -1,13 +1,25 @@
 //! Connections with one mail host at once, counted in a real Redis by workers that know nothing of each other.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use local::services::Redis;
 use local::workspace_root;
+use serde_json::json;
+use shared::account::AccountId;
 use shared::host_slots::{HostSlots, Slot};
+use shared::identity::{Scope, TenantId, UserId};
 use shared::redis_link::RedisLink;
 use shared::secrets::SecretText;
+use shared::work::Done;
+use uuid::Uuid;
+
+use crate::model_imap::{Extensions, ModelServer, World};
+use crate::support::{Service, User, servers};
+use crate::sync_model::Worker;
 
 /// Longer than a test takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -122,4 +134,69 @@ async fn slots_are_taken_and_given_back_with_the_permissions_of_the_template() {
             worker.give_back(slot).await;
         }
     }
+}
+
+/// Accounts of one host, which takes its time. Who finds no slot is asked nothing and told nothing, and has his turn when the
+/// schedule finds him due: then by the real functions, which count in the same Redis.
+#[tokio::test]
+async fn a_host_has_no_more_connections_than_it_may_and_who_found_none_comes_again() {
+    const ACCOUNTS: usize = 4;
+    let redis = Redis::start().unwrap();
+    let more =
+        [("MAIL_ALLOW_PLAINTEXT", "true".into()), ("MAIL_HOST_CONNECTIONS", "1".into()), ("REDIS_URL", redis.url())];
+    let service = Service::start(Duration::from_secs(60), BTreeMap::from(more)).await;
+    let mut world = World::new(Extensions::default());
+    (0..30).for_each(|_| world.append("INBOX", 0));
+    world.is_busy = true;
+    let connections = world.connections.clone();
+    let server = ModelServer::start(world).await;
+    let mut accounts = Vec::new();
+    for _ in 0..ACCOUNTS {
+        let user = User::new();
+        let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+        let account: Uuid = service.api.create(&user, settings).await["id"].as_str().unwrap().parse().unwrap();
+        accounts.push((Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) }, AccountId(account)));
+    }
+    service.owner.execute("update email_accounts set rung_at = 1", &[]).await.unwrap();
+    let database: String = service.owner.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let worker = Worker::at(servers().await.postgres.mail_url(&database)).await.with_slots(1, &redis.url()).await;
+    let mut runs: FuturesUnordered<_> =
+        accounts.iter().map(|(scope, account)| worker.run(scope, *account, LONG)).collect();
+    for _ in 1..ACCOUNTS {
+        assert_eq!(runs.next().await.unwrap().unwrap(), Done::Complete);
+    }
+    let sql = "select next_sync_at - epoch_ms() from email_accounts
+               where leased_until is null and rung_at is null and state = 'new' and last_error_code is null and last_sync_at is null";
+    let postponed = service.owner.query(sql, &[]).await.unwrap();
+    assert_eq!(postponed.len(), ACCOUNTS - 1);
+    assert!(postponed.iter().all(|row| (10_000..=40_000).contains(&row.get::<_, i64>(0))), "{postponed:?}");
+    assert_eq!(connections.most(), 1);
+    server.world().is_busy = false;
+    assert_eq!(runs.next().await.unwrap().unwrap(), Done::Complete);
+    let started = Instant::now();
+    loop {
+        // For more than a minute is due who is rung for already.
+        let sql = "select id from email_accounts
+                   where last_sync_at is null and next_sync_at between epoch_ms() + 1 and epoch_ms() + 60000";
+        let waiting: Vec<Uuid> = service.owner.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        if !waiting.is_empty() {
+            service.make_due(&waiting, 60).await;
+            assert_eq!(service.tick().await["due"], waiting.len());
+        }
+        let sql = "select count(*) from email_accounts where last_sync_at is not null";
+        if service.owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == ACCOUNTS as i64 {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", service.api.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let sql = "select count(*) from email_accounts a
+               where state = 'connected' and 30 = (select count(*) from email_messages m where m.account_id = a.id)";
+    assert_eq!(service.owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), ACCOUNTS as i64);
+    // On a machine with other things to do Redis may seem to be away.
+    assert!(
+        connections.most() == 1 || service.api.log().contains("nobody counts connections"),
+        "{}",
+        connections.most()
+    );
 }

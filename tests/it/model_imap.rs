@@ -151,17 +151,24 @@ pub struct Message {
     /// Marked as deleted.
     pub is_deleted: bool,
     modseq: u64,
+    /// Its world's.
+    mark: &'static str,
 }
 
 impl Message {
     pub fn header(&self) -> String {
         // The date differs from message to message.
         let (minute, second) = (self.key / 60 % 60, self.key % 60);
+        let Self { key, mark, .. } = self;
         format!(
-            "Date: Mon, 2 Nov 2026 10:{minute:02}:{second:02} +0000\r\nFrom: Sender <sender@example.com>\r\n\
-             To: receiver@example.com\r\nSubject: Message {}\r\nMessage-ID: <{}@example.com>\r\n\r\n",
-            self.key, self.key
+            "Date: Mon, 2 Nov 2026 10:{minute:02}:{second:02} +0000\r\nFrom: Sender{mark} <sender{mark}@example.com>\r\n\
+             To: receiver{mark}@example.com\r\nSubject: Message {key}{mark}\r\n\
+             Message-ID: <{key}@example.com{mark}>\r\n\r\n"
         )
+    }
+
+    pub fn text(&self) -> String {
+        format!("Hello {}{}\r\n", self.key, self.mark)
     }
 
     fn size(&self) -> u64 {
@@ -181,6 +188,8 @@ pub struct Folder {
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub extensions: Extensions,
+    /// What all texts of its messages have that another world's have not.
+    pub mark: &'static str,
     pub folders: BTreeMap<String, Folder>,
     pub fault: Option<Fault>,
     pub lies: Vec<Lie>,
@@ -189,6 +198,11 @@ pub struct World {
     /// Round trips: how often a client waited for us before it said more.
     pub turns: usize,
     pub commands: Vec<String>,
+    pub connections: Connections,
+    /// Whether it lets everybody wait before it says a word.
+    pub is_busy: bool,
+    /// Whether somebody may open a label, who has not to find messages there.
+    pub opens_labels: bool,
     next_key: u64,
     next_validity: u32,
 }
@@ -284,7 +298,7 @@ impl World {
     pub fn append(&mut self, name: &str, flags: u8) {
         let key = self.next_key;
         self.next_key += 1;
-        self.put(name, Message { key, flags, labels: BTreeSet::new(), is_deleted: false, modseq: 0 });
+        self.put(name, Message { key, flags, labels: BTreeSet::new(), is_deleted: false, modseq: 0, mark: self.mark });
     }
 
     fn put(&mut self, name: &str, message: Message) {
@@ -373,6 +387,36 @@ fn label(folder: &str) -> String {
     }
 }
 
+/// How many connections a server has, and the most that it has had at once.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<Mutex<(usize, usize)>>);
+
+impl Connections {
+    pub fn now(&self) -> usize {
+        self.0.lock().unwrap().0
+    }
+
+    pub fn most(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+
+    /// One more, until this value is dropped.
+    pub fn count(&self) -> Counted {
+        let mut counts = self.0.lock().unwrap();
+        counts.0 += 1;
+        counts.1 = counts.1.max(counts.0);
+        Counted(self.clone())
+    }
+}
+
+pub struct Counted(Connections);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap().0 -= 1;
+    }
+}
+
 /// The running server, which ends with this value.
 pub struct ModelServer {
     pub world: Arc<Mutex<World>>,
@@ -420,6 +464,10 @@ struct Session {
 
 async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
     let mut io = BufReader::new(stream);
+    let mut counted = Some(world.lock().unwrap().connections.count());
+    while world.lock().unwrap().is_busy {
+        sleep(Duration::from_millis(10)).await;
+    }
     let (mut no, mut drop_after) = (None, None);
     let mut session = Session { selected: None, validity: 0, is_empty: false, is_garbled: false, poisoned: None };
     match world.lock().unwrap().fault.take() {
@@ -490,6 +538,10 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
             }
             *left -= bytes.len();
         }
+        if command == "LOGOUT" {
+            // Who reads the answer may let another one in.
+            counted.take();
+        }
         if io.write_all(bytes.as_bytes()).await.is_err() || command == "LOGOUT" {
             return;
         }
@@ -541,7 +593,7 @@ impl Session {
             "EXAMINE" | "SELECT" => {
                 let name = quoted(command);
                 self.selected = None;
-                assert!(!world.is_label(&name), "a label was opened");
+                assert!(world.opens_labels || !world.is_label(&name), "a label was opened");
                 let Some(folder) = world.folders.get(&name) else { return end(vec![], "NO no such folder") };
                 let count = if self.is_empty { 0 } else { folder.messages.len() };
                 let mut responses = vec![format!(
@@ -742,9 +794,13 @@ impl Session {
                 write!(line, " INTERNALDATE \" 2-Nov-2026 10:00:00 +0000\" RFC822.SIZE {}", message.size()).unwrap();
                 write!(line, " BODY[{fields}] {{{}}}\r\n{header}", header.len()).unwrap();
                 if items.contains("BODY.PEEK[TEXT]") {
-                    let text = format!("Hello {}\r\n", message.key);
+                    let text = message.text();
                     write!(line, " BODY[TEXT]<0> {{{}}}\r\n{text}", text.len()).unwrap();
                 }
+            }
+            if items.contains("BODY.PEEK[]") {
+                let all = message.header() + &message.text();
+                write!(line, " BODY[]<0> {{{}}}\r\n{all}", all.len()).unwrap();
             }
             line += ")\r\n";
             responses.push(line);

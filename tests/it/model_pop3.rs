@@ -1,4 +1,4 @@
-//! A model of a POP3 server that hangs up each time it comes to certain messages.
+//! A model of a POP3 server, whose connections break where they are told to.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +14,10 @@ use crate::model_imap::Lie;
 pub struct Mailbox {
     /// Numbers, which are unique ids as well.
     pub messages: Vec<u32>,
+    /// Those at which it hangs up, each time.
     pub poison: BTreeSet<u32>,
+    /// The next connection breaks after so many bytes.
+    pub drop_after: Option<usize>,
     pub lies: Vec<Lie>,
     pub commands: Vec<String>,
 }
@@ -50,7 +53,19 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
     let mut io = BufReader::new(stream);
     let mut answer = "+OK ready\r\n".to_owned();
     let mut line = String::new();
+    // A session sees the mailbox as it was when it began (RFC 1939).
+    let (messages, mut drop_after) = {
+        let mut mailbox = mailbox.lock().unwrap();
+        (mailbox.messages.clone(), mailbox.drop_after.take())
+    };
     loop {
+        if let Some(left) = &mut drop_after {
+            if answer.len() >= *left {
+                let _ = io.write_all(&answer.as_bytes()[..*left]).await;
+                return;
+            }
+            *left -= answer.len();
+        }
         if io.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
@@ -76,13 +91,13 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
         match words[0] {
             "CAPA" => answer += "PIPELINING\r\nUIDL\r\nTOP\r\nUSER\r\n.\r\n",
             "UIDL" | "LIST" => {
-                for (index, message) in mailbox.messages.iter().enumerate() {
+                for (index, message) in messages.iter().enumerate() {
                     write!(answer, "{} {message}\r\n", index + 1).unwrap();
                 }
                 answer += ".\r\n";
             }
             "TOP" => {
-                let message = mailbox.messages[words[1].parse::<usize>().unwrap() - 1];
+                let message = messages[words[1].parse::<usize>().unwrap() - 1];
                 if mailbox.poison.contains(&message) {
                     return;
                 }

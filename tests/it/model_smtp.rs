@@ -1,6 +1,6 @@
 //! A model of an SMTP server that takes submissions: what it took is kept, and what goes wrong is said before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
+use crate::model_imap::Connections;
 use crate::support::lasting;
 
 /// Where something goes wrong.
@@ -54,6 +55,38 @@ impl Taken {
     }
 }
 
+/// How it ended that a message was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With the last dot.
+    Dot,
+    /// The client was gone before that.
+    ClientLeft,
+    /// The server was.
+    ServerDied,
+}
+
+/// What a server has heard of a message that it had asked for (354).
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub recipients: Vec<String>,
+    /// Whole lines.
+    pub message: Vec<u8>,
+    pub end: End,
+}
+
+/// Tells what was heard, however the connection ends.
+struct Hearing {
+    heard: Heard,
+    world: Arc<Mutex<World>>,
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.world.lock().unwrap().heard.push(self.heard.clone());
+    }
+}
+
 /// Without its brackets.
 pub fn message_id(message: &[u8]) -> String {
     header(message, "Message-ID: <")
@@ -73,11 +106,11 @@ pub struct World {
     /// What each recipient is answered, one after the other; the last answer stays.
     pub answers: BTreeMap<String, VecDeque<&'static str>>,
     pub taken: Vec<Taken>,
-    /// Message-IDs of which all was there but the dot, each time.
-    pub heard: Vec<String>,
-    /// Recipients whose message was asked for (354), and those of whom the last dot has come.
-    pub asked: BTreeSet<String>,
-    pub ended: BTreeSet<String>,
+    /// Each time that a message was asked for.
+    pub heard: Vec<Heard>,
+    pub connections: Connections,
+    /// Whether it lets everybody wait before it says a word.
+    pub is_busy: bool,
     pub commands: Vec<String>,
     pub sign_ins: usize,
     /// Who is given each message that was taken, to file it, before it is said to be.
@@ -151,6 +184,10 @@ async fn listen(listener: TcpListener, world: Arc<Mutex<World>>) {
 
 async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let mut counted = Some(world.lock().unwrap().connections.count());
+    while world.lock().unwrap().is_busy {
+        sleep(Duration::from_millis(10)).await;
+    }
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let (mut sender, mut recipients) = (None::<String>, Vec::<String>::new());
@@ -182,6 +219,8 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
             "RCPT" => At::Rcpt,
             "DATA" => At::Data,
             "QUIT" => {
+                // Who reads the answer may let another one in.
+                counted.take();
                 writer.write_all(b"221 2.0.0 Bye\r\n").await?;
                 return Ok(());
             }
@@ -240,31 +279,28 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
         if fault_here == Some(Fault::CutAfter) {
             return Ok(());
         }
-        if is_data {
-            world.lock().unwrap().asked.extend(recipients.iter().cloned());
-        }
-        writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
         if !is_data {
+            writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
             continue;
         }
-        let mut message = Vec::new();
-        let mut is_heard = false;
+        let heard = Heard { recipients: recipients.clone(), message: Vec::new(), end: End::ServerDied };
+        let mut hearing = Hearing { heard, world: world.clone() };
+        writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
         loop {
             let mut line = Vec::new();
-            reader.read_until(b'\n', &mut line).await?;
+            let read = reader.read_until(b'\n', &mut line).await;
             if line == b".\r\n" {
                 break;
             }
-            if line.last() != Some(&b'\n') {
+            if read.is_err() || line.last() != Some(&b'\n') {
+                hearing.heard.end = End::ClientLeft;
                 return Ok(());
             }
-            message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
-            if !is_heard && line == b"\r\n" {
-                world.lock().unwrap().heard.push(message_id(&message));
-                is_heard = true;
-            }
+            hearing.heard.message.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
         }
-        world.lock().unwrap().ended.extend(recipients.iter().cloned());
+        hearing.heard.end = End::Dot;
+        let message = hearing.heard.message.clone();
+        drop(hearing);
         let fault_here = fault(At::Dot);
         if let Some(Fault::Cut) = fault_here {
             return Ok(());

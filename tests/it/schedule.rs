@@ -18,8 +18,25 @@ async fn count(owner: &Client, table: &str, account: Uuid) -> i64 {
     owner.query_one(&sql, &[&account]).await.unwrap().get(0)
 }
 
-/// Gives an account two folders, with so many messages in the first, of which a tenth have the second as a label, and a
-/// destroyed message.
+/// Puts so many messages into an account's outbox, each with a file of its own; returns the ids of those messages.
+async fn fill_outbox(owner: &Client, user: &User, account: Uuid, entries: i32) -> Vec<Uuid> {
+    let sql = "with entry as (
+                   insert into email_outbox (id, tenant_id, user_id, account_id, status, created_at, dated_at, message_id, sender_name,
+                       sender_address, content, recipients, uploads)
+                   select gen_random_uuid(), $1, $2, $3, 'failed', n, n, n || '@example.com', 'x', 'x@example.com', '{}', '[]',
+                       array[gen_random_uuid()]
+                   from generate_series(1, $4) n
+                   returning id, uploads
+               )
+               insert into email_uploads (id, tenant_id, user_id, filename, content_type, size, created_at, used_by)
+               select uploads[1], $1, $2, 'x', 'x/y', 1, 0, array[id] from entry
+               returning used_by[1]";
+    let rows = owner.query(sql, &[&user.tenant, &user.user, &account, &entries]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Gives an account two folders, with so many messages in the first, of which a tenth have the second as a label, a
+/// destroyed message, and three in its outbox.
 async fn fill(owner: &Client, user: &User, account: Uuid, messages: i32) {
     let (folder, label) = (Uuid::new_v4(), Uuid::new_v4());
     for (id, name) in [(folder, "INBOX"), (label, "Sent")] {
@@ -41,6 +58,7 @@ async fn fill(owner: &Client, user: &User, account: Uuid, messages: i32) {
     let sql = "insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
                select $1, $2, next_numbers($1, $2, 1), 'message', gen_random_uuid(), $3, epoch_ms()";
     owner.execute(sql, &[&user.tenant, &user.user, &account]).await.unwrap();
+    fill_outbox(owner, user, account, 3).await;
 }
 
 async fn create(service: &Service, user: &User, address: &str) -> Uuid {
@@ -71,7 +89,7 @@ async fn accounts_are_counted_by_state_once_an_hour_and_deleted_ones_are_not() {
     assert_eq!(service.tick().await["accounts"], Value::Null);
 }
 
-const LEFT_BEHIND: [&str; 2] = ["email_folders", "email_messages"];
+const LEFT_BEHIND: [&str; 3] = ["email_folders", "email_messages", "email_outbox"];
 
 #[tokio::test]
 async fn what_a_deleted_account_had_is_purged_and_nothing_else() {
@@ -105,11 +123,9 @@ async fn what_a_deleted_account_had_is_purged_and_nothing_else() {
         assert!(!row.get::<_, bool>(0) && row.get::<_, bool>(1));
     }
     for account in kept {
-        let left = [
-            count(&service.owner, LEFT_BEHIND[0], account).await,
-            count(&service.owner, LEFT_BEHIND[1], account).await,
-        ];
-        assert_eq!((left, count(&service.owner, "email_destroyed", account).await), ([2, 30], 1));
+        for (table, left) in LEFT_BEHIND.into_iter().zip([2, 30, 3]).chain([("email_destroyed", 1)]) {
+            assert_eq!(count(&service.owner, table, account).await, left, "{table}");
+        }
     }
     assert_eq!(service.tick().await["purgedRows"], 0);
 }
@@ -138,6 +154,45 @@ async fn a_purge_goes_on_where_the_last_one_ended() {
         batches += 1;
     }
     assert_eq!((sums, batches), ([27, 2, 1, 1], 3));
+}
+
+/// Files that nothing uses any more, and of all that there are.
+async fn released(owner: &Client, user: &User) -> (i64, i64) {
+    let sql = "select count(unused_since), count(*) from email_uploads where user_id = $1";
+    let row = owner.query_one(sql, &[&user.user]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn what_a_deleted_account_had_to_send_goes_in_turns_and_gives_its_files_back() {
+    const AT_ONCE: i32 = 5000;
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let (owner, user) = (&service.owner, User::new());
+    let kept = create(&service, &user, "kept@example.com").await;
+    let gone = create(&service, &user, "gone@example.com").await;
+    let kept_entry = fill_outbox(owner, &user, kept, 1).await[0];
+    let entries = fill_outbox(owner, &user, gone, AT_ONCE + 1).await;
+    // One file is used by some of these and by one that stays.
+    let sql = "insert into email_uploads (id, tenant_id, user_id, filename, content_type, size, created_at, used_by)
+               values (gen_random_uuid(), $1, $2, 'x', 'x/y', 1, 0, $3) returning id";
+    let used_by = [kept_entry, entries[0], entries[1]];
+    let shared: Uuid = owner.query_one(sql, &[&user.tenant, &user.user, &&used_by[..]]).await.unwrap().get(0);
+    let sql = "update email_outbox set uploads = uploads || $1::uuid where id = any ($2)";
+    owner.execute(sql, &[&shared, &&used_by[..]]).await.unwrap();
+    delete(&service, &user, gone).await;
+    let is_purged = async || {
+        let sql = "select mail_purged_at is not null from email_accounts where id = $1";
+        owner.query_one(sql, &[&gone]).await.unwrap().get::<_, bool>(0)
+    };
+    let files = i64::from(AT_ONCE) + 3;
+    for (left, is_last) in [(1, false), (0, true), (0, true)] {
+        service.tick().await;
+        assert_eq!((count(owner, "email_outbox", gone).await, is_purged().await), (left, is_last));
+        assert_eq!(released(owner, &user).await, (i64::from(AT_ONCE) + 1 - left, files));
+    }
+    let sql = "select used_by from email_uploads where id = $1";
+    assert_eq!(owner.query_one(sql, &[&shared]).await.unwrap().get::<_, Vec<Uuid>>(0), [kept_entry]);
+    assert_eq!(count(owner, "email_outbox", kept).await, 1);
 }
 
 #[tokio::test]

@@ -69,6 +69,19 @@ impl Worker {
         Self::build(url, connector).await
     }
 
+    /// For model servers, at this database.
+    pub async fn at(database_url: String) -> Self {
+        Self::build(database_url, Self::connector()).await
+    }
+
+    /// With so many connections to a host at once, together with whoever counts in this Redis.
+    pub async fn with_slots(mut self, per_host: u32, redis_url: &str) -> Self {
+        let link = RedisLink::new(&SecretText::new(redis_url.to_owned())).unwrap();
+        link.warm_up().await;
+        self.0.slots = HostSlots::new(NonZeroU32::new(per_host).unwrap(), link);
+        self
+    }
+
     /// By way of a proxy to PostgreSQL.
     pub async fn through(proxy: SocketAddr) -> Self {
         let postgres = &servers().await.postgres;
@@ -493,4 +506,45 @@ async fn whatever_happens_the_database_ends_as_the_server_is() {
     }
     let count = number("SYNC_HISTORIES").unwrap_or(HISTORIES);
     stream::iter(0..count).map(live).buffer_unordered(4).collect::<Vec<_>>().await;
+}
+
+/// A first synchronisation of a folder of many pieces, whose worker dies again and again while messages arrive: what is here
+/// stays what it is, each goes on where the last one was, and in the end all is here.
+#[tokio::test]
+async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
+    const MESSAGES: usize = 4_000;
+    let all = Extensions { condstore: true, qresync: true, list_status: true, esearch: true, ..Extensions::default() };
+    for extensions in [Extensions::default(), all] {
+        let mut world = World::new(extensions);
+        (0..MESSAGES).for_each(|_| world.append("INBOX", 0));
+        let rig = Rig::new(world).await;
+        let (mut dice, mut polls) = (Dice::new(0x5EED), 10);
+        let (mut before, mut partial) = (BTreeMap::new(), 0);
+        loop {
+            rig.ring().await;
+            let mut running = Box::pin(rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20)));
+            let ended = poll_times(&mut running, polls + dice.roll(6)).await;
+            // Who drops it has killed a process there.
+            drop(running);
+            let here = rig.here().await;
+            for (place, stored) in &before {
+                assert_eq!(here.get(place), Some(stored), "{place:?}");
+            }
+            if let Some(Done::Complete) = ended.map(Result::unwrap) {
+                break;
+            }
+            // Who gets nowhere before he dies lives longer the next time.
+            match here.len() == before.len() {
+                true => polls += 2,
+                false => partial += 1,
+            }
+            before = here;
+            rig.server.world().append("INBOX", 1);
+        }
+        rig.settle().await;
+        rig.check("a large folder").await;
+        let after = rig.here().await;
+        assert!(before.iter().all(|(place, stored)| after.get(place) == Some(stored)));
+        assert!(partial >= 4, "{partial} have died between two pieces");
+    }
 }

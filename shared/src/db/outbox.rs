@@ -22,7 +22,7 @@ use crate::error::{Error, Fault, NO_SUCH_ENTRY};
 use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::Scope;
 use crate::message::Correspondent;
-use crate::outbox::{MAX_MESSAGE_BYTES, NewOutgoing, OutboxCursor, Outgoing, OutgoingId, Recipient, Status};
+use crate::outbox::{NewOutgoing, OutboxCursor, Outgoing, OutgoingId, Recipient, Status};
 
 /// A page ends after so many bytes of what was asked for. Lambda answers with 6 MB at most, and what is JSON within JSON
 /// there is twice as long at the worst.
@@ -208,7 +208,7 @@ impl Db {
             .map(|limit| limit.map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX)));
         let (content, recipients) = (json(&new.composition)?, json(&new.recipients())?);
         let (key_hash, fingerprint) = Once::hashes(once);
-        let most_bytes = i64::try_from(MAX_MESSAGE_BYTES).unwrap_or(i64::MAX);
+        let most_bytes = i64::try_from(new.most_bytes(content.len())).unwrap_or(i64::MAX);
         let sql = concat!(
             "select claim, outcome, unknown, wait, ",
             entry_columns!(),
