@@ -26,7 +26,7 @@ const TOKEN_BYTES: usize = 16 * 1024;
 /// How long an access token is used whose life the provider does not tell.
 const UNTOLD_LIFE: Duration = Duration::from_secs(5 * 60);
 /// The longest that an access token is believed to live.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long before its end an access token is used no more: the way to the mail server takes a while, and clocks differ.
 const EARLY: Duration = Duration::from_secs(60);
 
@@ -178,7 +178,7 @@ const REFUSALS: [&str; 6] = [
 ];
 
 /// `refusal`: one more error that counts as one.
-fn read(answer: Response<Vec<u8>>, secrets: &[&str], refusal: Option<&str>) -> Result<Grant, Failure> {
+pub(crate) fn read(answer: Response<Vec<u8>>, secrets: &[&str], refusal: Option<&str>) -> Result<Grant, Failure> {
     let (status, mut body) = (answer.status(), answer.into_body());
     let unavailable = |words: &str| Err(Failure::Unavailable(words.to_owned()));
     if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {

@@ -23,10 +23,13 @@ use crate::connect::{Io, Security, Session, Stream};
 use crate::content::{Content, Opened};
 use crate::error::Error;
 use crate::imap::frame::MAX_SECTION_BYTES;
-use crate::imap::{Command, Event, Features, Fetched, Folder, Imap, Items, MAX_FOLDERS, PREVIEW_BYTES, Resync, UidSet};
+use crate::imap::{
+    Command, Event, Features, Fetched, Flag, Folder, Imap, Items, MAX_FOLDERS, PREVIEW_BYTES, Resync, UidSet,
+};
 use crate::login::{Login, Protocol, Secret, converse};
 use crate::message::parts::MAX_PARTS;
 use crate::message::{self, Address, MAX_PREVIEW_CHARS, Summary};
+use crate::oauth2::{self, Failure};
 use crate::pop3::{Listed, MAX_HEADER_BYTES, MAX_TEXT_BYTES, MAX_UID_BYTES, Pop3};
 use crate::smtp::{Envelope, Kind, Outcome, Said, Smtp, Transmission};
 
@@ -378,24 +381,58 @@ pub fn sign_in_to_bytes(protocol: Protocol, bytes: &[u8]) {
 /// # Panics
 /// What is told could not be used, or not held.
 pub fn read_imap_bytes(bytes: &[u8]) {
-    let everything = "ENABLE CONDSTORE QRESYNC LIST-EXTENDED LIST-STATUS SPECIAL-USE ESEARCH OBJECTID X-GM-EXT-1";
-    for (capabilities, lists) in [(everything, true), (everything, false), ("IMAP4rev1", true), ("IMAP4rev1", false)] {
+    let everything =
+        "ENABLE CONDSTORE QRESYNC LIST-EXTENDED LIST-STATUS SPECIAL-USE ESEARCH OBJECTID X-GM-EXT-1 MOVE UIDPLUS";
+    for (capabilities, asked) in
+        [everything, "IMAP4rev1"].into_iter().flat_map(|says| Asked::ALL.map(|asked| (says, asked)))
+    {
         let greeting = format!("* OK [CAPABILITY {capabilities}] x\r\na1 OK [CAPABILITY {capabilities}] in\r\n");
         RUNTIME.block_on(async {
             let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).expect("no controls");
             let stream = said(&[greeting.as_bytes(), bytes].concat());
             let mut imap = Imap::sign_in(stream, Security::Plain, &login).await.expect("it says OK");
             let features = imap.features().await.expect("it says what it can do");
-            if lists {
-                if let Ok(folders) = imap.list(&features).await {
-                    check_folders(&folders, bytes.len());
+            let (folder, said) = (b"INBOX".as_slice(), bytes.len());
+            match asked {
+                Asked::Folders => {
+                    if let Ok(folders) = imap.list(&features).await {
+                        check_folders(&folders, said);
+                    }
                 }
-            } else {
-                check_conversation(&mut imap, &features, bytes.len()).await;
+                Asked::Changes => check_conversation(&mut imap, &features, changes(), said).await,
+                Asked::Deeds => check_conversation(&mut imap, &features, deeds(), said).await,
+                Asked::Whole => {
+                    if let Ok(Some(raw)) = imap.fetch_raw(&features, folder, 1, 7, WHOLE_BYTES).await {
+                        assert!(raw.bytes.len() <= WHOLE_BYTES.min(said));
+                    }
+                }
+                // What comes of it are yes and no.
+                Asked::Filing => {
+                    drop(imap.has_message_id(&features, folder, "1@example.com").await);
+                    drop(imap.append(folder, 3, &mut Dotted(&[b"a\r\n"])).await);
+                    drop(imap.mark_answered(&features, folder, 1, 7).await);
+                }
             }
         });
     }
 }
+
+/// What hostile bytes are the answer to.
+#[derive(Clone, Copy)]
+enum Asked {
+    Folders,
+    Changes,
+    Deeds,
+    Whole,
+    Filing,
+}
+
+impl Asked {
+    const ALL: [Self; 5] = [Self::Folders, Self::Changes, Self::Deeds, Self::Whole, Self::Filing];
+}
+
+/// Of a whole message, less than seeds say.
+const WHOLE_BYTES: usize = 64;
 
 fn check_folders(folders: &[Folder], said: usize) {
     assert!(folders.len() <= said.min(MAX_FOLDERS));
@@ -414,17 +451,34 @@ fn check_folders(folders: &[Folder], said: usize) {
     }
 }
 
-async fn check_conversation(imap: &mut Imap, features: &Features, said: usize) {
+fn changes() -> Vec<Command> {
     let uids: UidSet = (1..=9).collect();
     let fetch = |items| Command::Fetch { uids: uids.clone(), items, changed_since: Some(1), vanished: true };
     let resync = Some(Resync { uid_validity: 1, modseq: 1 });
-    let commands = vec![
+    vec![
         Command::Examine { mailbox: b"INBOX".to_vec(), resync, condstore: true },
         fetch(Items::Flags),
         fetch(Items::Headers),
         fetch(Items::Arrivals),
         Command::SearchAll,
-    ];
+    ]
+}
+
+fn deeds() -> Vec<Command> {
+    let (uids, mailbox): (UidSet, _) = ((1..=9).collect(), b"Work".to_vec());
+    vec![
+        Command::Select { mailbox: b"INBOX".to_vec() },
+        Command::Store { uids: uids.clone(), flag: Flag::Seen, is_set: true },
+        Command::Label { uids: uids.clone(), label: b"Work".to_vec(), is_set: true },
+        Command::Move { uids: uids.clone(), mailbox: mailbox.clone() },
+        Command::Copy { uids: uids.clone(), mailbox },
+        Command::SearchDeleted,
+        Command::Expunge { uids },
+        Command::ExpungeAll,
+    ]
+}
+
+async fn check_conversation(imap: &mut Imap, features: &Features, commands: Vec<Command>, said: usize) {
     let most = commands.len();
     let mut conversation = imap.converse(features, commands);
     let (mut ends, mut events) = (0, 0);
@@ -443,6 +497,9 @@ async fn check_conversation(imap: &mut Imap, features: &Features, said: usize) {
                 assert!(!words.any(|word| word.contains(char::is_control)));
             }
             Event::Undecodable { uid } => assert_ne!(uid, Some(0)),
+            Event::Copied { uid_validity, uids } => {
+                assert!(uid_validity != 0 && uids.iter().all(|(from, to)| *from != 0 && *to != 0), "{uids:?}");
+            }
             Event::Vanished { uids: set, .. } | Event::Found(set) => check_set(&set),
             _ => {}
         }
@@ -456,13 +513,21 @@ async fn check_conversation(imap: &mut Imap, features: &Features, said: usize) {
 /// # Panics
 /// What is told could not be used, or not held.
 pub fn read_pop3_bytes(bytes: &[u8]) {
-    for (capabilities, lists) in [("PIPELINING", true), ("PIPELINING", false), ("USER", true), ("USER", false)] {
+    for (capabilities, asked) in
+        ["PIPELINING", "USER"].into_iter().flat_map(|says| ["UIDL", "TOP", "RETR"].map(|asked| (says, asked)))
+    {
         let greeting = format!("+OK\r\n+OK\r\nUSER\r\n{capabilities}\r\n.\r\n+OK\r\n+OK\r\n");
         RUNTIME.block_on(async {
             let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).expect("no controls");
             let stream = said(&[greeting.as_bytes(), bytes].concat());
             let mut pop3 = Pop3::sign_in(stream, Security::Plain, &login).await.expect("it says OK");
-            if lists {
+            if asked == "RETR" {
+                if let Ok(raw) = pop3.retrieve(1, WHOLE_BYTES).await {
+                    assert!(raw.bytes.len() <= WHOLE_BYTES.min(bytes.len()));
+                }
+                return;
+            }
+            if asked == "UIDL" {
                 for Listed { uid, .. } in pop3.uids().await.unwrap_or_default() {
                     assert!((1..=MAX_UID_BYTES).contains(&uid.len()) && !uid.contains(char::is_control), "{uid:?}");
                 }
@@ -479,6 +544,35 @@ pub fn read_pop3_bytes(bytes: &[u8]) {
                 }
             }
         });
+    }
+}
+
+/// Reads what a provider answers who is asked for tokens: the first byte chooses the status. For property tests and fuzzing.
+///
+/// # Panics
+/// A token could not be sent on, or words could not be shown or repeat a secret.
+pub fn read_token_answer(bytes: &[u8]) {
+    let Some((first, body)) = bytes.split_first() else { return };
+    let status = [200, 400, 401, 429, 500].get(usize::from(first % 5)).copied().unwrap_or(200);
+    let answer = hyper::Response::builder().status(status).body(body.to_vec()).expect("a status that there is");
+    match oauth2::read(answer, &["hunter22"], Some("invalid_request")) {
+        Ok(grant) => {
+            let tokens = [Some(&grant.access_token), grant.refresh_token.as_ref()];
+            assert!(
+                tokens
+                    .into_iter()
+                    .flatten()
+                    .all(|token| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()))
+            );
+            assert!(status == 200 && grant.life <= oauth2::MAX_LIFE);
+            if let Some(id_token) = grant.id_token {
+                drop(oauth2::claims(&id_token));
+            }
+        }
+        Err(Failure::Refused(words) | Failure::Client(words) | Failure::Unavailable(words)) => {
+            assert!(words.chars().count() <= 200 && !words.contains(char::is_control), "{words:?}");
+            assert!(!words.contains("hunter22"), "{words}");
+        }
     }
 }
 

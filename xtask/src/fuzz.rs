@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use local::{build::build_binaries, workspace_root};
 
-const TARGETS: [&str; 14] = [
+const TARGETS: [&str; 15] = [
     "autoconfig",
     "body",
     "config",
@@ -16,6 +16,7 @@ const TARGETS: [&str; 14] = [
     "imap-mailbox",
     "message",
     "pop3",
+    "provider",
     "query",
     "smtp",
     "submission",
