@@ -133,7 +133,7 @@ $$;
 
 -- Forgets at most `p_limit` accounts that were disabled before `p_before` (epoch milliseconds), with their
 -- credentials, and returns how many. Call it until it gives less than `p_limit`. Nothing changes a disabled account,
--- so updated_at is when it was disabled.
+-- so updated_at is when it was disabled. V8 lets the schedule call it.
 create function purge_accounts(p_before bigint, p_limit integer) returns bigint
 language plpgsql security definer
 set search_path = ''
@@ -169,7 +169,7 @@ revoke execute on function
     accounts_to_key(uuid, integer), set_address_keys(uuid[], text[]), purge_accounts(bigint, integer) from public;
 -- Only now: what the old owner may as such goes over to the new one.
 grant execute on function
-    accounts_to_key(uuid, integer), set_address_keys(uuid[], text[]), purge_accounts(bigint, integer) to email_service_owner;
+    accounts_to_key(uuid, integer), set_address_keys(uuid[], text[]) to email_service_owner;
 revoke create on schema public from email_service_janitor;
 revoke email_service_janitor from current_user;
 

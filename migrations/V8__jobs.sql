@@ -165,6 +165,7 @@ begin
     return coalesce(cardinality(v_credentials), 0);
 end
 $$;
+grant execute on function purge_accounts(bigint, integer) to email_service_scheduler;
 reset role;
 revoke create on schema public from email_service_janitor;
 revoke email_service_janitor from current_user;

@@ -3,7 +3,7 @@
 //!
 //! It honours visibility timeouts, counts receipts and redrives as SQS does, once it is made to do one thing at a time
 //! (`emulator.py`). Unlike SQS it takes an empty message, and delivers in order and at once; unlike S3 it keeps what has
-//! had its days, and does not look who asks.
+//! had its days, and does not look who asks, but that no page of a browser may that was not admitted.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -53,6 +53,14 @@ impl Emulator {
             })?;
             Ok(Self { service, url: format!("http://127.0.0.1:{port}") })
         })
+    }
+
+    /// Lets the page of this origin use it, and no other than that.
+    ///
+    /// # Errors
+    /// Its directory cannot be written to.
+    pub fn admit(&self, origin: &str) -> Result<()> {
+        fs::write(self.service.log().with_file_name("origins"), origin).context("cannot admit a page to the emulator")
     }
 
     /// Ends it as a crash does: what it had is gone.

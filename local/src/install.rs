@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -176,7 +177,11 @@ pub fn running_as_root() -> Result<bool> {
 
 /// Whether nobody is there to read that something was left out: `CI` is set, as CI systems do.
 pub fn running_in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    means_ci(env::var_os("CI").as_deref())
+}
+
+fn means_ci(value: Option<&OsStr>) -> bool {
+    value.is_some_and(|value| !value.is_empty() && value != "false")
 }
 
 /// What stands before a command that only root may run.
@@ -193,4 +198,16 @@ fn run(words: &[&str]) -> Result<()> {
     let status = Command::new(program).args(arguments).status().with_context(|| format!("cannot run {program}"))?;
     ensure!(status.success(), "{program} failed, see above");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ci_is_where_the_variable_says_so() {
+        let means = |value: &str| means_ci(Some(OsStr::new(value)));
+        assert!(means("true") && means("1"));
+        assert!(!means_ci(None) && !means("") && !means("false"));
+    }
 }

@@ -10,11 +10,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::clean::{self, MAX_HTML_BYTES, clean_within};
-use crate::message::head::Head;
-use crate::message::parts::{Part, Parts, head_at};
-use crate::message::{self, MAX_PREVIEW_CHARS};
+use crate::message::{self, Head, MAX_PREVIEW_CHARS, Part, Parts, head_at};
 
-pub use crate::message::transfer::Encoding;
+pub use crate::message::Encoding;
 
 mod flowed;
 mod name;

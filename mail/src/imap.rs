@@ -10,7 +10,7 @@
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use self::frame::Frame;
+use self::frame::{CONDITIONS, Condition, Frame};
 
 use crate::connect::{SIGN_OUT_TIMEOUT, Security, Stream};
 use crate::error::{Code, Error, asks_to_wait, clean, cut};
@@ -341,24 +341,6 @@ impl Reply {
         code.unwrap_or_default().to_ascii_uppercase()
     }
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Ok,
-    No,
-    Bad,
-    Bye,
-    PreAuth,
-}
-
-/// What a status response begins with.
-const CONDITIONS: [(&str, Condition); 5] = [
-    ("OK", Condition::Ok),
-    ("NO", Condition::No),
-    ("BAD", Condition::Bad),
-    ("BYE", Condition::Bye),
-    ("PREAUTH", Condition::PreAuth),
-];
 
 /// Reads the first line of a response. `None` for what is none.
 fn parse(line: &[u8]) -> Option<Response> {

@@ -14,11 +14,17 @@ use mail_parser::parsers::MessageStream;
 use crate::date;
 
 mod body;
-pub(crate) mod head;
+mod head;
 mod parameters;
-pub(crate) mod parts;
-pub(crate) mod transfer;
+mod parts;
+mod transfer;
 mod words;
+
+pub(crate) use head::Head;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use parts::MAX_PARTS;
+pub(crate) use parts::{Part, Parts, head_at};
+pub use transfer::Encoding;
 
 /// Characters of a subject: a line of RFC 5322 (section 2.1.1).
 pub(crate) const MAX_SUBJECT_CHARS: usize = 998;
@@ -109,7 +115,7 @@ impl Summary {
     /// of everything.
     pub fn read(header: &[u8], text: Option<&[u8]>) -> Self {
         let fields = Fields::of(header);
-        let head = head::Head::of(&fields, None);
+        let head = Head::of(&fields, None);
         let charset = head.charset().map(str::to_owned);
         let charset = charset.as_deref();
         let addresses = |values: &[&[u8]]| read_addresses(values, charset);

@@ -27,8 +27,7 @@ use crate::imap::{
     Command, Event, Features, Fetched, Flag, Folder, Imap, Items, MAX_FOLDERS, PREVIEW_BYTES, Resync, UidSet,
 };
 use crate::login::{Login, Protocol, Secret, converse};
-use crate::message::parts::MAX_PARTS;
-use crate::message::{self, Address, MAX_PREVIEW_CHARS, Summary};
+use crate::message::{self, Address, MAX_PARTS, MAX_PREVIEW_CHARS, Summary};
 use crate::oauth2::{self, Failure};
 use crate::pop3::{Listed, MAX_HEADER_BYTES, MAX_TEXT_BYTES, MAX_UID_BYTES, Pop3};
 use crate::smtp::{Envelope, Kind, Outcome, Said, Smtp, Transmission};

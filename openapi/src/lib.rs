@@ -951,10 +951,23 @@ fn operations() -> Vec<Operation> {
             "openapi",
             "This document",
             "reference",
-            vec![(
-                200,
-                json!({"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}),
-            )],
+            vec![
+                (
+                    200,
+                    json!({
+                        "description": "OpenAPI 3.1, compressed for who accepts gzip.",
+                        "content": {"application/json": {"schema": {"type": "object"}}},
+                        "headers": cached_headers("public, no-cache"),
+                    }),
+                ),
+                (
+                    304,
+                    json!({
+                        "description": "The document that `If-None-Match` names is current.",
+                        "headers": cached_headers("public, no-cache"),
+                    }),
+                ),
+            ],
         ),
         public(
             "/docs",
@@ -979,15 +992,23 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The one answer that may be cached.
 fn page_headers() -> Value {
-    let header = |example: &str| json!({"schema": {"type": "string"}, "example": example});
+    let mut headers = cached_headers("public, max-age=3600");
+    headers["Content-Security-Policy"] = text_header("default-src 'none'");
+    headers
+}
+
+/// Of the answers that may be cached, for they are the same for everybody.
+fn cached_headers(caching: &str) -> Value {
     json!({
-        "Cache-Control": header("public, max-age=3600"),
-        "Content-Security-Policy": header("default-src 'none'"),
-        "ETag": header("\"jwX3gSvZ4Y\""),
-        "Vary": header("Origin, Accept-Encoding"),
+        "Cache-Control": text_header(caching),
+        "ETag": text_header("\"jwX3gSvZ4Y\""),
+        "Vary": text_header("Origin, Accept-Encoding"),
     })
+}
+
+fn text_header(example: &str) -> Value {
+    json!({"schema": {"type": "string"}, "example": example})
 }
 
 fn public(

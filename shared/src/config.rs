@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use lambda_http::http::HeaderValue;
@@ -172,6 +173,8 @@ pub struct ScheduleConfig {
     pub outbox_queue_url: String,
     /// `MAIL_BUCKET`: the bucket in which it deletes what deleted accounts had.
     pub mail_bucket: String,
+    /// `RETENTION_DAYS`: how long deleted accounts are kept; `None` (written `0`) means for ever.
+    pub retention: Option<Duration>,
 }
 
 /// What the migration needs.
@@ -181,8 +184,6 @@ pub struct MigrationConfig {
     pub owner_database_url: SecretText,
     /// `OWNER_SECRET_ARN`: the secret with `username` and `password` for a URL that has none.
     pub owner_secret_arn: Option<String>,
-    /// `RETENTION_DAYS`: how long a purge keeps disabled accounts; `None` (written `0`) means for ever.
-    pub retention_days: Option<NonZeroU32>,
     /// What the functions log in with; the password in it becomes that of their role.
     pub secrets: SecretSource,
     /// `MAIL_SECRET_ARN`: the secret of the mail functions, which gets its keys here.
@@ -269,8 +270,12 @@ impl ScheduleConfig {
             },
         };
         let mail_bucket = bucket(&mut vars);
+        let retention = vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
+            let days = NonZeroU32::new(v.parse().ok()?);
+            Some(days.map(|days| DAY * days.get()))
+        });
         vars.finish()?;
-        Ok(Self { public, secrets, sync_queue_url, outbox_queue_url, mail_bucket })
+        Ok(Self { public, secrets, sync_queue_url, outbox_queue_url, mail_bucket, retention })
     }
 }
 
@@ -338,6 +343,7 @@ pub fn sealing_public_key() -> anyhow::Result<PublicKey> {
     key.ok_or_else(|| anyhow::anyhow!("SEALING_PUBLIC_KEY is missing"))
 }
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a public key must be.
 const SEALING_KEY: &str = "a key's id, a colon and the key in base64, as `migrate` makes it";
 
@@ -354,9 +360,6 @@ impl MigrationConfig {
         let config = Self {
             owner_database_url: owner_database_url(&mut vars),
             owner_secret_arn: vars.get("OWNER_SECRET_ARN"),
-            retention_days: vars.parsed("RETENTION_DAYS", "a whole number of days; 0 keeps all", None, |v| {
-                v.parse().ok().map(NonZeroU32::new)
-            }),
             secrets: match secrets(&mut vars, true) {
                 // The endpoints' own login, and not that of the mail functions.
                 SecretSource::SecretsManager(place) => {
@@ -935,6 +938,15 @@ mod tests {
         assert_eq!((config.sync_queue_url.as_str(), config.mail_bucket.as_str()), (QUEUE.1, BUCKET.1));
         assert_eq!(config.outbox_queue_url, OUTBOX.1);
         assert!(matches!(config.secrets, SecretSource::Environment(_)));
+        assert_eq!(config.retention, None);
+        for (days, seconds) in [("0", None), ("1", Some(86_400)), ("4294967295", Some(371_085_174_288_000))] {
+            let config = read(&[URL, QUEUE, OUTBOX, BUCKET, ("RETENTION_DAYS", days)]).unwrap();
+            assert_eq!(config.retention, seconds.map(Duration::from_secs));
+        }
+        for bad in ["-1", "1.5", "4294967296", "x"] {
+            let error = read(&[URL, QUEUE, OUTBOX, BUCKET, ("RETENTION_DAYS", bad)]).unwrap_err();
+            assert!(error.contains("RETENTION_DAYS must be a whole number of days"), "{error}");
+        }
         let config = read(&[URL, QUEUE, OUTBOX, BUCKET, ("SCHEDULER_SECRET_ARN", "arn")]).unwrap();
         assert!(matches!(config.secrets, SecretSource::Login(place) if place.arn == "arn"));
         let error = read(&[]).unwrap_err();

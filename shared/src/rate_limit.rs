@@ -18,7 +18,8 @@ use crate::identity::Scope;
 use crate::redis_link::{KeyScript, RedisLink};
 
 /// The window's length.
-const WINDOW_MICROS: u64 = 60 * 1_000_000;
+const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW_MICROS: u64 = WINDOW.as_secs() * 1_000_000;
 /// The limit of those who have no identity, as a multiple of a user's.
 const ADDRESS_ALLOWANCE: NonZeroU32 = NonZeroU32::new(6).unwrap();
 /// How often a user may have mail hosts tried in a window, beside the common limit: nobody is to guess passwords or to
@@ -144,14 +145,12 @@ pub struct RateLimiter {
     redis: RedisLink,
     script: KeyScript,
     fallback: Mutex<Windows>,
-    /// The fallback's clock, which nobody sets back.
-    started: Instant,
 }
 
 impl RateLimiter {
     /// Lets `limit` requests of a user through in any 60 seconds.
     pub fn new(limit: NonZeroU32, redis: RedisLink) -> Self {
-        Self { limit, redis, script: KeyScript::new(SCRIPT), fallback: Mutex::default(), started: Instant::now() }
+        Self { limit, redis, script: KeyScript::new(SCRIPT), fallback: Mutex::default() }
     }
 
     /// Counts one request. Never fails, and takes 100 ms at the most: see [`RedisLink::run`].
@@ -163,29 +162,28 @@ impl RateLimiter {
         let limit = subject.limit(self.limit);
         let arguments = |call: &mut Cmd| _ = call.arg(limit.get()).arg(WINDOW_MICROS);
         match self.redis.run(|connection| self.script.run(connection, &key, arguments)).await {
-            Some((allowed, count, oldest, now)) => {
-                decide(limit, Count { allowed, count, oldest }, now, Duration::from_micros(now), false)
+            Some::<(bool, u32, u64, u64)>((allowed, count, oldest, now)) => {
+                let resets_after = Duration::from_micros((oldest + WINDOW_MICROS).saturating_sub(now));
+                decide(limit, Count { allowed, count, resets_after }, Duration::from_micros(now), false)
             }
             None => {
-                let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let mut windows = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                decide(limit, windows.count(key, limit.get(), now), now, since_epoch, true)
+                decide(limit, windows.count(key, limit.get(), Instant::now()), since_epoch, true)
             }
         }
     }
 }
 
-/// `count` and `now` are microseconds of one clock.
-fn decide(limit: NonZeroU32, count: Count, now: u64, since_epoch: Duration, fallback: bool) -> Decision {
-    let Count { allowed, count, oldest } = count;
+fn decide(limit: NonZeroU32, count: Count, since_epoch: Duration, fallback: bool) -> Decision {
+    let Count { allowed, count, resets_after } = count;
     Decision {
         allowed,
         fallback,
         limit: limit.get(),
         remaining: limit.get().saturating_sub(count),
         // No clock, however it was set, makes anybody wait for longer than the window.
-        resets_after: Duration::from_micros((oldest + WINDOW_MICROS).saturating_sub(now).min(WINDOW_MICROS)),
+        resets_after: resets_after.min(WINDOW),
         now: since_epoch,
     }
 }
@@ -194,10 +192,11 @@ fn decide(limit: NonZeroU32, count: Count, now: u64, since_epoch: Duration, fall
 struct Count {
     allowed: bool,
     count: u32,
-    oldest: u64,
+    /// Until the oldest counted request leaves the window.
+    resets_after: Duration,
 }
 
-/// The script's twin for one process.
+/// The script's twin for one process. Its times are of a type that only the clock makes which nobody sets back.
 ///
 /// Memory is bounded, whoever calls from however many addresses: who was not counted for longest is forgotten. Callers
 /// live in one of two halves. When that of the present is full, it becomes that of the past, whose callers move over
@@ -209,23 +208,21 @@ struct Windows {
 }
 
 /// Times of a caller's let-through requests, oldest first.
-type Times = VecDeque<u64>;
+type Times = VecDeque<Instant>;
 
 impl Windows {
-    fn count(&mut self, key: String, limit: u32, now: u64) -> Count {
+    fn count(&mut self, key: String, limit: u32, now: Instant) -> Count {
         let times = self.times(key);
-        while times.front().is_some_and(|&time| time + WINDOW_MICROS <= now) {
+        while times.front().is_some_and(|&time| time + WINDOW <= now) {
             times.pop_front();
         }
         let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
-        match times.front() {
-            Some(&oldest) if count >= limit => Count { allowed: false, count, oldest },
-            oldest => {
-                let oldest = oldest.copied().unwrap_or(now);
-                times.push_back(now);
-                Count { allowed: true, count: count + 1, oldest }
-            }
+        let resets_after = times.front().map_or(WINDOW, |&oldest| oldest + WINDOW - now);
+        if count >= limit {
+            return Count { allowed: false, count, resets_after };
         }
+        times.push_back(now);
+        Count { allowed: true, count: count + 1, resets_after }
     }
 
     fn times(&mut self, key: String) -> &mut Times {
@@ -251,8 +248,8 @@ mod tests {
     #[test]
     fn headers_say_what_is_left_and_when() {
         let fifty = NonZeroU32::new(50).unwrap();
-        let count = Count { allowed: true, count: 1, oldest: 1_000_001 };
-        let decision = decide(fifty, count, 1_000_001, Duration::from_micros(1_000_001), false);
+        let count = Count { allowed: true, count: 1, resets_after: WINDOW };
+        let decision = decide(fifty, count, Duration::from_micros(1_000_001), false);
         let headers: Vec<_> = decision.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         assert_eq!(
             headers,
@@ -268,20 +265,22 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_longer_than_the_window() {
-        let decide = |oldest, now| {
-            decide(NonZeroU32::MIN, Count { allowed: false, count: 1, oldest }, now, Duration::ZERO, false)
+        let decide = |millis| {
+            let count = Count { allowed: false, count: 1, resets_after: Duration::from_millis(millis) };
+            decide(NonZeroU32::MIN, count, Duration::ZERO, false).reset_after()
         };
-        assert_eq!(decide(7_000_000_000, 1_000_000).reset_after(), 60, "the oldest is of the future");
-        assert_eq!(decide(1_000_000, 1_000_000).reset_after(), 60);
-        assert_eq!(decide(1_000_000, 2_500_000).reset_after(), 59);
-        assert_eq!(decide(1_000_000, 7_000_000_000).reset_after(), 1);
+        assert_eq!(decide(7_000_000), 60, "the oldest is of the future");
+        assert_eq!(decide(60_000), 60);
+        assert_eq!(decide(58_500), 59);
+        assert_eq!(decide(0), 1);
     }
 
     #[test]
     fn memory_is_bounded_and_who_was_not_seen_for_longest_is_forgotten() {
         let mut windows = Windows::default();
+        let now = Instant::now();
         let mut count = |key: &str| {
-            let count = windows.count(key.to_owned(), 1, 1_000_000);
+            let count = windows.count(key.to_owned(), 1, now);
             assert!(windows.present.len() + windows.past.len() <= MAX_REMEMBERED);
             count.allowed
         };
@@ -313,16 +312,16 @@ mod tests {
         #[test]
         fn the_window_moves_exactly(limit in 1u32..5, steps in prop::collection::vec((0u8..3, 0u64..40_000_000), 1..60)) {
             let mut windows = Windows::default();
-            let mut let_through: Vec<(u8, u64)> = Vec::new();
-            let mut now = WINDOW_MICROS;
+            let mut let_through: Vec<(u8, Instant)> = Vec::new();
+            let mut now = Instant::now();
             for (who, step) in steps {
-                now += step;
-                let recent: Vec<u64> = let_through.iter().filter(|(w, t)| *w == who && t + WINDOW_MICROS > now).map(|(_, t)| *t).collect();
+                now += Duration::from_micros(step);
+                let recent: Vec<Instant> = let_through.iter().filter(|(w, t)| *w == who && *t + WINDOW > now).map(|(_, t)| *t).collect();
                 let allowed = recent.len() < limit as usize;
                 let count = windows.count(who.to_string(), limit, now);
                 prop_assert_eq!(count.allowed, allowed);
                 prop_assert_eq!(count.count as usize, recent.len() + usize::from(allowed));
-                prop_assert_eq!(count.oldest, recent.first().copied().unwrap_or(now));
+                prop_assert_eq!(count.resets_after, recent.first().map_or(WINDOW, |oldest| *oldest + WINDOW - now));
                 if allowed {
                     let_through.push((who, now));
                 }

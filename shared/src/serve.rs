@@ -369,7 +369,7 @@ impl Exchange {
         headers.extend(self.decision.iter().flat_map(Decision::headers));
         headers.extend(self.cors_headers);
         headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        // The one page that we serve has a type, and a time to be cached, of its own.
+        // What is the same for everybody has a type, and a time to be cached, of its own.
         headers.retain(|(general, _)| own_headers.iter().all(|(own, _)| own != general));
         headers.extend(own_headers);
         Response {

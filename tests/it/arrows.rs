@@ -55,8 +55,19 @@ fn crates_depend_in_one_direction() {
     assert!(seen.len() >= 4, "{seen:?}");
 }
 
-/// The modules of a crate, each with the modules whose items it imports. A module's tests count for nothing.
-fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
+/// A module, as its file has it. Its tests count for nothing.
+#[derive(Debug)]
+struct Module {
+    /// The modules whose items it imports, but for those below it.
+    imports: BTreeSet<String>,
+    /// The modules below it that it uses.
+    uses: BTreeSet<String>,
+    /// Those below it that nobody beside its own can name.
+    private: BTreeSet<String>,
+}
+
+/// The modules of a crate. Its root counts for nothing: it says which there are.
+fn modules(source: &Path) -> BTreeMap<String, Module> {
     let mut files = Vec::new();
     let mut folders = vec![source.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -82,7 +93,7 @@ fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
             let code = code.split("\n#[cfg(test)]\nmod tests").next().unwrap();
             let code: String =
                 code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-            let mut imported = BTreeSet::new();
+            let mut module = Module { imports: BTreeSet::new(), uses: BTreeSet::new(), private: BTreeSet::new() };
             for (start, prefix) in [("crate::", ""), ("super::", parent)] {
                 for path in code.split(start).skip(1) {
                     for name in first_names(path) {
@@ -96,14 +107,71 @@ fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
                             }
                         }
                         if modules.contains(candidate) && candidate != own {
-                            imported.insert(candidate.to_owned());
+                            module.imports.insert(candidate.to_owned());
                         }
                     }
                 }
             }
-            (own, imported)
+            for (name, is_private) in children(&code) {
+                let child = format!("{own}::{name}");
+                if modules.contains(&child) {
+                    module.uses.extend(mentions(&code, name).then(|| child.clone()));
+                    module.private.extend(is_private.then_some(child));
+                }
+            }
+            (own, module)
         })
+        .filter(|(name, _)| !["lib", "main"].contains(&name.as_str()))
         .collect()
+}
+
+/// The modules that a file declares, and whether each is its own affair.
+fn children(code: &str) -> impl Iterator<Item = (&str, bool)> {
+    code.lines().filter_map(|line| {
+        let (before, name) = line.trim().strip_suffix(';')?.split_once("mod ")?;
+        match before.trim_end() {
+            "" => Some((name, true)),
+            before => before.starts_with("pub").then_some((name, false)),
+        }
+    })
+}
+
+/// Whether a path begins with this module: `name::x`, `self::name::x` or `self::{name::x}`.
+fn mentions(code: &str, name: &str) -> bool {
+    let begins = |at: usize| {
+        let before = code[..at].strip_suffix("self::").unwrap_or(&code[..at]);
+        !before.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.'))
+    };
+    let named = code.match_indices(&format!("{name}::")).any(|(at, _)| begins(at));
+    let whole = |path: &str| first_names(path).iter().any(|path| path.split("::").next() == Some(name));
+    named || code.split("self::").skip(1).any(whole)
+}
+
+/// What is left of a graph when all is taken away again and again that imports nothing of what is left: its circles, and what
+/// lies between them.
+fn circles(mut graph: BTreeMap<String, BTreeSet<String>>) -> BTreeMap<String, BTreeSet<String>> {
+    loop {
+        let known: BTreeSet<String> = graph.keys().cloned().collect();
+        graph.values_mut().for_each(|needs| needs.retain(|need| known.contains(need)));
+        let needed: BTreeSet<String> = graph.values().flatten().cloned().collect();
+        graph.retain(|module, needs| !needs.is_empty() && needed.contains(module));
+        if graph.len() == known.len() {
+            return graph;
+        }
+    }
+}
+
+/// From which modules one can be reached, itself included.
+fn reaching(graph: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSet<String> {
+    let mut reaching = BTreeSet::from([module.to_owned()]);
+    loop {
+        let more = graph.iter().filter(|(_, needs)| !needs.is_disjoint(&reaching)).map(|(name, _)| name.clone());
+        let more: Vec<_> = more.filter(|name| !reaching.contains(name)).collect();
+        if more.is_empty() {
+            return reaching;
+        }
+        reaching.extend(more);
+    }
 }
 
 /// The paths at the start of a text such as `a::b;`, `a::{b, c::D}` or `{a::b, c}`.
@@ -136,36 +204,97 @@ fn first_names(text: &str) -> Vec<String> {
     }
 }
 
+/// The circles of a crate that are not allowed. A module and its own private children are one thing to everybody else, cut
+/// into files because it is long: the children may use what stands in the file above them, and it calls them. They are
+/// exempt, as long as nobody else is in the circle, no child that others can name, and none among the children alone.
+fn faults(modules: &BTreeMap<String, Module>) -> BTreeMap<String, BTreeSet<String>> {
+    let imports = circles(modules.iter().map(|(name, module)| (name.clone(), module.imports.clone())).collect());
+    if !imports.is_empty() {
+        return imports;
+    }
+    let all = |module: &Module| module.imports.union(&module.uses).cloned().collect::<BTreeSet<_>>();
+    let mut graph = circles(modules.iter().map(|(name, module)| (name.clone(), all(module))).collect());
+    let is_own = |parent: &str, mut child: &str| loop {
+        match child.rsplit_once("::") {
+            _ if child == parent => return true,
+            Some((above, _)) if modules.get(above).is_some_and(|above| above.private.contains(child)) => child = above,
+            _ => return false,
+        }
+    };
+    for parent in modules.keys() {
+        // All that leads to it and that it leads to.
+        let mut circle = reaching(&graph, parent);
+        circle.retain(|module| reaching(&graph, module).contains(parent));
+        if circle.iter().all(|module| is_own(parent, module)) {
+            graph.retain(|module, _| !circle.contains(module));
+        }
+    }
+    circles(graph)
+}
+
 #[test]
 fn no_two_files_import_each_other() {
     let root = local::workspace_root();
-    let mut looked_at = 0;
-    for name in ["shared", "mail", "mailbox", "local", "xtask"] {
-        let source = root.join(name).join("src");
-        if !source.exists() {
-            continue;
-        }
-        let imports = imports(&source);
-        looked_at += imports.values().map(BTreeSet::len).sum::<usize>();
-        // What can be taken away, because all that it imports is away, is no part of a circle.
-        let mut left = imports.clone();
-        loop {
-            let free: Vec<_> = left
-                .iter()
-                .filter(|(_, needs)| needs.iter().all(|need| !left.contains_key(need)))
-                .map(|(module, _)| module.clone())
-                .collect();
-            if free.is_empty() {
-                break;
-            }
-            left.retain(|module, _| !free.contains(module));
-        }
-        for (_, needs) in left.iter_mut() {
-            needs.retain(|need| imports.contains_key(need));
-        }
-        assert!(left.is_empty(), "files of {name} import each other: {left:?}");
+    let (mut looked_at, mut within) = (0, 0);
+    for name in ["shared", "https", "mail", "mailbox", "local", "xtask"] {
+        let modules = modules(&root.join(name).join("src"));
+        looked_at += modules.values().map(|module| module.imports.len()).sum::<usize>();
+        within += modules.values().map(|module| module.uses.len()).sum::<usize>();
+        let faults = faults(&modules);
+        assert!(faults.is_empty(), "files of {name} import each other: {faults:?}");
     }
-    assert!(looked_at > 30, "{looked_at}");
+    assert!(looked_at > 30 && within > 30, "{looked_at} {within}");
+}
+
+/// A module for the test below: its name, what it imports, what it uses of those below it, and which of those are private.
+type File = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
+#[test]
+fn a_module_and_its_own_private_children_may_form_a_circle_and_nobody_else() {
+    let crate_of = |files: &[File]| {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        files
+            .iter()
+            .map(|(name, imports, uses, private)| {
+                ((*name).to_owned(), Module { imports: set(imports), uses: set(uses), private: set(private) })
+            })
+            .collect::<BTreeMap<_, _>>()
+    };
+    let own: &[&str] = &["a::x"];
+    let allowed: [&[File]; 3] = [
+        &[("a", &[], own, own), ("a::x", &["a"], &[], &[])],
+        &[("a", &[], own, own), ("a::x", &[], &["a::x::y"], &["a::x::y"]), ("a::x::y", &["a"], &[], &[])],
+        &[("a", &["b"], own, own), ("a::x", &["a", "b"], &[], &[]), ("b", &[], &[], &[]), ("c", &["a"], &[], &[])],
+    ];
+    for files in allowed {
+        assert!(faults(&crate_of(files)).is_empty(), "{files:?}");
+    }
+    let refused: [&[File]; 5] = [
+        &[("a", &["b"], &[], &[]), ("b", &["a"], &[], &[])],
+        // Others can name the child.
+        &[("a", &[], own, &[]), ("a::x", &["a"], &[], &[])],
+        // Somebody else is in the circle.
+        &[("a", &[], own, own), ("a::x", &["b"], &[], &[]), ("b", &["a"], &[], &[])],
+        // The children without their parent.
+        &[
+            ("a", &[], &["a::x", "a::y"], &["a::x", "a::y"]),
+            ("a::x", &["a::y"], &[], &[]),
+            ("a::y", &["a::x"], &[], &[]),
+        ],
+        // One circle that is allowed, and in another module one that is not.
+        &[("a", &[], own, own), ("a::x", &["a"], &[], &[]), ("b", &["a"], &["b::z"], &[]), ("b::z", &["b"], &[], &[])],
+    ];
+    for files in refused {
+        assert!(!faults(&crate_of(files)).is_empty(), "{files:?}");
+    }
+}
+
+#[test]
+fn children_are_found_and_what_is_used_of_them() {
+    let code = "mod a;\n    pub(crate) mod b;\nmod c {\n}\npub mod d;\nuse self::{a::X, e};\nlet f = x.b::<u8>() + other::d::y() + b::z();";
+    assert_eq!(children(code).collect::<Vec<_>>(), [("a", true), ("b", false), ("d", false)]);
+    let used: Vec<_> = ["a", "b", "c", "d", "e", "other"].into_iter().filter(|name| mentions(code, name)).collect();
+    assert_eq!(used, ["a", "b", "e", "other"]);
 }
 
 #[test]

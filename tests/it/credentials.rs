@@ -105,7 +105,7 @@ async fn a_password_is_in_no_answer_and_no_log_line() {
 /// The region of a function's writable memory that holds a text, other than the stack: that is not wiped, but written
 /// over, by the next request at the latest.
 #[cfg(target_os = "linux")]
-fn found_on_the_heap(api: &Api, function: &str, text: &str) -> Option<String> {
+pub fn found_on_the_heap(api: &Api, function: &str, text: &str) -> Option<String> {
     use std::os::unix::fs::FileExt;
     let pid = api.gateway.pids(function).unwrap()[0];
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();

@@ -757,6 +757,7 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         "execute claim_due_outgoing(integer,bigint)",
         "execute count_account_states()",
         "execute forget_objects(uuid)",
+        "execute purge_accounts(bigint,integer)",
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",
         "execute purge_uploads(uuid[])",

@@ -13,6 +13,7 @@ mod credentials;
 mod database;
 mod docs;
 mod drafts;
+mod emulator;
 mod errors;
 mod faults;
 mod front_doors;

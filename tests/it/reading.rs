@@ -11,6 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
+#[cfg(target_os = "linux")]
+use crate::credentials::found_on_the_heap;
 use crate::mailboxes::OtherClient;
 use crate::sign_in::{PASSWORD, mailbox};
 use crate::support::{Answer, Service, User, lasting, mail};
@@ -412,6 +414,42 @@ async fn large_and_empty_messages_are_read_within_bounds() {
             let peak: u64 = peak.trim().trim_end_matches(" kB").trim().parse().unwrap();
             // Less than half of what the template gives.
             assert!(peak < 256 * 1024, "{function}: {peak} kB");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_opened_password_is_not_left_in_the_memory_of_a_function() {
+    use base64::Engine;
+    let mailbox = Mailbox::new("imap").await;
+    // Each function signs in, for nobody has read its message before.
+    let messages: Vec<_> = (0..5)
+        .map(|n| String::from_utf8(rich(b"x")).unwrap().replace("Subject: rich", &format!("Subject: {n}")).into_bytes())
+        .collect();
+    let paths: Vec<_> = mailbox.deliver(&messages).await.iter().map(path_of).collect();
+    let api = &mailbox.service.api;
+    // All have the same parts.
+    let file = id_of(&mailbox, &paths[0], 1).await;
+    let requests = [
+        ("get-message", 200, api.get(&paths[4])),
+        ("get-raw-message", 200, api.get(&format!("{}/raw", paths[1]))),
+        ("get-attachment", 200, api.get(&format!("{}/attachments/{file}", paths[2]))),
+        ("copy-attachments", 201, api.post(&format!("{}/uploads", paths[3]), json!({}))),
+    ];
+    // As SASL says it, and as it is stored.
+    let said = format!("\0{}\0{PASSWORD}", mailbox.name);
+    let said = base64::engine::general_purpose::STANDARD.encode(said);
+    for (function, status, request) in requests {
+        let answer = request.by(&mailbox.user).send().await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        for secret in [PASSWORD, &said] {
+            // The process answers before it lets go of everything.
+            let mut looks = 0;
+            while let Some(region) = found_on_the_heap(api, function, secret) {
+                looks += 1;
+                assert!(looks < 20, "{function} still has {secret} in {region}");
+            }
         }
     }
 }

@@ -217,6 +217,67 @@ async fn what_the_object_store_kept_of_a_deleted_account_is_deleted_and_nothing_
     assert_eq!(count(&service.owner, "email_unpurged_objects", gone).await, 0);
 }
 
+#[tokio::test]
+async fn deleted_accounts_are_forgotten_when_their_time_has_come_and_no_others() {
+    // By default, never.
+    for (days, forgotten) in [(None, 0), (Some("0"), 0), (Some("30"), 2)] {
+        let more = days.map(|days| ("RETENTION_DAYS", days.to_owned()));
+        let service = Service::start(Duration::from_secs(60), more.into_iter().collect()).await;
+        let user = User::new();
+        let mut accounts = Vec::new();
+        for (address, is_deleted, age) in
+            [("kept", false, 1000), ("old", true, 31), ("older", true, 1000), ("recent", true, 29)]
+        {
+            let account = create(&service, &user, &format!("{address}@example.com")).await;
+            if is_deleted {
+                delete(&service, &user, account).await;
+            }
+            let sql = "update email_accounts set created_at = 0, updated_at = epoch_ms() - $2::bigint * 24 * 3600000 where id = $1";
+            service.owner.execute(sql, &[&account, &i64::from(age)]).await.unwrap();
+            accounts.push(account);
+        }
+        // An account goes after its mail, in the same turn where there is time.
+        let turn = service.tick().await;
+        assert_eq!(
+            (&turn["purgedAccounts"], &turn["forgottenAccounts"]),
+            (&json!(3), &json!(forgotten)),
+            "{days:?}: {turn}"
+        );
+        assert_eq!(service.tick().await["forgottenAccounts"], 0);
+        let all = "select a.id from email_accounts a join email_credentials c on c.id = a.credential_id order by a.created_at, a.id";
+        let mut left: Vec<Uuid> = service.owner.query(all, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let mut expected = if forgotten == 0 { accounts.clone() } else { vec![accounts[0], accounts[3]] };
+        left.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(left, expected, "{days:?}");
+        let credentials: i64 =
+            service.owner.query_one("select count(*) from email_credentials", &[]).await.unwrap().get(0);
+        assert_eq!(credentials, expected.len() as i64, "{days:?}");
+    }
+}
+
+#[tokio::test]
+async fn accounts_are_forgotten_in_batches_until_none_is_left() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::from([("RETENTION_DAYS", "30".to_owned())])).await;
+    let fill = "with c as (
+            insert into email_credentials
+            select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 0, 0
+            from generate_series(1, 2500) returning *
+        )
+        insert into email_accounts (id, tenant_id, user_id, account_name, email_address, protocol, hostname, port, encryption,
+            username, credential_id, is_enabled, created_at, updated_at, mail_purged_at)
+        select gen_random_uuid(), tenant_id, user_id, 'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', id, false, 0, 0, 0 from c";
+    service.owner.batch_execute(fill).await.unwrap();
+    let mut forgotten = 0;
+    // Five seconds of a turn are enough for all, but on a machine that is busy.
+    while forgotten < 2500 {
+        let some = service.tick().await["forgottenAccounts"].as_u64().unwrap();
+        assert!(some > 0, "{forgotten} are forgotten");
+        forgotten += some;
+    }
+    assert_eq!((forgotten, &service.tick().await["forgottenAccounts"]), (2500, &json!(0)));
+}
+
 /// The schedule's login at the database of this connection.
 async fn scheduler(owner: &Client) -> Client {
     let database: String = owner.query_one("select current_database()::text", &[]).await.unwrap().get(0);
@@ -329,6 +390,7 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
         "execute claim_due_outgoing(integer,bigint)",
         "execute count_account_states()",
         "execute forget_objects(uuid)",
+        "execute purge_accounts(bigint,integer)",
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",
         "execute purge_uploads(uuid[])",
@@ -340,12 +402,13 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
     let sql = "select pg_get_function_result(oid), prosecdef, proconfig, pg_get_userbyid(proowner),
                    has_function_privilege('email_service_app', oid, 'execute')
                    or has_function_privilege('email_service_mail', oid, 'execute')
-               from pg_proc where proname in ('claim_due', 'count_account_states', 'purge_idempotency_keys', 'purge_mail', 'purge_uploads', 'uploads_to_purge') order by proname";
+               from pg_proc where proname in ('claim_due', 'count_account_states', 'purge_accounts', 'purge_idempotency_keys', 'purge_mail', 'purge_uploads', 'uploads_to_purge') order by proname";
     let rows = owner.query(sql, &[]).await.unwrap();
     let told: Vec<_> = rows.iter().map(|row| (row.get::<_, &str>(0), row.get::<_, &str>(3))).collect();
     let expected = [
         ("TABLE(tenant_id uuid, user_id uuid, account_id uuid, due_at bigint)", "email_service_clock"),
         ("TABLE(state text, accounts bigint)", "email_service_clock"),
+        ("bigint", "email_service_janitor"),
         ("integer", "email_service_janitor"),
         ("TABLE(messages integer, folders integer, destroyed integer, accounts integer)", "email_service_janitor"),
         ("integer", "email_service_janitor"),

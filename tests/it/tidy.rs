@@ -328,3 +328,44 @@ fn every_crate_forbids_unsafe_code() {
         assert!(manifest.contains("[lints]\nworkspace = true"), "{folder:?}");
     }
 }
+
+/// Whether a schema of the reference has a password in it, whatever it refers to included.
+fn holds_a_password(document: &Value, schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) if members.get("format").is_some_and(|format| format == "password") => true,
+        Value::Object(members) => members.iter().any(|(name, member)| match (name.as_str(), member.as_str()) {
+            ("$ref", Some(place)) => holds_a_password(document, document.pointer(&place[1..]).unwrap()),
+            _ => holds_a_password(document, member),
+        }),
+        Value::Array(members) => members.iter().any(|member| holds_a_password(document, member)),
+        _ => false,
+    }
+}
+
+/// Who stores or opens secrets has a variable with a key for them or a login at providers, who is only sent them says so in the reference,
+/// and whatever misses its path comes to the default route.
+#[test]
+fn whoever_has_secrets_in_hand_wipes_what_it_frees_and_nobody_else_pays_for_that() {
+    let resources = template("template.yaml")["Resources"].clone();
+    let document: Value = serde_json::from_str(&read("openapi.json")).unwrap();
+    let is_sent_one = |method: &str, path: &str| {
+        let body = &document["paths"][path][method.to_lowercase()]["requestBody"];
+        path == "$default" || holds_a_password(&document, body)
+    };
+    let (mut has_secrets, mut wipes) = (BTreeSet::new(), BTreeSet::new());
+    for function in functions() {
+        let variables = &resources[&function.logical_id]["Properties"]["Environment"]["Variables"];
+        let keys = ["MAIL_SECRET_ARN", "PROVIDERS_SECRET_ARN", "SEALING_PUBLIC_KEY"];
+        if keys.iter().any(|key| variables.get(key).is_some())
+            || function.routes.iter().any(|route| is_sent_one(&route.method, &route.path))
+        {
+            has_secrets.insert(function.binary.clone());
+        }
+        let main = fs::read_to_string(folders()[&function.binary].join("src/main.rs")).unwrap();
+        if main.contains("#[global_allocator]\nstatic ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);") {
+            wipes.insert(function.binary);
+        }
+    }
+    assert!(has_secrets.contains("test-settings") && has_secrets.contains("get-message"), "{has_secrets:?}");
+    assert_eq!(wipes, has_secrets);
+}

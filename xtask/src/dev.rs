@@ -166,6 +166,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
             None => None,
         };
         if let Some(page) = &page {
+            emulator.admit(&page.origin())?;
             let origins = settings.get("CORS_ORIGINS").unwrap_or_else(|| format!("http://localhost:{PAGE_PORT}"));
             let is_known = origins.split(',').any(|origin| origin.trim() == page.origin());
             let origins = if is_known { origins } else { format!("{origins},{}", page.origin()) };

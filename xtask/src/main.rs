@@ -120,7 +120,24 @@ fn summary(applied: &[String]) -> String {
 /// Leaves out a check that this machine cannot make. A developer sees it and lives with it; in CI, where nobody reads
 /// what went well, it is a failure.
 fn skip(what: &str, reason: &str) -> Result<()> {
-    ensure!(!running_in_ci(), "CI skips nothing, and {what} cannot be checked here: {reason}");
+    skip_where(running_in_ci(), what, reason)
+}
+
+fn skip_where(in_ci: bool, what: &str, reason: &str) -> Result<()> {
+    ensure!(!in_ci, "CI skips nothing, and {what} cannot be checked here: {reason}");
     eprintln!("SKIPPED  {what}: {reason}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_check_is_a_failure_in_ci_and_fine_elsewhere() {
+        let skipped = |in_ci| skip_where(in_ci, "the browser test", "there is no Chromium");
+        assert!(skipped(false).is_ok());
+        let error = skipped(true).unwrap_err().to_string();
+        assert!(error.contains("the browser test") && error.contains("no Chromium"), "{error}");
+    }
 }

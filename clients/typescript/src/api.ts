@@ -8675,12 +8675,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description OpenAPI 3.1. */
+            /** @description OpenAPI 3.1, compressed for who accepts gzip. */
             200: {
                 headers: {
-                    "Cache-Control": components["headers"]["Cache-Control"];
+                    /** @example public, no-cache */
+                    "Cache-Control"?: string;
+                    /** @example "jwX3gSvZ4Y" */
+                    ETag?: string;
                     "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
-                    Vary: components["headers"]["Vary"];
+                    /** @example Origin, Accept-Encoding */
+                    Vary?: string;
                     "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     [name: string]: unknown;
@@ -8688,6 +8692,22 @@ export interface operations {
                 content: {
                     "application/json": Record<string, never>;
                 };
+            };
+            /** @description The document that `If-None-Match` names is current. */
+            304: {
+                headers: {
+                    /** @example public, no-cache */
+                    "Cache-Control"?: string;
+                    /** @example "jwX3gSvZ4Y" */
+                    ETag?: string;
+                    "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                    /** @example Origin, Accept-Encoding */
+                    Vary?: string;
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Internal server error */
             500: {

@@ -19,6 +19,7 @@ use time::{OffsetDateTime, macros::format_description};
 
 use super::{
     PayloadVersion,
+    pages::split_port,
     pool::trace_id,
     route::{Match, decode},
 };
@@ -37,14 +38,6 @@ pub(super) fn head_size(head: &Parts) -> usize {
 pub(super) fn is_acceptable(head: &Parts) -> bool {
     let host = head.headers.get(HOST).map_or(Ok("localhost"), HeaderValue::to_str);
     head.uri.path().starts_with('/') && host.is_ok_and(is_host)
-}
-
-/// A host's name or address, the latter in brackets if it is one of IPv6, and its port.
-pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    }
 }
 
 fn is_host(host: &str) -> bool {

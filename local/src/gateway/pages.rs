@@ -10,7 +10,13 @@ use hyper::{
     http::request::Parts,
 };
 
-use super::event::split_port;
+/// A host's name or address, the latter in brackets if it is one of IPv6, and its port.
+pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    }
+}
 
 /// Whether the request names this machine, or nobody: a browser always says which name it went by.
 pub(crate) fn is_addressed_to_us(head: &Parts, listener: IpAddr) -> bool {

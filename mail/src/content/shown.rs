@@ -1,8 +1,7 @@
 //! Which parts are the text of a message, and which hang on it (as RFC 8621 section 4.1.4 takes them, but for what is
 //! said here).
 
-use crate::message::head::Head;
-use crate::message::parts::{Part, Parts};
+use crate::message::{Head, Part, Parts};
 
 /// Parts by their numbers.
 #[derive(Default)]

@@ -3,7 +3,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::parts::MAX_PARTS;
+use crate::message::MAX_PARTS;
 use crate::testing::open_message;
 
 fn open(message: impl AsRef<[u8]>) -> Opened {

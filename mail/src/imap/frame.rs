@@ -342,11 +342,30 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// What a status response says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    Ok,
+    No,
+    Bad,
+    Bye,
+    PreAuth,
+}
+
+/// What a status response begins with.
+pub(super) const CONDITIONS: [(&str, Condition); 5] = [
+    ("OK", Condition::Ok),
+    ("NO", Condition::No),
+    ("BAD", Condition::Bad),
+    ("BYE", Condition::Bye),
+    ("PREAUTH", Condition::PreAuth),
+];
+
 /// Whether a line begins a response with data, not with a status.
 pub(super) fn is_data(line: &[u8]) -> bool {
     let Some(rest) = line.strip_prefix(b"* ") else { return false };
     let word = rest.split(|byte| matches!(byte, b' ' | b'\r' | b'\n')).next().unwrap_or_default();
-    !super::CONDITIONS.iter().any(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes()))
+    !CONDITIONS.iter().any(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Whether the literal after it is a part of a message, by the bracket or the offset before it.

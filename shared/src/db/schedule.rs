@@ -89,6 +89,17 @@ impl Db {
         })
     }
 
+    /// Forgets at most `limit` accounts that were deleted `age` ago or earlier and whose mail was purged, with their
+    /// credentials, and returns how many.
+    ///
+    /// # Errors
+    /// As [`Db::purge_mail`].
+    pub async fn purge_accounts(&self, age: Duration, limit: i32) -> Result<u64, Error> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let sql = "select purge_accounts(epoch_ms() - $1, $2)::integer";
+        count(&self.run(Access::Write, sql, &[(&age, Type::INT8), (&limit, Type::INT4)]).await?)
+    }
+
     /// At most `limit` accounts that were deleted `age` ago or earlier and of which the object store may still have
     /// something: tenant and account.
     ///

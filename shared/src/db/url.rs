@@ -116,6 +116,35 @@ mod tests {
         assert!(config.get_keepalives() && config.get_keepalives_idle() < crate::MAX_IDLE);
     }
 
+    /// A server that lets anybody in and then reads no more: its kernel has room for some megabytes, and then acknowledges
+    /// nothing new, as a network that has forgotten the connection.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_that_acknowledges_nothing_ends_by_itself() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let length = stream.read_u32().await.unwrap();
+            let mut startup = vec![0; length as usize - 4];
+            stream.read_exact(&mut startup).await.unwrap();
+            // AuthenticationOk, ReadyForQuery.
+            stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+            stream
+        });
+        let url = DatabaseUrl::parse(&format!("postgres://u@127.0.0.1:{port}/d")).unwrap();
+        let client = url.connect().await.unwrap();
+        let stream = server.await.unwrap();
+        let statement = "x".repeat(64 * 1024 * 1024);
+        let (started, patience) = (std::time::Instant::now(), 5 * ACKNOWLEDGE_TIMEOUT);
+        let ended = tokio::time::timeout(patience, client.batch_execute(&statement)).await;
+        let error = ended.expect("it does not end").unwrap_err();
+        assert!(error.is_closed() || std::error::Error::source(&error).is_some(), "{error:?}");
+        assert!(started.elapsed() >= ACKNOWLEDGE_TIMEOUT, "{:?}", started.elapsed());
+        drop(stream);
+    }
+
     #[test]
     fn both_strict_ssl_modes_mean_verified_tls() {
         for (mode, expected) in [

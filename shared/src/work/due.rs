@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ pub struct DueTurn {
     pub outbox: Queue,
     /// What is kept of messages.
     pub objects: ObjectStore,
+    /// How long deleted accounts are kept; `None` means for ever.
+    pub retention: Option<Duration>,
 }
 
 /// Serves a schedule, as [`serve_schedule`], with a database, the queues and a bucket.
@@ -48,6 +50,6 @@ where
     let objects = ObjectStore::new(config.mail_bucket);
     let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
     connected?;
-    let turn = DueTurn { stop_at: Instant::now(), db, queue, outbox, objects };
+    let turn = DueTurn { stop_at: Instant::now(), db, queue, outbox, objects, retention: config.retention };
     serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, ..turn.clone() })).await
 }

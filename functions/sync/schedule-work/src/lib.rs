@@ -20,6 +20,9 @@ const PURGE_BATCH: i32 = 5000;
 /// How long a turn purges. A mailbox of a million messages is gone within a day all the same.
 const PURGE_TIME: Duration = Duration::from_secs(5);
 
+/// Accounts that are forgotten in one statement: each takes the checks of all that may refer to it.
+const ACCOUNTS_BATCH: i32 = 1000;
+
 /// Accounts whose objects are deleted in one turn: a second for each, where it had thousands.
 const OBJECTS_BATCH: i32 = 10;
 /// Uploads that are deleted at once: as many as the object store takes in one call.
@@ -48,6 +51,8 @@ pub struct Turned {
     pub messages_lag_seconds: u64,
     /// Accounts of which the last was purged.
     pub purged_accounts: u64,
+    /// Accounts that were forgotten themselves, `RETENTION_DAYS` after they were deleted.
+    pub forgotten_accounts: u64,
     /// Rows that were purged, these included.
     pub purged_rows: u64,
     /// Objects of deleted accounts that were.
@@ -98,6 +103,15 @@ pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
         turned.purged_rows += batch.total();
         if is_last(batch.total(), PURGE_BATCH) {
             break;
+        }
+    }
+    if let Some(age) = turn.retention {
+        while Instant::now() < until {
+            let batch = turn.db.purge_accounts(age, ACCOUNTS_BATCH).await?;
+            turned.forgotten_accounts += batch;
+            if is_last(batch, ACCOUNTS_BATCH) {
+                break;
+            }
         }
     }
     for (tenant, account) in turn.db.accounts_with_objects(OBJECTS_AGE, OBJECTS_BATCH).await? {

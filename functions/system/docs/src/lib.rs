@@ -1,5 +1,5 @@
 //! `GET /openapi.json` and `GET /docs`: the reference, for programs and for people. The page loads nothing from
-//! elsewhere: Swagger UI is in it. `build.rs` puts it together.
+//! elsewhere: Swagger UI is in it. `build.rs` puts it together, and compresses both.
 
 use std::io::{self, Read};
 use std::sync::LazyLock;
@@ -11,18 +11,49 @@ use flate2::read::GzDecoder;
 use shared::http::{HeaderName, HeaderValue, StatusCode, header};
 use shared::{Error, PublicCall, Reply, Request};
 
-const DOCUMENT: &str = include_str!("../../../../openapi.json");
-const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/page.html.gz"));
+/// What is the same for everybody, compressed.
+struct Text {
+    content_type: HeaderValue,
+    caching: HeaderValue,
+    policy: Option<HeaderValue>,
+    /// Each coding is a representation of its own (RFC 9110, 8.8.3.3).
+    etag: &'static str,
+    etag_of_gzip: &'static str,
+    /// As an answer of Lambda carries what is no text.
+    encoded: String,
+    /// For the few clients that do not read it compressed. Kept once in the function's zip, and not twice.
+    plain: LazyLock<io::Result<String>>,
+}
 
-/// As an answer of Lambda carries what is no text.
-static ENCODED: LazyLock<String> = LazyLock::new(|| BASE64.encode(COMPRESSED));
-
-/// For the few clients that do not read it compressed. Kept once here and not twice, in the function's zip.
-static PAGE: LazyLock<io::Result<String>> = LazyLock::new(|| {
-    let mut page = String::new();
-    GzDecoder::new(COMPRESSED).read_to_string(&mut page)?;
-    Ok(page)
+static PAGE: LazyLock<Text> = LazyLock::new(|| Text {
+    content_type: HeaderValue::from_static("text/html; charset=utf-8"),
+    // Without a question for an hour: it is the same until Swagger UI is replaced.
+    caching: HeaderValue::from_static("public, max-age=3600"),
+    policy: Some(POLICY),
+    etag: concat!("\"", env!("PAGE_HASH"), "\""),
+    etag_of_gzip: concat!("\"", env!("PAGE_HASH"), "-gzip\""),
+    encoded: BASE64.encode(COMPRESSED_PAGE),
+    plain: LazyLock::new(|| decompressed(COMPRESSED_PAGE)),
 });
+const COMPRESSED_PAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/page.html.gz"));
+
+static DOCUMENT: LazyLock<Text> = LazyLock::new(|| Text {
+    content_type: HeaderValue::from_static("application/json"),
+    // Asked for each time, and sent when it is another: it describes what answers, also in the minute after a deployment.
+    caching: HeaderValue::from_static("public, no-cache"),
+    policy: None,
+    etag: concat!("\"", env!("DOCUMENT_HASH"), "\""),
+    etag_of_gzip: concat!("\"", env!("DOCUMENT_HASH"), "-gzip\""),
+    encoded: BASE64.encode(COMPRESSED_DOCUMENT),
+    plain: LazyLock::new(|| decompressed(COMPRESSED_DOCUMENT)),
+});
+const COMPRESSED_DOCUMENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));
+
+fn decompressed(bytes: &[u8]) -> io::Result<String> {
+    let mut text = String::new();
+    GzDecoder::new(bytes).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// Runs these scripts, by their hash, and no other; talks to this host alone. Swagger UI sets style attributes, and its
 /// icons are data: URLs.
@@ -33,46 +64,40 @@ const POLICY: HeaderValue = HeaderValue::from_static(concat!(
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 ));
 
-/// Each coding is a representation of its own (RFC 9110, 8.8.3.3).
-const ETAG: &str = concat!("\"", env!("PAGE_HASH"), "\"");
-const ETAG_OF_GZIP: &str = concat!("\"", env!("PAGE_HASH"), "-gzip\"");
-
-/// For an hour without a question. The page is the same until Swagger UI is replaced; what it shows is asked for anew.
-const CACHING: HeaderValue = HeaderValue::from_static("public, max-age=3600");
-
 /// Answers one request.
 ///
 /// # Errors
 /// None that can happen.
 pub async fn handler(call: PublicCall) -> Result<Reply, Error> {
     // By the route, not the path: a stage or a custom domain may put something before it.
-    if call.request.route.ends_with("/openapi.json") {
-        return Ok(Reply::text(StatusCode::OK, Vec::new(), DOCUMENT.to_owned()));
-    }
-    page(&call.request)
+    let text = if call.request.route.ends_with("/openapi.json") { &DOCUMENT } else { &PAGE };
+    text.answer(&call.request)
 }
 
-fn page(request: &Request) -> Result<Reply, Error> {
-    // A REST API, which sends format 1.0, decodes base64 only where it is told to.
-    let compress = request.is_format_2 && request.header("accept-encoding").is_some_and(prefers_gzip);
-    let etag = if compress { ETAG_OF_GZIP } else { ETAG };
-    let mut headers: Vec<(HeaderName, HeaderValue)> = vec![
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::CACHE_CONTROL, CACHING),
-        (header::ETAG, HeaderValue::from_static(etag)),
-        (header::VARY, HeaderValue::from_static("Origin, Accept-Encoding")),
-    ];
-    if request.header("if-none-match").is_some_and(|known| names(known, etag)) {
-        // A cache replaces the headers that it has by these, so they are those of the page.
-        return Ok(Reply::text(StatusCode::NOT_MODIFIED, headers, String::new()));
+impl Text {
+    fn answer(&self, request: &Request) -> Result<Reply, Error> {
+        // A REST API, which sends format 1.0, decodes base64 only where it is told to.
+        let compress = request.is_format_2 && request.header("accept-encoding").is_some_and(prefers_gzip);
+        let etag = if compress { self.etag_of_gzip } else { self.etag };
+        let mut headers: Vec<(HeaderName, HeaderValue)> = vec![
+            (header::CONTENT_TYPE, self.content_type.clone()),
+            (header::CACHE_CONTROL, self.caching.clone()),
+            (header::ETAG, HeaderValue::from_static(etag)),
+            (header::VARY, HeaderValue::from_static("Origin, Accept-Encoding")),
+        ];
+        headers.extend(self.policy.clone().map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
+        if request.header("if-none-match").is_some_and(|known| names(known, etag)) {
+            // A cache replaces the headers that it has by these, so they are those of the text.
+            return Ok(Reply::text(StatusCode::NOT_MODIFIED, headers, String::new()));
+        }
+        if compress {
+            headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            return Ok(Reply { status: StatusCode::OK, headers, body: self.encoded.clone(), is_base64_encoded: true });
+        }
+        let plain =
+            self.plain.as_ref().map_err(|error| Error::internal(anyhow!("it cannot be decompressed: {error}")))?;
+        Ok(Reply::text(StatusCode::OK, headers, plain.clone()))
     }
-    if compress {
-        headers.push((header::CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-        return Ok(Reply { status: StatusCode::OK, headers, body: ENCODED.clone(), is_base64_encoded: true });
-    }
-    let page = PAGE.as_ref().map_err(|error| Error::internal(anyhow!("the page cannot be decompressed: {error}")))?;
-    Ok(Reply::text(StatusCode::OK, headers, page.clone()))
 }
 
 /// Whether an `Accept-Encoding` takes gzip, and does not like the page as it is better (RFC 9110, 12.5.3).
@@ -98,12 +123,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_fits_into_an_answer_of_lambda_and_no_script_ends_early() {
-        let page = PAGE.as_ref().unwrap();
-        assert!(page.len() < 5_000_000);
+    fn what_is_shown_fits_into_an_answer_of_lambda_and_no_script_ends_early() {
+        let page = PAGE.plain.as_ref().unwrap();
+        let document = DOCUMENT.plain.as_ref().unwrap();
+        assert!([page, document].iter().all(|text| text.len() < 5_000_000));
         assert_eq!(page.matches("</script").count(), env!("SCRIPT_HASHES").split(' ').count());
         assert_eq!(page.matches("</style").count(), 1);
-        assert!(COMPRESSED.len() * 3 < page.len());
+        assert!(COMPRESSED_PAGE.len() * 3 < page.len() && COMPRESSED_DOCUMENT.len() * 8 < document.len());
     }
 
     #[test]

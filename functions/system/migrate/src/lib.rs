@@ -1,6 +1,6 @@
 //! Brings a database's schema up to date with `migrations/`: as a custom resource of the stack, so that a deployment
 //! migrates before traffic shifts and stops where that fails; by hand with any other event; and, through [`apply`], in
-//! development and in tests. With the event `{"purge": true}` it forgets accounts that were deleted `RETENTION_DAYS` ago.
+//! development and in tests.
 
 pub mod keys;
 pub mod online;
@@ -61,9 +61,6 @@ struct Event {
     logical_resource_id: String,
     physical_resource_id: Option<String>,
     resource_properties: Properties,
-    /// By hand, or from a schedule: purge, do not migrate.
-    #[serde(rename = "purge")]
-    is_purge: bool,
 }
 
 /// The custom resource's properties.
@@ -84,14 +81,9 @@ struct Migrated {
 /// Answers one event.
 ///
 /// # Errors
-/// The migration or the purge failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
+/// The migration failed, and there is no CloudFormation to tell; or CloudFormation cannot be told.
 pub async fn handler(event: LambdaEvent<Value>) -> anyhow::Result<Value> {
     let event: Event = serde_json::from_value(event.payload).unwrap_or_default();
-    if event.is_purge {
-        let purged = timeout(PATIENCE, purge()).await.context("the purge took too long; call it again")??;
-        tracing::info!(purged, "deleted accounts are forgotten");
-        return Ok(json!({"purged": purged}));
-    }
     let outcome = match event.request_type.as_str() {
         // The database outlives the resource, and may be gone already.
         "Delete" => Ok(Migrated { applied: Vec::new(), sealing_public_key: None }),
@@ -195,15 +187,6 @@ async fn migrate(properties: &Properties) -> anyhow::Result<Migrated> {
         passwords.iter().filter_map(|(role, password)| Some((*role, password.as_ref()?.as_slice()))).collect();
     let applied = apply_over(&mut client, &passwords).await?;
     Ok(Migrated { applied, sealing_public_key })
-}
-
-/// Nothing is forgotten unless the configuration says after how long.
-async fn purge() -> anyhow::Result<i64> {
-    let config = MigrationConfig::from_env()?;
-    match config.retention_days {
-        Some(days) => online::purge(&connect_patiently(&config).await?, days.get()).await,
-        None => Ok(0),
-    }
 }
 
 /// A database and its proxy answer some minutes after they are made. The login is read anew each time: it may be

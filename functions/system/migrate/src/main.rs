@@ -1,7 +1,14 @@
 //! Brings the database's schema up to date, on deployment. See the library beside this file.
 
+use std::alloc::System;
+
 use anyhow::anyhow;
 use shared::lambda_runtime::{self, Error, service_fn};
+use zeroizing_alloc::ZeroAlloc;
+
+/// The private keys are made here, and logins set: whatever is freed is wiped first.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

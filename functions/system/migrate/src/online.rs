@@ -1,8 +1,6 @@
 //! What a migration's SQL leaves to do because it reads the whole table: without holding writers up, from where it
 //! stopped last, and without harm when all is done already.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::{Context, Result};
 use shared::address::address_key;
 use tokio_postgres::Client;
@@ -116,25 +114,4 @@ async fn fill_address_keys(client: &mut Client) -> Result<()> {
         tracing::warn!(taken, "accounts share an address with another one of their user, by the rule of V5: both stay");
     }
     Ok(())
-}
-
-/// Forgets what was disabled more than `days` ago, in batches, and returns how many accounts that were.
-///
-/// # Errors
-/// PostgreSQL fails. What was forgotten until then stays forgotten.
-pub async fn purge(client: &Client, days: u32) -> Result<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let before = i64::try_from(now.as_millis())? - i64::from(days) * 24 * 60 * 60 * 1000;
-    let mut purged = 0;
-    loop {
-        let rows = client
-            .query_typed("select purge_accounts($1, $2)", &[(&before, Type::INT8), (&BATCH, Type::INT4)])
-            .await
-            .context("cannot purge disabled accounts")?;
-        let batch = rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()?.unwrap_or_default();
-        purged += batch;
-        if batch < i64::from(BATCH) {
-            return Ok(purged);
-        }
-    }
 }
