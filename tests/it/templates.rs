@@ -792,11 +792,26 @@ fn a_build_names_every_function_and_its_architecture() {
     }
 }
 
+/// An account, as `aws` describes it to `.github/deploy`.
+#[derive(Clone, Copy)]
+struct Account {
+    /// Of concurrent executions.
+    quota: u64,
+    /// Of both stacks; empty where there are none.
+    status: &'static str,
+    /// A role that is not there.
+    lacks: &'static str,
+}
+
+const ACCOUNT: Account = Account { quota: 1000, status: "CREATE_COMPLETE", lacks: "" };
+
 /// `.github/deploy` with programs in place of `aws` and `sam`.
-fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, String) {
+fn deploy(stage: &str, configuration: &str, account: Account) -> (bool, String) {
+    let Account { quota, status, lacks } = account;
     let status = if status.is_empty() { "exit 254".to_owned() } else { format!("echo {status}") };
     let aws = format!(
-        "#!/bin/sh\ncase $2 in get-role) echo role;; get-account-settings) echo {quota};; describe-stacks) {status};; esac\n"
+        "#!/bin/sh\ncase $2 in get-role) [ \"$4\" != \"{lacks}\" ] || exit 254; echo role;; \
+         get-account-settings) echo {quota};; describe-stacks) {status};; esac\n"
     );
     let files = [
         ("samconfig.toml", configuration),
@@ -808,30 +823,98 @@ fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, 
     run(".github/deploy", stage, &files)
 }
 
+/// samconfig.toml without a stand-in.
+fn filled_in() -> String {
+    read("samconfig.toml").replace("000000000000", "123456789012").replace("example.com", "example.org")
+}
+
 #[test]
 fn a_deployment_asks_first_what_would_fail_late() {
-    let stand_ins = read("samconfig.toml");
-    let (deployed, said) = deploy("prod", &stand_ins, 1000, "CREATE_COMPLETE");
+    let (deployed, said) = deploy("prod", &read("samconfig.toml"), ACCOUNT);
     assert!(!deployed && said.contains("000000000000") && said.contains("app.example.com"), "{said}");
     assert!(!said.contains("staging"), "another stage is no concern of this one: {said}");
 
-    let filled = stand_ins.replace("000000000000", "123456789012").replace("example.com", "example.org");
-    let (deployed, said) = deploy("prod", &filled, 10, "CREATE_COMPLETE");
-    assert!(!deployed && said.contains("\"Concurrent executions\" is 10"), "{said}");
-
-    let (deployed, said) = deploy("dev", &filled, 10, "CREATE_COMPLETE");
+    let filled = filled_in();
+    let (deployed, said) = deploy("dev", &filled, Account { quota: 10, ..ACCOUNT });
     assert!(deployed, "a stage that reserves nothing needs no quota: {said}");
     assert_eq!(said, "sam deploy --config-env dev-data\nsam deploy --config-env dev\n");
 
-    for status in ["", "CREATE_FAILED"] {
-        let (deployed, said) = deploy("prod", &filled, 1000, status);
-        let expected =
-            "sam deploy --config-env prod-data --disable-rollback\nsam deploy --config-env prod --disable-rollback\n";
-        assert!(deployed && said == expected, "a first try keeps what it made: {said}");
+    for lacks in ["AWSServiceRoleForRDS", "AWSServiceRoleForElastiCache"] {
+        let (deployed, said) = deploy("prod", &filled, Account { lacks, ..ACCOUNT });
+        assert!(!deployed && said.contains(&format!("no role {lacks}")) && !said.contains("sam deploy"), "{said}");
     }
 
-    let (deployed, said) = deploy("nowhere", &filled, 1000, "CREATE_COMPLETE");
+    let (deployed, said) = deploy("nowhere", &filled, ACCOUNT);
     assert!(!deployed && said.contains("no stage nowhere"), "{said}");
+}
+
+#[test]
+fn a_deployment_goes_on_from_where_the_last_one_stopped_or_says_what_to_do_first() {
+    let filled = filled_in();
+    for status in ["", "REVIEW_IN_PROGRESS", "CREATE_FAILED", "UPDATE_FAILED"] {
+        let (deployed, said) = deploy("prod", &filled, Account { status, ..ACCOUNT });
+        let expected =
+            "sam deploy --config-env prod-data --disable-rollback\nsam deploy --config-env prod --disable-rollback\n";
+        assert!(deployed && said == expected, "a first try keeps what it made: {status}: {said}");
+    }
+    for status in ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"] {
+        let (deployed, said) = deploy("prod", &filled, Account { status, ..ACCOUNT });
+        assert!(deployed && said == "sam deploy --config-env prod-data\nsam deploy --config-env prod\n", "{said}");
+    }
+    for (status, first) in [
+        ("ROLLBACK_COMPLETE", "must be deleted first"),
+        ("ROLLBACK_FAILED", "must be deleted first"),
+        ("DELETE_FAILED", "must be deleted first"),
+        ("UPDATE_ROLLBACK_FAILED", "let its rollback go on first"),
+        ("ROLLBACK_IN_PROGRESS", "wait until it is not"),
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "wait until it is not"),
+    ] {
+        let (deployed, said) = deploy("prod", &filled, Account { status, ..ACCOUNT });
+        assert!(!deployed && !said.contains("sam deploy"), "{said}");
+        for stack in ["email-service-prod-data", "email-service-prod"] {
+            assert!(
+                said.lines().any(|line| line.contains(&format!("{stack} is {status}")) && line.contains(first)),
+                "{said}"
+            );
+        }
+        assert!(read("docs/OPERATIONS.md").contains(status) || first.starts_with("wait"), "nobody says how: {status}");
+    }
+}
+
+/// What the functions reserve of the account's concurrent executions, where parameters have these values.
+fn reserved(values: &BTreeMap<String, String>) -> u64 {
+    let of = |value: &Value| match value["Ref"].as_str() {
+        None => value.as_u64().unwrap(),
+        Some(name) => match values.get(name) {
+            Some(value) => value.parse().unwrap(),
+            None => stack(FUNCTIONS)["Parameters"][name]["Default"].as_u64().unwrap(),
+        },
+    };
+    functions().map(|(_, function)| of(&function["Properties"]["ReservedConcurrentExecutions"]["Fn::If"][1])).sum()
+}
+
+#[test]
+fn a_deployment_needs_the_quota_of_all_that_is_reserved_and_no_more() {
+    let filled = filled_in();
+    let more =
+        filled.replace("\"DataStack=email-service-prod-data\",", "\"SyncConcurrency=250\", 'SendConcurrency=\"40\"',");
+    let of_staging = filled.replace("\"DataStack=email-service-staging-data\",", "\"SyncConcurrency=250\",");
+    let commented = filled.replace("\"DataStack=email-service-prod-data\",", "# \"SyncConcurrency=250\",");
+    let own = [("SyncConcurrency", "250"), ("SendConcurrency", "40")];
+    let own: BTreeMap<_, _> = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let defaults = BTreeMap::new();
+    assert_eq!(reserved(&own), reserved(&defaults) - 10 - 10 + 250 + 40);
+    for (configuration, values) in
+        [(&filled, &defaults), (&more, &own), (&of_staging, &defaults), (&commented, &defaults)]
+    {
+        // Lambda keeps 100 that nobody can reserve.
+        let enough = reserved(values) + 100;
+        let (deployed, said) = deploy("prod", configuration, Account { quota: enough - 1, ..ACCOUNT });
+        let expected = format!("\"Concurrent executions\" is {}, and must be {enough}", enough - 1);
+        assert!(!deployed && said.contains(&expected) && !said.contains("sam deploy"), "{said}");
+        let (deployed, said) = deploy("prod", configuration, Account { quota: enough, ..ACCOUNT });
+        assert!(deployed, "{said}");
+    }
 }
 
 #[test]
