@@ -35,6 +35,7 @@ mod oauth2;
 mod outbox;
 mod parsers;
 mod poisoned;
+mod policies;
 mod proxy;
 mod rate_limit;
 mod reading;

@@ -831,61 +831,6 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
 }
 
 #[test]
-fn the_functions_policies_have_the_actions_that_the_code_calls() {
-    // Some calls have the right of another.
-    const KNOWN: [(&str, &str); 11] = [
-        ("get_secret_value", "secretsmanager:GetSecretValue"),
-        ("put_secret_value", "secretsmanager:PutSecretValue"),
-        ("get_queue_attributes", "sqs:GetQueueAttributes"),
-        ("send_message", "sqs:SendMessage"),
-        ("send_message_batch", "sqs:SendMessage"),
-        ("get_object", "s3:GetObject"),
-        ("head_object", "s3:GetObject"),
-        ("put_object", "s3:PutObject"),
-        ("head_bucket", "s3:ListBucket"),
-        ("list_objects_v2", "s3:ListBucket"),
-        ("delete_objects", "s3:DeleteObject"),
-    ];
-    let shared = sources(&workspace_root().join("shared/src"));
-    let functions = sources(&workspace_root().join("functions"));
-    let text: String = shared.iter().chain(&functions).map(|path| fs::read_to_string(path).unwrap()).collect();
-    let called: BTreeSet<_> = KNOWN
-        .into_iter()
-        .filter(|(call, _)| text.contains(&format!(".{call}()")))
-        .map(|(_, action)| action.to_owned())
-        .collect();
-    assert_eq!(called.len(), 8, "{called:?}");
-    let policies = [
-        "ServiceSecretPolicy",
-        "MailSecretPolicy",
-        "ProvidersSecretPolicy",
-        "MailSecretKeeperPolicy",
-        "SchedulerSecretPolicy",
-        "OwnerSecretPolicy",
-        "ProbePolicy",
-        "RingPolicy",
-        "RingOutboxPolicy",
-        "KeepMailPolicy",
-        "PurgeMailPolicy",
-        "PutUploadsPolicy",
-        "ReadUploadsPolicy",
-    ];
-    let mut allowed: BTreeSet<_> =
-        policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();
-    // Secrets Manager decrypts and encrypts in the function's name.
-    allowed.retain(|action| !action.starts_with("kms:"));
-    assert_eq!(called, allowed);
-    // The SDK's crates say which services there are at all.
-    let manifest = read("Cargo.toml");
-    let sdks = manifest.lines().filter_map(|line| line.strip_prefix("aws-sdk-")?.split(' ').next());
-    assert_eq!(sdks.collect::<Vec<_>>(), ["s3", "secretsmanager", "sqs"], "whose policy is that?");
-    // What Lambda does with the queue in the worker's name.
-    let receives = self::allowed(&stack(DATA)["Resources"]["WorkPolicy"]["Properties"]);
-    let wanted = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
-    assert_eq!(receives, wanted.map(str::to_owned).into());
-}
-
-#[test]
 fn each_queue_and_its_worker_go_together() {
     for (queue, binary, function, concurrency) in [
         ("Sync", "sync-account", "SyncAccountFunction", "SyncConcurrency"),
