@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::Write,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -19,6 +20,9 @@ const REDIS: &str = "redis:8";
 const STAND_IN: &str = "email_service/stand-in:latest";
 /// The image that the SAM CLI makes of ours, with its runtime interface emulator in it.
 const STAND_IN_OF_SAM: &str = "email_service/stand-in:rapid-x86_64";
+
+/// Where Debian and Fedora have the authorities that programs trust.
+const CERTIFICATES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// The network interface of every engine's default network, on which the SAM CLI reaches the functions.
 const BRIDGE: &str = "docker0";
@@ -152,6 +156,8 @@ impl<'a> Images<'a> {
         files.extend(parts.map(|part| c_library.with_file_name(part)));
         files.extend(programs);
         files.extend([ask("--sharedir")?, "/usr/share/zoneinfo".into(), "/etc/passwd".into(), "/etc/group".into()]);
+        // Whoever is a client of AWS does not start without an authority to trust, though none is asked here.
+        files.extend(CERTIFICATES.map(PathBuf::from).into_iter().filter(|file| file.exists()));
 
         // Links become what they point to, for the image lacks the directories that they lead through.
         let mut tar = Command::new("tar")
@@ -219,6 +225,14 @@ impl<'a> Network<'a> {
             command.extend(fixed.iter().chain(&["--name", &name]).chain(arguments).map(|word| (*word).to_owned()));
             Ok(command)
         })
+    }
+
+    /// The address at which containers reach this machine, if the engine runs on it.
+    pub fn gateway(&self) -> Result<IpAddr> {
+        let format = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
+        let answer = self.engine.ask(&["network", "inspect", "--format", format, &self.name])?;
+        let first = answer.split_whitespace().next().context("the network has no gateway")?;
+        first.parse().with_context(|| format!("{first} is no address"))
     }
 
     /// Where this machine reaches a port that was published.

@@ -5,7 +5,12 @@
 //! (`emulator.py`). Unlike SQS it takes an empty message, and delivers in order and at once; unlike S3 it keeps what has
 //! had its days, and does not look who asks, but that no page of a browser may that was not admitted.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -43,15 +48,23 @@ impl Emulator {
     /// # Errors
     /// It cannot be installed or started.
     pub fn start() -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// As [`Emulator::start`], at another address of this machine: one that containers reach.
+    ///
+    /// # Errors
+    /// As [`Emulator::start`].
+    pub fn start_at(address: IpAddr) -> Result<Self> {
         let python = python_tool("python", MOTO)?.display().to_string();
         retry_on_other_ports(|port| {
             let service = Service::run("moto", "KILL", SIGN, |directory| {
                 let program = directory.join("emulator.py");
                 fs::write(&program, include_str!("emulator.py"))?;
-                let (program, port) = (program.display().to_string(), port.to_string());
-                Ok([&python, &program, "-H", "127.0.0.1", "-p", &port].map(String::from).to_vec())
+                let (program, host, port) = (program.display().to_string(), address.to_string(), port.to_string());
+                Ok([&python, &program, "-H", &host, "-p", &port].map(String::from).to_vec())
             })?;
-            Ok(Self { service, url: format!("http://127.0.0.1:{port}") })
+            Ok(Self { service, url: format!("http://{}", SocketAddr::from((address, port))) })
         })
     }
 

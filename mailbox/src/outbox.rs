@@ -18,6 +18,7 @@ use shared::account::state::{Event, State};
 use shared::db::outbox::{Claimed, Filed, Finish, Noted, Task};
 use shared::db::secrets::Fault;
 use shared::host_slots::Slot;
+use shared::log::COUNTED;
 use shared::outbox::{Answer, Delivery, Ending, Move, Reception, Status, Verdict, pause_after};
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
@@ -50,6 +51,9 @@ const NOTES: u32 = 3;
 const NOTE_PAUSE: Duration = Duration::from_millis(500);
 /// How often the sent folder is looked at: for a day, see [`pause_after`].
 const MAX_LOOKS: u32 = 27;
+
+/// As `lastError.service` has who takes messages.
+const SMTP: &str = "smtp";
 
 /// What a user reads where nothing else says why.
 const NO_PASSWORD: &str = "There is no password for this account that could be used. Set it again.";
@@ -100,7 +104,7 @@ impl Attempt {
 
     /// Before anybody has signed in.
     fn failed(service: &'static str, error: MailError) -> Self {
-        tracing::info!(service, code = error.code.as_str(), detail = error.detail, "send_failed");
+        log_failure(service, &error);
         let words = error.message.clone();
         match error.code {
             Code::Authentication | Code::ConsentRevoked => {
@@ -187,6 +191,7 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
     };
     // The alarms outbox-uncertain and outbox-rejected count these lines by their status.
     tracing::info!(
+        target: COUNTED,
         outgoingId = %claimed.outgoing.id,
         accountId = %claimed.stored.account.id,
         status = status.as_str(),
@@ -283,7 +288,6 @@ async fn hand_over(
     claimed: &Claimed,
     settings: &Settings,
 ) -> Result<Attempt, WorkError> {
-    const SMTP: &str = "smtp";
     let session = Session { deadline: job.job.ends_at.into(), bytes: SESSION_BYTES };
     let sign_in = settings.sign_in_to_send(&job.network.connector, session);
     // The message is written while the network is waited for.
@@ -360,8 +364,12 @@ async fn converse(
 }
 
 fn broken(error: &MailError) -> Ending {
-    tracing::info!(code = error.code.as_str(), detail = error.detail, "send_failed");
+    log_failure(SMTP, error);
     Ending::Broken(error.message.clone())
+}
+
+fn log_failure(service: &'static str, error: &MailError) {
+    tracing::info!(target: COUNTED, service, code = error.code.as_str(), detail = error.detail, "send_failed");
 }
 
 fn pending(claimed: &Claimed) -> Vec<usize> {

@@ -20,6 +20,7 @@ use shared::account::state::Event;
 use shared::db::Db;
 use shared::db::mailboxes::{End, Mailbox, Turn};
 use shared::db::secrets::Fault;
+use shared::log::COUNTED;
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
 
@@ -164,7 +165,7 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
         Err(Stop::Provider(error)) => (OAUTH2, error, None),
     };
     let code = error.code.as_str();
-    tracing::info!(accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
+    tracing::info!(target: COUNTED, accountId = %mailbox.account.id, service, code, detail = error.detail, "sync_failed");
     let event = match error.code {
         ::mail::Code::Authentication | ::mail::Code::ConsentRevoked => Event::Refused,
         _ => Event::Failed,

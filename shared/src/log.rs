@@ -21,10 +21,20 @@ use crate::metrics::{JobMetrics, Metrics};
 const OURS: [&str; 6] =
     [env!("CARGO_CRATE_NAME"), "mailbox", "migrate", "reseal_secrets", "schedule_work", "sync_account"];
 
+/// The target of the events that CloudWatch counts (`AWS::Logs::MetricFilter` in template.yaml). As other metrics they do
+/// not depend on the log's level.
+pub const COUNTED: &str = "counted";
+
+/// A turn's line, which is counted likewise.
+const TICK: &str = "tick";
+
 /// Starts the log. `level` is for our own code. Libraries are heard from warnings on: at their trace level they
 /// would print whole events, passwords included.
 pub fn start(level: LevelFilter) {
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|name| (name, level)));
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(OURS.map(|name| (name, level)))
+        .with_target(COUNTED, level.max(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -132,9 +142,9 @@ pub struct JobLine<'a> {
 }
 
 impl JobLine<'_> {
-    /// As [`RequestLine::write`].
+    /// As [`RequestLine::write`]; that of a turn whatever the level.
     pub fn write(&self) {
-        let message = if self.message_id.is_some() { "job" } else { "tick" };
+        let message = if self.message_id.is_some() { "job" } else { TICK };
         write(message, self.error_kind.is_some(), self, self.metrics.as_ref());
     }
 }
@@ -153,7 +163,7 @@ fn write(message: &'static str, is_error: bool, members: &impl Serialize, metric
         true => ("ERROR", tracing::enabled!(Level::ERROR)),
         false => ("INFO", tracing::enabled!(Level::INFO)),
     };
-    if !enabled {
+    if !enabled && message != TICK {
         if let Some(metrics) = metrics {
             write_line(metrics);
         }

@@ -1,9 +1,11 @@
-"""The templates as CloudFormation gets them, and what its handlers call: JSON for templates.rs.
+"""The templates as CloudFormation gets them, and what its handlers call: JSON for templates.rs. With `--into FOLDER`, the
+templates alone, in files there, for those who check templates.
 
 Runs in the SAM CLI's environment, which has the transform, and with the linter CloudFormation's own schemas.
 """
 
 import json
+import logging
 import os
 import sys
 
@@ -24,6 +26,9 @@ def expand(path):
         return template
     # As after an upload.
     template["Globals"]["Function"]["CodeUri"] = "s3://bucket/key"
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::CloudFormation::Stack":
+            resource["Properties"]["TemplateURL"] = "https://bucket.s3.amazonaws.com/key"
     translator = Translator({}, Parser(), boto_session=boto3.session.Session(region_name=REGION))
     return translator.translate(template, {"Stage": "prod"})
 
@@ -34,9 +39,19 @@ def permissions(kind):
 
 
 os.environ["AWS_DEFAULT_REGION"] = REGION
-for path in sys.argv[1:]:
+# The transform warns of switches that only AWS has.
+logging.disable(logging.WARNING)
+folder = sys.argv[2] if sys.argv[1] == "--into" else None
+paths = sys.argv[3:] if folder else sys.argv[1:]
+for path in paths:
     # `sam deploy` reads every template so before anything else, also one without its transform.
     SamLocalStackProvider.get_stacks(path)
-stacks = {os.path.basename(path): expand(path) for path in sys.argv[1:]}
+stacks = {os.path.basename(path): expand(path) for path in paths}
+if folder:
+    os.makedirs(folder, exist_ok=True)
+    for name, stack in stacks.items():
+        with open(os.path.join(folder, os.path.splitext(name)[0] + ".json"), "w") as file:
+            json.dump(stack, file, indent=2)
+    sys.exit()
 kinds = {resource["Type"] for stack in stacks.values() for resource in stack["Resources"].values()}
 json.dump({"stacks": stacks, "permissions": {kind: permissions(kind) for kind in sorted(kinds)}}, sys.stdout)

@@ -10,13 +10,15 @@ use std::sync::LazyLock;
 
 use local::tools::{MOTO, SAM, python_tool};
 use local::workspace_root;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::account::state::State;
+use shared::objects::LINK_LIFETIME;
+use shared::upload::PUT_LIFETIME;
 
 use crate::tidy::{read, sources, statements};
 
-const FUNCTIONS: &str = "template.yaml";
-const DATA: &str = "data.yaml";
+pub const FUNCTIONS: &str = "template.yaml";
+pub const DATA: &str = "data.yaml";
 const BOOTSTRAP: &str = "bootstrap.yaml";
 const TEMPLATES: [&str; 4] = [FUNCTIONS, DATA, "rotation.yaml", BOOTSTRAP];
 
@@ -38,11 +40,11 @@ static EXPANDED: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_slice(&output.stdout).unwrap()
 });
 
-fn stack(file: &str) -> &'static Value {
+pub fn stack(file: &str) -> &'static Value {
     &EXPANDED["stacks"][file]
 }
 
-fn resources(file: &str) -> impl Iterator<Item = (&'static String, &'static Value)> {
+pub fn resources(file: &str) -> impl Iterator<Item = (&'static String, &'static Value)> {
     stack(file)["Resources"].as_object().unwrap().iter()
 }
 
@@ -51,7 +53,7 @@ fn names(file: &str, section: &str) -> BTreeSet<String> {
 }
 
 /// The texts in a value that is one text or a list of them.
-fn texts(value: &Value) -> Vec<&str> {
+pub fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(values) => values.iter().filter_map(Value::as_str).collect(),
         value => value.as_str().into_iter().collect(),
@@ -79,7 +81,7 @@ fn intrinsics_of(value: &Value) -> Vec<(&str, &Value)> {
 }
 
 /// The names of resources and parameters that a value refers to, by `Ref`, `Fn::GetAtt` or `Fn::Sub`.
-fn references(value: &Value) -> BTreeSet<String> {
+pub fn references(value: &Value) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (function, argument) in intrinsics_of(value) {
         match (function, argument) {
@@ -166,12 +168,12 @@ fn nothing_waits_for_itself() {
 }
 
 /// The name of an import or export after the name of the data's stack.
-fn suffix(name: &Value, stack: &str) -> String {
+pub fn suffix(name: &Value, stack: &str) -> String {
     let text = name["Fn::Sub"].as_str().unwrap_or_else(|| panic!("{name}"));
     text.strip_prefix(stack).unwrap_or_else(|| panic!("{text} does not begin with {stack}")).to_owned()
 }
 
-fn imports(value: &Value) -> BTreeSet<String> {
+pub fn imports(value: &Value) -> BTreeSet<String> {
     let found = intrinsics_of(value).into_iter().filter(|(function, _)| *function == "Fn::ImportValue");
     found.map(|(_, name)| suffix(name, "${DataStack}-")).collect()
 }
@@ -182,7 +184,260 @@ fn every_import_is_exported() {
     let exports: BTreeSet<_> = outputs.map(|output| suffix(&output["Export"]["Name"], "${AWS::StackName}-")).collect();
     let imports = imports(stack(FUNCTIONS));
     assert!(imports.len() > 10, "{imports:?}");
-    assert_eq!(imports.difference(&exports).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(imports, exports, "what is exported and not imported can never be changed, for nothing");
+}
+
+#[test]
+fn the_data_stands_alone_and_the_functions_leave_nothing_behind() {
+    for (id, resource) in resources(DATA) {
+        assert!(
+            !resource["Type"].as_str().unwrap().contains("::Lambda::"),
+            "{id} is code, and changes with each release"
+        );
+    }
+    assert_eq!(imports(stack(DATA)), BTreeSet::new());
+    let made = [FUNCTIONS, "rotation.yaml"].into_iter().flat_map(resources);
+    // The transform keeps old versions of a function, and with it they go.
+    for (id, resource) in made.filter(|(_, resource)| resource["Type"] != "AWS::Lambda::Version") {
+        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+            assert!(
+                [Value::Null, "Delete".into()].contains(&resource[policy]),
+                "{id} would be in the way of the next stack"
+            );
+        }
+    }
+    // And what cannot be made anew stays, or leaves a snapshot.
+    let kept = ["Database", "MailSecret", "ProvidersSecret", "MailBucket", "Key"];
+    let stays = resources(DATA).filter(|(_, it)| !it["DeletionPolicy"].is_null() && it["DeletionPolicy"] != "Delete");
+    assert_eq!(stays.map(|(id, _)| id.as_str()).collect::<BTreeSet<_>>(), kept.into());
+}
+
+#[test]
+fn every_log_is_kept_for_as_long_as_the_stage_says_and_no_longer() {
+    let mut count = 0;
+    for file in TEMPLATES {
+        for (id, log) in resources(file).filter(|(_, resource)| resource["Type"] == "AWS::Logs::LogGroup") {
+            let days = &log["Properties"]["RetentionInDays"]["Fn::FindInMap"];
+            let of = if id == "ApiLogGroup" { "AccessLogDays" } else { "LogDays" };
+            assert_eq!(*days, json!(["Stages", {"Ref": "Stage"}, of]), "{file}: {id}");
+            count += 1;
+        }
+        for (stage, values) in stack(file)["Mappings"]["Stages"].as_object().into_iter().flatten() {
+            assert!(values["LogDays"].as_u64().is_some_and(|days| (1..=30).contains(&days)), "{file}: {stage}");
+        }
+    }
+    assert!(count > functions().count());
+    for (id, function) in functions() {
+        let own = references(&function["Properties"]["LoggingConfig"]["LogGroup"]);
+        assert_eq!(
+            own,
+            BTreeSet::from([id.replace("Function", "LogGroup")]),
+            "Lambda would make {id} one that is kept for ever"
+        );
+    }
+}
+
+#[test]
+fn the_bucket_forgets_messages_after_a_month_and_shows_itself_to_nobody() {
+    let of = |id: &str| &stack(DATA)["Resources"][id]["Properties"];
+    let bucket = of("MailBucket");
+    let rules = bucket["LifecycleConfiguration"]["Rules"].as_array().unwrap();
+    assert!(rules.iter().all(|rule| rule["Status"] == "Enabled"));
+    let expires = rules.iter().filter(|rule| !rule["ExpirationInDays"].is_null());
+    let expires: Vec<_> = expires.map(|rule| (rule["Prefix"].as_str(), rule["ExpirationInDays"].as_u64())).collect();
+    // What is announced lives as long as a message that it goes along with.
+    assert_eq!(expires, [(Some("mail/"), Some(30))]);
+    let cut_off = rules.iter().filter(|rule| rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1);
+    assert_eq!(cut_off.map(|rule| &rule["Prefix"]).collect::<Vec<_>>(), [&Value::Null]);
+    let [encryption] = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"].as_array().unwrap()[..] else {
+        panic!("one rule")
+    };
+    let by_default = &encryption["ServerSideEncryptionByDefault"];
+    assert_eq!((&by_default["SSEAlgorithm"], &encryption["BucketKeyEnabled"]), (&json!("aws:kms"), &json!(true)));
+    assert_eq!(references(&by_default["KMSMasterKeyID"]), BTreeSet::from(["Key".to_owned()]));
+    let hidden = bucket["PublicAccessBlockConfiguration"].as_object().unwrap();
+    assert!(hidden.len() == 4 && hidden.values().all(|value| *value == true), "{hidden:?}");
+    assert_eq!(bucket["OwnershipControls"]["Rules"], json!([{"ObjectOwnership": "BucketOwnerEnforced"}]));
+    // Links are followed and files are put by pages of any origin, and nothing else is.
+    let [cors] = &bucket["CorsConfiguration"]["CorsRules"].as_array().unwrap()[..] else { panic!("one rule") };
+    assert_eq!((&cors["AllowedOrigins"], &cors["AllowedMethods"]), (&json!(["*"]), &json!(["GET", "PUT"])));
+
+    let all = json!([{"Fn::GetAtt": ["MailBucket", "Arn"]}, {"Fn::Sub": "${MailBucket.Arn}/*"}]);
+    let [tls, links] = &statements(of("MailBucketPolicy"))[..] else { panic!("two statements") };
+    check_tls_only(tls, "s3:*", &all);
+    let longest = PUT_LIFETIME.max(LINK_LIFETIME).as_millis().to_string();
+    let too_old = json!({"StringEquals": {"s3:authType": "REST-QUERY-STRING"}, "NumericGreaterThan": {"s3:signatureAge": longest}});
+    assert_eq!((&links["Effect"], &links["Condition"]), (&json!("Deny"), &too_old));
+    assert_eq!((&links["Principal"], &links["Action"], &links["Resource"]), (&json!("*"), &json!("s3:*"), &all[1]));
+}
+
+#[test]
+fn queues_are_asked_over_tls_alone() {
+    for name in ["Sync", "Outbox"] {
+        let queues = [format!("{name}Queue"), format!("{name}DeadLetterQueue")];
+        let policy = &stack(DATA)["Resources"][format!("{name}QueuePolicy")]["Properties"];
+        let [tls] = &statements(policy)[..] else { panic!("one statement") };
+        check_tls_only(tls, "sqs:*", &queues.each_ref().map(|queue| json!({"Fn::GetAtt": [queue, "Arn"]})).into());
+        assert_eq!(policy["Queues"], Value::from_iter(queues.map(|queue| json!({"Ref": queue}))));
+    }
+}
+
+fn check_tls_only(statement: &Value, actions: &str, resources: &Value) {
+    assert_eq!((&statement["Effect"], &statement["Principal"]), (&json!("Deny"), &json!("*")));
+    assert_eq!((&statement["Action"], &statement["Resource"]), (&json!(actions), resources));
+    assert_eq!(statement["Condition"], json!({"Bool": {"aws:SecureTransport": "false"}}));
+}
+
+/// A stack's parameters where these are set.
+pub struct Deployed<'a> {
+    pub file: &'a str,
+    pub set: &'a BTreeMap<String, String>,
+}
+
+impl Deployed<'_> {
+    fn parameter(&self, name: &str) -> String {
+        self.set.get(name).cloned().unwrap_or_else(|| text(&stack(self.file)["Parameters"][name]["Default"]))
+    }
+
+    /// What conditions, rules and choices come to.
+    fn value(&self, value: &Value) -> Value {
+        let (Some(map), Some((function, argument))) =
+            (value.as_object(), value.as_object().and_then(|map| map.iter().next()))
+        else {
+            return value.clone();
+        };
+        assert_eq!(map.len(), 1, "{value}");
+        let both = || (text(&self.value(&argument[0])), text(&self.value(&argument[1])));
+        let members = |list: &Value| match list {
+            Value::Array(list) => list.iter().map(text).collect(),
+            list => text(&self.value(list)).split(',').map(str::to_owned).collect::<Vec<_>>(),
+        };
+        match function.as_str() {
+            "Ref" => self.parameter(argument.as_str().unwrap()).into(),
+            "Condition" => self.holds(&stack(self.file)["Conditions"][argument.as_str().unwrap()]).into(),
+            "Fn::Equals" => (both().0 == both().1).into(),
+            "Fn::Not" => (!self.holds(&argument[0])).into(),
+            "Fn::And" => argument.as_array().unwrap().iter().all(|one| self.holds(one)).into(),
+            "Fn::Or" => argument.as_array().unwrap().iter().any(|one| self.holds(one)).into(),
+            "Fn::Join" => members(&argument[1]).concat().into(),
+            "Fn::Contains" => members(&argument[0]).contains(&both().1).into(),
+            "Fn::EachMemberEquals" => members(&argument[0]).iter().all(|member| *member == both().1).into(),
+            other => panic!("what is {other}?"),
+        }
+    }
+
+    fn holds(&self, value: &Value) -> bool {
+        self.value(value).as_bool().unwrap_or_else(|| panic!("{value}"))
+    }
+
+    /// What an `If` chooses, or the value itself.
+    pub fn chosen<'a>(&self, value: &'a Value) -> &'a Value {
+        let Value::Array(parts) = &value["Fn::If"] else { return value };
+        let condition = &stack(self.file)["Conditions"][parts[0].as_str().unwrap()];
+        if self.holds(condition) { &parts[1] } else { &parts[2] }
+    }
+
+    /// The resources that are made.
+    pub fn resources(&self) -> impl Iterator<Item = (&'static String, &'static Value)> {
+        resources(self.file).filter(|(_, resource)| match &resource["Condition"] {
+            Value::String(name) => self.holds(&stack(self.file)["Conditions"][name]),
+            _ => true,
+        })
+    }
+
+    /// What its rules have against these parameters.
+    fn refusals(&self) -> Vec<String> {
+        let rules = stack(self.file)["Rules"].as_object().unwrap().values();
+        let applies = |rule: &&Value| rule["RuleCondition"].is_null() || self.holds(&rule["RuleCondition"]);
+        let assertions = rules.filter(applies).flat_map(|rule| rule["Assertions"].as_array().unwrap());
+        assertions.filter(|one| !self.holds(&one["Assert"])).map(|one| text(&one["AssertDescription"])).collect()
+    }
+}
+
+/// As CloudFormation compares values: as texts.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn parameters(set: &[(&str, &str)]) -> BTreeMap<String, String> {
+    set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn rules_refuse_what_would_not_work_and_no_stage_as_it_is_configured() {
+    for (file, set, refused) in [
+        (DATA, &[][..], &[][..]),
+        (DATA, &[("Stage", "prod")], &["prod needs somebody who gets its alarms (AlarmEmail)"]),
+        (DATA, &[("DatabaseInsights", "true")], &["DatabaseInsights needs a DatabaseMinCapacity of 2 or more"]),
+        (
+            DATA,
+            &[("DatabaseInsights", "true"), ("DatabaseMinCapacity", "1.5")],
+            &["DatabaseInsights needs a DatabaseMinCapacity of 2 or more"],
+        ),
+        (DATA, &[("DatabaseInsights", "true"), ("DatabaseMinCapacity", "2")], &[]),
+        (DATA, &[("DatabaseMinCapacity", "0.5")], &[]),
+        (FUNCTIONS, &[], &[]),
+        (FUNCTIONS, &[("Stage", "prod")], &["prod needs the frontend's own CorsOrigins"]),
+        (FUNCTIONS, &[("JwtAlgorithm", "ES256")], &["this JwtAlgorithm needs JwtPublicKey or JwtJwksUrl"]),
+        (FUNCTIONS, &[("JwtAlgorithm", "EdDSA"), ("JwtPublicKey", "x")], &[]),
+        (
+            FUNCTIONS,
+            &[("JwtAlgorithm", "RS256"), ("JwtPublicKey", "x"), ("JwtJwksUrl", "y")],
+            &["JwtPublicKey and JwtJwksUrl exclude each other"],
+        ),
+        (FUNCTIONS, &[("JwtJwksUrl", "y")], &["JwtPublicKey and JwtJwksUrl need another JwtAlgorithm"]),
+        (FUNCTIONS, &[("JwtIds", "any")], &["JwtIds=any needs JwtIssuer"]),
+        (FUNCTIONS, &[("JwtIds", "any"), ("JwtIssuer", "x")], &[]),
+    ] {
+        let set = parameters(set);
+        assert_eq!(Deployed { file, set: &set }.refusals(), refused, "{file}: {set:?}");
+    }
+    // All that stands for what exists already is needed with the first of it.
+    let set = parameters(&[("VpcId", "vpc-12345678")]);
+    assert_eq!(Deployed { file: DATA, set: &set }.refusals().len(), 10);
+    for stage in ["dev", "staging", "prod"] {
+        for (file, section) in [(DATA, format!("{stage}-data")), (FUNCTIONS, stage.to_owned())] {
+            let set = overrides(&format!("{section}.deploy.parameters"));
+            assert_eq!(Deployed { file, set: &set }.refusals(), Vec::<String>::new(), "{stage}");
+        }
+    }
+}
+
+#[test]
+fn each_zone_goes_out_by_the_gateway_that_the_parameter_says() {
+    for (gateways, made, by) in [
+        ("none", &[][..], &[][..]),
+        ("one", &["NatGatewayA"], &[("MailRouteTableA", "NatGatewayA"), ("MailRouteTableB", "NatGatewayA")]),
+        (
+            "each",
+            &["NatGatewayA", "NatGatewayB"],
+            &[("MailRouteTableA", "NatGatewayA"), ("MailRouteTableB", "NatGatewayB")],
+        ),
+    ] {
+        let set = parameters(&[("NatGateways", gateways)]);
+        let deployed = Deployed { file: DATA, set: &set };
+        let of_kind = |kind: &'static str| deployed.resources().filter(move |(_, resource)| resource["Type"] == kind);
+        assert_eq!(of_kind("AWS::EC2::NatGateway").map(|(id, _)| id.as_str()).collect::<Vec<_>>(), made);
+        let routes = of_kind("AWS::EC2::Route").map(|(_, route)| &route["Properties"]);
+        let routes = routes.filter(|route| !route["NatGatewayId"].is_null());
+        let routes = routes.map(|route| {
+            let gateway = deployed.chosen(&route["NatGatewayId"]);
+            (text(&route["RouteTableId"]["Ref"]), text(&gateway["Ref"]))
+        });
+        let by = by.iter().map(|(table, gateway)| ((*table).to_owned(), (*gateway).to_owned()));
+        assert_eq!(routes.collect::<BTreeSet<_>>(), by.collect(), "{gateways}");
+        // The gateways themselves go out by the public route, each in its zone.
+        assert_eq!(of_kind("AWS::EC2::InternetGateway").count(), usize::from(!made.is_empty()));
+        for (id, gateway) in of_kind("AWS::EC2::NatGateway") {
+            let zone = id.strip_prefix("NatGateway").unwrap();
+            assert_eq!(gateway["Properties"]["SubnetId"]["Ref"], format!("PublicSubnet{zone}"));
+            let choice = if zone == "A" { 0 } else { 1 };
+            for subnet in [format!("PublicSubnet{zone}"), format!("MailSubnet{zone}")] {
+                let zone = &stack(DATA)["Resources"][&subnet]["Properties"]["AvailabilityZone"]["Fn::If"];
+                assert_eq!(zone[1], json!({"Fn::Select": [choice, {"Ref": "Zones"}]}), "{subnet}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -232,6 +487,13 @@ fn no_alarm_lists_the_functions() {
     }
 }
 
+/// What counts lines of the log, with its properties.
+pub fn metric_filters() -> impl Iterator<Item = (&'static String, &'static Value)> {
+    let filters = resources(FUNCTIONS).filter(|(_, resource)| resource["Type"] == "AWS::Logs::MetricFilter");
+    filters.map(|(id, resource)| (id, &resource["Properties"]))
+}
+
+/// counted.rs looks whether they find it.
 #[test]
 fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
     let files = [
@@ -241,10 +503,10 @@ fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
         "shared/src/work.rs",
         "shared/src/outbox.rs",
         "mailbox/src/outbox.rs",
+        "mailbox/src/sync.rs",
     ];
     let source = files.map(read).concat();
-    let filters = resources(FUNCTIONS).filter(|(_, resource)| resource["Type"] == "AWS::Logs::MetricFilter");
-    let patterns: Vec<_> = filters.filter_map(|(_, it)| it["Properties"]["FilterPattern"].as_str()).collect();
+    let patterns: Vec<_> = metric_filters().filter_map(|(_, filter)| filter["FilterPattern"].as_str()).collect();
     assert!(patterns.len() >= 3, "{patterns:?}");
     for word in patterns.iter().flat_map(|pattern| pattern.split('"').skip(1).step_by(2)) {
         assert!(source.contains(&format!("\"{word}\"")), "nobody writes {word}");
@@ -569,61 +831,6 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
 }
 
 #[test]
-fn the_functions_policies_have_the_actions_that_the_code_calls() {
-    // Some calls have the right of another.
-    const KNOWN: [(&str, &str); 11] = [
-        ("get_secret_value", "secretsmanager:GetSecretValue"),
-        ("put_secret_value", "secretsmanager:PutSecretValue"),
-        ("get_queue_attributes", "sqs:GetQueueAttributes"),
-        ("send_message", "sqs:SendMessage"),
-        ("send_message_batch", "sqs:SendMessage"),
-        ("get_object", "s3:GetObject"),
-        ("head_object", "s3:GetObject"),
-        ("put_object", "s3:PutObject"),
-        ("head_bucket", "s3:ListBucket"),
-        ("list_objects_v2", "s3:ListBucket"),
-        ("delete_objects", "s3:DeleteObject"),
-    ];
-    let shared = sources(&workspace_root().join("shared/src"));
-    let functions = sources(&workspace_root().join("functions"));
-    let text: String = shared.iter().chain(&functions).map(|path| fs::read_to_string(path).unwrap()).collect();
-    let called: BTreeSet<_> = KNOWN
-        .into_iter()
-        .filter(|(call, _)| text.contains(&format!(".{call}()")))
-        .map(|(_, action)| action.to_owned())
-        .collect();
-    assert_eq!(called.len(), 8, "{called:?}");
-    let policies = [
-        "ServiceSecretPolicy",
-        "MailSecretPolicy",
-        "ProvidersSecretPolicy",
-        "MailSecretKeeperPolicy",
-        "SchedulerSecretPolicy",
-        "OwnerSecretPolicy",
-        "ProbePolicy",
-        "RingPolicy",
-        "RingOutboxPolicy",
-        "KeepMailPolicy",
-        "PurgeMailPolicy",
-        "PutUploadsPolicy",
-        "ReadUploadsPolicy",
-    ];
-    let mut allowed: BTreeSet<_> =
-        policies.into_iter().flat_map(|id| allowed(&stack(DATA)["Resources"][id]["Properties"])).collect();
-    // Secrets Manager decrypts and encrypts in the function's name.
-    allowed.retain(|action| !action.starts_with("kms:"));
-    assert_eq!(called, allowed);
-    // The SDK's crates say which services there are at all.
-    let manifest = read("Cargo.toml");
-    let sdks = manifest.lines().filter_map(|line| line.strip_prefix("aws-sdk-")?.split(' ').next());
-    assert_eq!(sdks.collect::<Vec<_>>(), ["s3", "secretsmanager", "sqs"], "whose policy is that?");
-    // What Lambda does with the queue in the worker's name.
-    let receives = self::allowed(&stack(DATA)["Resources"]["WorkPolicy"]["Properties"]);
-    let wanted = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"];
-    assert_eq!(receives, wanted.map(str::to_owned).into());
-}
-
-#[test]
 fn each_queue_and_its_worker_go_together() {
     for (queue, binary, function, concurrency) in [
         ("Sync", "sync-account", "SyncAccountFunction", "SyncConcurrency"),
@@ -719,7 +926,7 @@ fn moto_makes_the_stacks_of_every_stage_one_after_the_other() {
 }
 
 /// The parameters that a section of samconfig.toml sets.
-fn overrides(section: &str) -> BTreeMap<String, String> {
+pub fn overrides(section: &str) -> BTreeMap<String, String> {
     let file = read("samconfig.toml");
     let text = file.split(&format!("\n[{section}]\n")).nth(1).unwrap_or_else(|| panic!("no {section}"));
     let text = text.split("\n[").next().unwrap().split("parameter_overrides = [").nth(1).unwrap();
@@ -792,11 +999,26 @@ fn a_build_names_every_function_and_its_architecture() {
     }
 }
 
+/// An account, as `aws` describes it to `.github/deploy`.
+#[derive(Clone, Copy)]
+struct Account {
+    /// Of concurrent executions.
+    quota: u64,
+    /// Of both stacks; empty where there are none.
+    status: &'static str,
+    /// A role that is not there.
+    lacks: &'static str,
+}
+
+const ACCOUNT: Account = Account { quota: 1000, status: "CREATE_COMPLETE", lacks: "" };
+
 /// `.github/deploy` with programs in place of `aws` and `sam`.
-fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, String) {
+fn deploy(stage: &str, configuration: &str, account: Account) -> (bool, String) {
+    let Account { quota, status, lacks } = account;
     let status = if status.is_empty() { "exit 254".to_owned() } else { format!("echo {status}") };
     let aws = format!(
-        "#!/bin/sh\ncase $2 in get-role) echo role;; get-account-settings) echo {quota};; describe-stacks) {status};; esac\n"
+        "#!/bin/sh\ncase $2 in get-role) [ \"$4\" != \"{lacks}\" ] || exit 254; echo role;; \
+         get-account-settings) echo {quota};; describe-stacks) {status};; esac\n"
     );
     let files = [
         ("samconfig.toml", configuration),
@@ -808,30 +1030,98 @@ fn deploy(stage: &str, configuration: &str, quota: u32, status: &str) -> (bool, 
     run(".github/deploy", stage, &files)
 }
 
+/// samconfig.toml without a stand-in.
+fn filled_in() -> String {
+    read("samconfig.toml").replace("000000000000", "123456789012").replace("example.com", "example.org")
+}
+
 #[test]
 fn a_deployment_asks_first_what_would_fail_late() {
-    let stand_ins = read("samconfig.toml");
-    let (deployed, said) = deploy("prod", &stand_ins, 1000, "CREATE_COMPLETE");
+    let (deployed, said) = deploy("prod", &read("samconfig.toml"), ACCOUNT);
     assert!(!deployed && said.contains("000000000000") && said.contains("app.example.com"), "{said}");
     assert!(!said.contains("staging"), "another stage is no concern of this one: {said}");
 
-    let filled = stand_ins.replace("000000000000", "123456789012").replace("example.com", "example.org");
-    let (deployed, said) = deploy("prod", &filled, 10, "CREATE_COMPLETE");
-    assert!(!deployed && said.contains("\"Concurrent executions\" is 10"), "{said}");
-
-    let (deployed, said) = deploy("dev", &filled, 10, "CREATE_COMPLETE");
+    let filled = filled_in();
+    let (deployed, said) = deploy("dev", &filled, Account { quota: 10, ..ACCOUNT });
     assert!(deployed, "a stage that reserves nothing needs no quota: {said}");
     assert_eq!(said, "sam deploy --config-env dev-data\nsam deploy --config-env dev\n");
 
-    for status in ["", "CREATE_FAILED"] {
-        let (deployed, said) = deploy("prod", &filled, 1000, status);
-        let expected =
-            "sam deploy --config-env prod-data --disable-rollback\nsam deploy --config-env prod --disable-rollback\n";
-        assert!(deployed && said == expected, "a first try keeps what it made: {said}");
+    for lacks in ["AWSServiceRoleForRDS", "AWSServiceRoleForElastiCache"] {
+        let (deployed, said) = deploy("prod", &filled, Account { lacks, ..ACCOUNT });
+        assert!(!deployed && said.contains(&format!("no role {lacks}")) && !said.contains("sam deploy"), "{said}");
     }
 
-    let (deployed, said) = deploy("nowhere", &filled, 1000, "CREATE_COMPLETE");
+    let (deployed, said) = deploy("nowhere", &filled, ACCOUNT);
     assert!(!deployed && said.contains("no stage nowhere"), "{said}");
+}
+
+#[test]
+fn a_deployment_goes_on_from_where_the_last_one_stopped_or_says_what_to_do_first() {
+    let filled = filled_in();
+    for status in ["", "REVIEW_IN_PROGRESS", "CREATE_FAILED", "UPDATE_FAILED"] {
+        let (deployed, said) = deploy("prod", &filled, Account { status, ..ACCOUNT });
+        let expected =
+            "sam deploy --config-env prod-data --disable-rollback\nsam deploy --config-env prod --disable-rollback\n";
+        assert!(deployed && said == expected, "a first try keeps what it made: {status}: {said}");
+    }
+    for status in ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"] {
+        let (deployed, said) = deploy("prod", &filled, Account { status, ..ACCOUNT });
+        assert!(deployed && said == "sam deploy --config-env prod-data\nsam deploy --config-env prod\n", "{said}");
+    }
+    for (status, first) in [
+        ("ROLLBACK_COMPLETE", "must be deleted first"),
+        ("ROLLBACK_FAILED", "must be deleted first"),
+        ("DELETE_FAILED", "must be deleted first"),
+        ("UPDATE_ROLLBACK_FAILED", "let its rollback go on first"),
+        ("ROLLBACK_IN_PROGRESS", "wait until it is not"),
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "wait until it is not"),
+    ] {
+        let (deployed, said) = deploy("prod", &filled, Account { status, ..ACCOUNT });
+        assert!(!deployed && !said.contains("sam deploy"), "{said}");
+        for stack in ["email-service-prod-data", "email-service-prod"] {
+            assert!(
+                said.lines().any(|line| line.contains(&format!("{stack} is {status}")) && line.contains(first)),
+                "{said}"
+            );
+        }
+        assert!(read("docs/OPERATIONS.md").contains(status) || first.starts_with("wait"), "nobody says how: {status}");
+    }
+}
+
+/// What the functions reserve of the account's concurrent executions, where parameters have these values.
+fn reserved(values: &BTreeMap<String, String>) -> u64 {
+    let of = |value: &Value| match value["Ref"].as_str() {
+        None => value.as_u64().unwrap(),
+        Some(name) => match values.get(name) {
+            Some(value) => value.parse().unwrap(),
+            None => stack(FUNCTIONS)["Parameters"][name]["Default"].as_u64().unwrap(),
+        },
+    };
+    functions().map(|(_, function)| of(&function["Properties"]["ReservedConcurrentExecutions"]["Fn::If"][1])).sum()
+}
+
+#[test]
+fn a_deployment_needs_the_quota_of_all_that_is_reserved_and_no_more() {
+    let filled = filled_in();
+    let more =
+        filled.replace("\"DataStack=email-service-prod-data\",", "\"SyncConcurrency=250\", 'SendConcurrency=\"40\"',");
+    let of_staging = filled.replace("\"DataStack=email-service-staging-data\",", "\"SyncConcurrency=250\",");
+    let commented = filled.replace("\"DataStack=email-service-prod-data\",", "# \"SyncConcurrency=250\",");
+    let own = [("SyncConcurrency", "250"), ("SendConcurrency", "40")];
+    let own: BTreeMap<_, _> = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let defaults = BTreeMap::new();
+    assert_eq!(reserved(&own), reserved(&defaults) - 10 - 10 + 250 + 40);
+    for (configuration, values) in
+        [(&filled, &defaults), (&more, &own), (&of_staging, &defaults), (&commented, &defaults)]
+    {
+        // Lambda keeps 100 that nobody can reserve.
+        let enough = reserved(values) + 100;
+        let (deployed, said) = deploy("prod", configuration, Account { quota: enough - 1, ..ACCOUNT });
+        let expected = format!("\"Concurrent executions\" is {}, and must be {enough}", enough - 1);
+        assert!(!deployed && said.contains(&expected) && !said.contains("sam deploy"), "{said}");
+        let (deployed, said) = deploy("prod", configuration, Account { quota: enough, ..ACCOUNT });
+        assert!(deployed, "{said}");
+    }
 }
 
 #[test]

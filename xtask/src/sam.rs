@@ -48,14 +48,31 @@ pub(crate) fn sam(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+const TEMPLATES: [&str; 4] = ["template.yaml", "data.yaml", "rotation.yaml", "bootstrap.yaml"];
+/// Where they are as CloudFormation gets them: the transform makes resources that nobody wrote.
+const EXPANDED: &str = "target/expanded";
+
+/// All templates, as they are written and as they are after the transform.
+fn templates() -> Result<Vec<String>> {
+    let script = ["tests/it/expand_templates.py", "--into", EXPANDED];
+    let expanded = tool("python3", SAM, &[&script[..], &TEMPLATES].concat())?.status()?;
+    ensure!(expanded.success(), "the templates cannot be transformed, see above");
+    let names = TEMPLATES.iter().map(|name| format!("{EXPANDED}/{}", name.replace(".yaml", ".json")));
+    Ok(TEMPLATES.iter().map(|name| (*name).to_owned()).chain(names).collect())
+}
+
 /// `cfn-lint` on all templates.
 pub(crate) fn cfn_lint() -> Result<Command> {
-    tool("cfn-lint", CFN_LINT, &["template.yaml", "data.yaml", "rotation.yaml", "bootstrap.yaml"])
+    let mut command = tool("cfn-lint", CFN_LINT, &[])?;
+    command.args(templates()?);
+    Ok(command)
 }
 
 /// The security scan of all templates.
 pub(crate) fn checkov() -> Result<Command> {
-    tool("checkov", CHECKOV, &["--config-file", ".checkov.yaml"])
+    let mut command = tool("checkov", CHECKOV, &["--config-file", ".checkov.yaml", "--file"])?;
+    command.args(templates()?);
+    Ok(command)
 }
 
 fn tool(program: &str, requirement: &str, arguments: &[&str]) -> Result<Command> {

@@ -1,4 +1,5 @@
-//! `cargo sam-local`: the built functions behind `sam local start-api`, with PostgreSQL and Redis in containers.
+//! `cargo sam-local`: the built functions behind `sam local start-api`, with PostgreSQL and Redis in containers, and queues
+//! and a bucket in an emulator.
 
 use std::{
     collections::BTreeMap,
@@ -9,9 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use local::{
     docker::{Engine, Images, Network},
+    emulator::{Bucket, Emulator, Queues},
     services::{Service, free_port, last_lines, secret},
     template, workspace_root,
 };
@@ -36,6 +38,29 @@ initdb --pgdata=/tmp/data --username=postgres --pwfile=/tmp/password --auth=scra
 echo 'create database email_service' | postgres --single -D /tmp/data postgres
 echo 'host all all all scram-sha-256' >>/tmp/data/pg_hba.conf
 exec postgres -D /tmp/data -c 'listen_addresses=*' -c unix_socket_directories= -c fsync=off"#;
+
+/// The queues and the bucket.
+struct Cloud {
+    queues: Queues,
+    bucket: Bucket,
+    emulator: Emulator,
+}
+
+impl Cloud {
+    /// At an address of this machine that containers reach.
+    async fn start(network: &Network<'_>) -> Result<Self> {
+        let emulator = Emulator::start_at(network.gateway()?)?;
+        let queues = emulator.make(&template::queues(&workspace_root().join("template.yaml"))?).await?;
+        let bucket = emulator.make_bucket().await?;
+        Ok(Self { queues, bucket, emulator })
+    }
+
+    /// One address for all of AWS, since the template declares no other; the SAM CLI has a region and keys of its own.
+    fn env(&self) -> impl Iterator<Item = (String, String)> {
+        let address = ("AWS_ENDPOINT_URL".to_owned(), self.emulator.url().to_owned());
+        self.queues.env().iter().chain(self.bucket.env()).cloned().chain([address])
+    }
+}
 
 /// The command line.
 #[derive(Default)]
@@ -90,10 +115,17 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     let scheduler = format!("postgres://email_service_scheduler:{}@postgres:5432/{DATABASE}", secret());
     migrate::apply(&owner, &[app.clone(), mail.clone(), scheduler.clone()]).await.context("migrations failed")?;
 
+    // An engine on another machine, as a Mac's is on a virtual one, has no address of this one in its networks.
+    let cloud = match cfg!(target_os = "linux") {
+        true => Some(Cloud::start(&network).await?),
+        false => None,
+    };
+
     let key = secret();
     let signer = Signer::new(settings, &key)?;
     let mut variables: BTreeMap<_, _> = environment(settings, &app, "redis://redis:6379", &key).into_iter().collect();
     variables.extend(signer.env());
+    variables.extend(cloud.iter().flat_map(Cloud::env));
     // The template names a secret that no AWS has. Only what it declares can be replaced.
     for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN", "PROVIDERS_SECRET_ARN"] {
         variables.insert(name.to_owned(), String::new());
@@ -135,11 +167,12 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         eprintln!(
             "\nReady at http://localhost:{port}, until Ctrl-C. The first call of a function starts its container."
         );
-        eprintln!("Who you are: -H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'\n");
+        eprintln!("Who you are: -H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'");
+        eprintln!("Nobody works off the queues here: what is asked for waits.\n");
         return follow(&sam).await;
     }
     let token = signer.token(TOKEN_LIFE)?.context("cannot sign a token")?;
-    let checked = Api { address }.check(&token).await;
+    let checked = Api { address }.check(&token, cloud.as_ref()).await;
     if checked.is_err() {
         let log = fs::read_to_string(sam.log()).unwrap_or_default();
         eprintln!("The log of sam local start-api ends:\n{}", last_lines(&log, 40));
@@ -173,7 +206,7 @@ type Caller<'a> = &'a [(&'a str, &'a str)];
 
 impl Api {
     /// The contract's main paths; prints a line for each.
-    async fn check(&self, token: &str) -> Result<()> {
+    async fn check(&self, token: &str, cloud: Option<&Cloud>) -> Result<()> {
         let bearer = format!("Bearer {token}");
         let me: Caller<'_> = &[("X-Tenant-ID", TENANT), ("X-User-ID", USER)];
         let with_token: Caller<'_> = &[("Authorization", &bearer)];
@@ -182,6 +215,7 @@ impl Api {
         let account = json!({
             "accountName": "Work", "emailAddress": "jane@example.com", "protocol": "imap", "hostname": "imap.example.com",
             "port": 993, "username": "jane", "password": "correct horse battery staple",
+            "smtpHostname": "smtp.example.com", "smtpPort": 465,
         })
         .to_string();
         let accounts = "/api/accounts";
@@ -216,6 +250,10 @@ impl Api {
         let answer = self.expect("another user's account", 403, "GET", &path, other, "").await?;
         let limit = answer.headers().get("x-ratelimit-limit").context("it has no X-RateLimit-Limit")?;
         let limit: u32 = limit.to_str()?.parse()?;
+        match cloud {
+            Some(cloud) => self.check_cloud(cloud, me, id).await?,
+            None => skip("queues and bucket", "containers reach this machine on Linux only")?,
+        }
         self.expect("delete", 200, "DELETE", &path, me, "").await?;
         self.expect("delete once more", 404, "DELETE", &path, me, "").await?;
         self.expect("an unknown path", 404, "GET", "/unknown", &[], "").await?;
@@ -234,6 +272,52 @@ impl Api {
         let answer = self.expect("one request over the limit", 429, "GET", accounts, other, "").await?;
         ensure!(answer.headers().contains_key("retry-after"), "it has no Retry-After");
         Ok(())
+    }
+
+    /// A file is put into the bucket, and a message that it goes along with rings for who sends.
+    async fn check_cloud(&self, cloud: &Cloud, me: Caller<'_>, account: &str) -> Result<()> {
+        // It asks with little patience, on a machine that starts containers meanwhile.
+        let mut ready = Value::Null;
+        for _ in 0..10 {
+            ready = json(&self.expect("health with queues and bucket", 200, "GET", "/health/ready", &[], "").await?)?;
+            if ready["status"] == "healthy" {
+                break;
+            }
+        }
+        ensure!(ready["status"] == "healthy", "something is away: {ready}");
+
+        let file = "what is sent along";
+        let announced = json!({ "filename": "a.txt", "contentType": "text/plain", "size": file.len() }).to_string();
+        let upload = json(&self.expect("announce a file", 201, "POST", "/api/uploads", me, &announced).await?)?;
+        let message = json!({
+            "accountId": account, "to": [{ "address": "john@example.com" }], "subject": "Lunch?",
+            "attachments": [{ "uploadId": upload["id"] }],
+        })
+        .to_string();
+        self.expect("send a file that is not there", 409, "POST", "/api/outbox", me, &message).await?;
+
+        let url: Uri = upload["url"].as_str().context("the upload has no URL")?.parse()?;
+        let authority = url.authority().context("the URL names no host")?.as_str();
+        let mut put =
+            Request::put(url.path_and_query().context("the URL has no path")?.as_str()).header("Host", authority);
+        for (name, value) in upload["headers"].as_object().context("the upload has no headers")? {
+            put = put.header(name, value.as_str().unwrap_or_default());
+        }
+        let answer = send(authority.parse()?, put.body(file.to_owned())?).await?;
+        ensure!(answer.status() == 200, "the bucket does not take the file: {answer:?}");
+        let keys = cloud.bucket.keys().await?;
+        let [key] = &keys[..] else { bail!("not one file in the bucket: {keys:?}") };
+        ensure!(cloud.bucket.get(key).await? == file.as_bytes(), "another file is in the bucket");
+        println!("ok  200  put the file");
+
+        // Ringing is best effort, and the schedule's turn does not come here.
+        for _ in 0..10 {
+            self.expect("send it", 202, "POST", "/api/outbox", me, &message).await?;
+            if cloud.queues.count("OutboxQueue").await? > 0 {
+                return Ok(());
+            }
+        }
+        bail!("nobody was rung for, ten times")
     }
 
     async fn expect(

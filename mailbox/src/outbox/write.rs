@@ -53,9 +53,9 @@ impl Body for Bytes {
             if left == 0 {
                 return Ok(Some(lines.finish()));
             }
-            let store = self.files.0.as_ref().ok_or(NoBytes::Gone)?;
+            let objects = self.files.0.as_ref().ok_or(NoBytes::Gone)?;
             let length = left.min(STEP);
-            let bytes = store.get_range(key, offset, length).await.map_err(NoBytes::Away)?.ok_or(NoBytes::Gone)?;
+            let bytes = objects.get_range(key, offset, length).await.map_err(NoBytes::Away)?.ok_or(NoBytes::Gone)?;
             // What was announced is what was put: the store sees to that.
             if bytes.len() as u64 != length {
                 return Err(NoBytes::Gone);

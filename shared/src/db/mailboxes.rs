@@ -18,6 +18,7 @@ use crate::account::state::{Event, Standing};
 use crate::account::{Account, AccountId};
 use crate::error::Error;
 use crate::identity::Scope;
+use crate::log::COUNTED;
 
 /// An account that a worker has to itself.
 #[derive(Debug, Clone, Copy)]
@@ -722,6 +723,7 @@ impl Db {
         // As for a try: the alarms count these lines by their state.
         if fault.is_some() || to.to.state != standing.state {
             tracing::info!(
+                target: COUNTED,
                 accountId = %account.id,
                 hostname = account.hostname,
                 state = to.to.state.as_str(),

@@ -18,6 +18,7 @@ use crate::account::state::{Event, Standing};
 use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
 use crate::identity::{Scope, TenantId, UserId};
+use crate::log::COUNTED;
 use crate::sealing::{Kind, Place, key_id};
 
 /// How long an account is left alone that the service fails to synchronise by its own fault: somebody has to mend that,
@@ -140,6 +141,7 @@ impl Db {
         .await?;
         // The alarms accounts-refused and accounts-unreachable count these lines by their state.
         tracing::info!(
+            target: COUNTED,
             accountId = %stored.account.id,
             hostname = stored.account.hostname,
             state = to.to.state.as_str(),

@@ -100,9 +100,9 @@ async fn queues([sync, outbox]: &[Queue; 2]) -> Result<(), String> {
     answers.0.unwrap_or(Ok(())).and(answers.1.unwrap_or(Ok(())))
 }
 
-async fn objects(store: Option<&ObjectStore>) -> Result<(), String> {
-    match store {
-        Some(store) => store.ask(PATIENCE).await,
+async fn objects(objects: Option<&ObjectStore>) -> Result<(), String> {
+    match objects {
+        Some(objects) => objects.ask(PATIENCE).await,
         None => Ok(()),
     }
 }

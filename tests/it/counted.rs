@@ -1,0 +1,133 @@
+//! What CloudWatch counts in the log: the filters of the template find their lines whatever the log's level is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::model_smtp::{At, Fault, SmtpModel};
+use crate::sign_in::body;
+use crate::support::{Api, Service, User, lasting, merged, servers};
+use crate::templates::metric_filters;
+
+/// Of a mail host's errors, which the dashboard shows by both.
+pub const SERVICES: [&str; 4] = ["imap", "pop3", "smtp", "oauth2"];
+
+/// Whether a filter counts a line; of the language of patterns only what the template uses.
+fn counts(filter: &Value, line: &Value) -> bool {
+    let pattern = filter["FilterPattern"].as_str().unwrap();
+    let terms = pattern.strip_prefix("{ ").and_then(|pattern| pattern.strip_suffix(" }")).unwrap();
+    let holds = |term: &str| {
+        let (path, wanted) = term.split_once(" = ").unwrap_or_else(|| panic!("{pattern}"));
+        let found = at(line, path);
+        if wanted == "*" { found.is_some() } else { found == Some(&wanted.trim_matches('"').into()) }
+    };
+    terms.split(" && ").all(|term| term.trim_matches(['(', ')']).split(" || ").any(holds))
+}
+
+/// What stands in a line at a path such as `$.result.due`.
+fn at<'a>(line: &'a Value, path: &str) -> Option<&'a Value> {
+    let path = path.strip_prefix('$').unwrap_or_else(|| panic!("{path}"));
+    line.pointer(&path.replace('.', "/"))
+}
+
+/// The line that each of these filters counts, as soon as it is there, which has what is counted and by what.
+async fn each_finds_its_line(api: &Api, names: &[&str]) {
+    for name in names {
+        let filter = metric_filters().find(|(id, _)| id == name).unwrap_or_else(|| panic!("no filter {name}")).1;
+        let line = api.log_line(|line| counts(filter, line)).await;
+        for counted in filter["MetricTransformations"].as_array().unwrap() {
+            let value = counted["MetricValue"].as_str().unwrap();
+            assert!(value == "1" || at(&line, value).is_some_and(Value::is_number), "{name}: {line}");
+            for dimension in counted["Dimensions"].as_array().into_iter().flatten() {
+                let found = at(&line, dimension["Value"].as_str().unwrap()).unwrap().as_str().unwrap();
+                let codes = mail::Code::ALL.map(mail::Code::as_str);
+                let bound = if dimension["Key"] == "Code" { &codes[..] } else { &SERVICES[..] };
+                assert!(bound.contains(&found), "{name}: {line}");
+            }
+        }
+    }
+}
+
+/// By whose work a line comes about. All filters stand here.
+const OF_TRIES: [&str; 3] = ["AccountTries", "AccountsRefused", "AccountsUnreachable"];
+const OF_THE_SCHEDULE: [&str; 7] = [
+    "ScheduleLag",
+    "OutboxLag",
+    "AccountsConnected",
+    "AccountsNew",
+    "AccountsAuthenticationError",
+    "AccountsConnectError",
+    "AccountsCredentialsMissing",
+];
+const OF_SYNCHRONISING: [&str; 1] = ["SyncHostErrors"];
+const OF_SENDING: [&str; 3] = ["OutboxRejected", "OutboxUncertain", "SendHostErrors"];
+const OF_KEYS: [&str; 1] = ["KeySetFailures"];
+
+#[tokio::test]
+async fn what_is_counted_is_written_whatever_the_level() {
+    let all = [&OF_TRIES[..], &OF_THE_SCHEDULE, &OF_SYNCHRONISING, &OF_SENDING, &OF_KEYS].concat();
+    assert_eq!(metric_filters().map(|(id, _)| id.as_str()).collect::<BTreeSet<_>>(), all.into_iter().collect());
+
+    let env = [("LOG_LEVEL", "off"), ("MAIL_ALLOW_PLAINTEXT", "true")].map(|(name, value)| (name, value.to_owned()));
+    let service = Service::start(Duration::from_secs(60), env.into()).await;
+    let (api, user) = (&service.api, User::new());
+    let create = async |settings: Value| {
+        let answer = api.post("/api/accounts", settings).by(&user).send().await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["id"].as_str().unwrap().to_owned()
+    };
+
+    let wrong = create(body(json!({"password": "wrong"})).await).await;
+    let away = create(body(json!({"port": 1})).await).await;
+    for account in [&wrong, &away] {
+        let answer = api.post(&format!("/api/accounts/{account}/test"), json!({})).by(&user).send().await;
+        assert_eq!((answer.status, &answer.body["success"]), (200, &json!(false)), "{answer:?}");
+    }
+    each_finds_its_line(api, &OF_TRIES).await;
+
+    service.make_due(&[away.parse().unwrap()], 1).await;
+    service.tick().await;
+    each_finds_its_line(api, &OF_THE_SCHEDULE).await;
+    each_finds_its_line(api, &OF_SYNCHRONISING).await;
+
+    let server = SmtpModel::start(&["PIPELINING", "SIZE 26214400", "8BITMIME", "ENHANCEDSTATUSCODES"]).await;
+    let plain = json!({
+        "protocol": "pop3", "hostname": "127.0.0.1", "port": 1, "encryption": "none",
+        "smtpHostname": "127.0.0.1", "smtpPort": server.port, "smtpEncryption": "none",
+    });
+    let sends = create(merged(body(json!({})).await, plain)).await;
+    let faults = [
+        (At::Mail, Fault::Say("552 5.3.4 Too large")),
+        (At::Dot, Fault::Cut),
+        (At::Greeting, Fault::Say("421 4.3.2 Too many connections")),
+    ];
+    for (fault, filter) in faults.into_iter().zip(OF_SENDING) {
+        server.fail([fault]);
+        let message = json!({"accountId": sends, "to": [{"address": "john@example.com"}], "subject": "Lunch?"});
+        assert_eq!(api.post("/api/outbox", message).by(&user).send().await.status, 202);
+        each_finds_its_line(api, &[filter]).await;
+    }
+    // And nothing else is: the level holds.
+    let lines = api.log_lines(7, |line| line["message"].is_string()).await;
+    let messages: BTreeSet<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["account_tried", "message_tried", "send_failed", "sync_failed", "tick"].into());
+}
+
+#[tokio::test]
+async fn that_keys_are_not_fetched_is_counted_whatever_the_level() {
+    let mut env: BTreeMap<_, _> = servers().await.env();
+    env.extend(
+        [
+            ("LOG_LEVEL", "off"),
+            ("JWT_ALGORITHM", "ES256"),
+            ("JWT_JWKS_URL", "https://127.0.0.1:1/keys"),
+            ("JWT_JWKS_SECRET_ARN", "none"),
+        ]
+        .map(|(name, value)| (name, value.to_owned())),
+    );
+    let api = std::sync::Arc::new(Api::start(env).await);
+    let invoked = api.clone();
+    assert!(lasting(async move { invoked.gateway.invoke("refresh-keys", json!({})).await.unwrap() }).await.is_err());
+    each_finds_its_line(&api, &OF_KEYS).await;
+}
