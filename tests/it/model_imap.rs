@@ -203,6 +203,8 @@ pub struct World {
     pub is_busy: bool,
     /// Whether somebody may open a label, who has not to find messages there.
     pub opens_labels: bool,
+    /// Whole messages that are none of the usual ones, by their keys.
+    pub wholes: BTreeMap<u64, String>,
     next_key: u64,
     next_validity: u32,
 }
@@ -799,7 +801,8 @@ impl Session {
                 }
             }
             if items.contains("BODY.PEEK[]") {
-                let all = message.header() + &message.text();
+                let all = world.wholes.get(&message.key).cloned();
+                let all = all.unwrap_or_else(|| message.header() + &message.text());
                 write!(line, " BODY[]<0> {{{}}}\r\n{all}", all.len()).unwrap();
             }
             line += ")\r\n";

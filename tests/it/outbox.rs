@@ -498,7 +498,13 @@ async fn a_reply_names_what_it_answers_and_marks_it() {
     let delivered = mail().await.sink().deliveries().into_iter().find(|delivery| delivery.sender == name).unwrap();
     let text = String::from_utf8(delivered.message).unwrap();
     assert!(text.contains("In-Reply-To: <2@example.com>\r\nReferences: <1@example.com> <2@example.com>\r\n"), "{text}");
-    assert_eq!(rig.sync().await["isAnswered"], true);
+    let answered = rig.sync().await;
+    assert_eq!(answered["isAnswered"], true);
+    // Both are of one thread, the copy in the sent folder too.
+    let path = format!("/api/messages?threadId={}", answered["threadId"].as_str().unwrap());
+    let thread = rig.api.get(&path).by(&rig.user).send().await.body;
+    let subjects: Vec<_> = thread["messages"].as_array().unwrap().iter().map(|message| &message["subject"]).collect();
+    assert_eq!(subjects, ["Lunch?", "Lunch"]);
 }
 
 /// Gmail and Exchange file what is sent by them, and POP3 has no folders.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 #[cfg(target_os = "linux")]
 use crate::credentials::found_on_the_heap;
 use crate::mailboxes::OtherClient;
+use crate::model_imap::{Extensions, ModelServer, World};
 use crate::sign_in::{PASSWORD, mailbox};
 use crate::support::{Answer, Service, User, lasting, mail};
 
@@ -27,13 +28,18 @@ struct Mailbox {
 
 impl Mailbox {
     async fn new(protocol: &str) -> Self {
-        let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
-        let (user, name, ports) = (User::new(), mailbox().await, mail().await.ports());
+        let (name, ports) = (mailbox().await, mail().await.ports());
         let port = if protocol == "imap" { ports.imaps } else { ports.pop3s };
         let settings = json!({
             "emailAddress": name, "username": name, "hostname": "localhost", "port": port, "password": PASSWORD,
             "protocol": protocol,
         });
+        Self::at(settings, name).await
+    }
+
+    async fn at(settings: Value, name: String) -> Self {
+        let plain = BTreeMap::from([("MAIL_ALLOW_PLAINTEXT", "true".to_owned())]);
+        let (service, user) = (Service::start(Duration::from_secs(60), plain).await, User::new());
         let created = service.api.create(&user, settings).await;
         let account = created["id"].as_str().unwrap().parse().unwrap();
         Self { service, user, account, name }
@@ -361,6 +367,33 @@ async fn a_message_that_breaks_off_in_the_middle_is_none_and_nothing_of_it_is_ke
     assert_eq!(mailbox.service.bucket.keys().await.unwrap(), Vec::<String>::new());
     go_by(port).await;
     assert_eq!(mailbox.get(&message).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_message_of_nothing_is_one_and_of_one_that_is_too_long_the_beginning_is_read() {
+    let mut world = World::new(Extensions::default());
+    (0..2).for_each(|_| world.append("INBOX", 0));
+    let line = format!("{}\r\n", "x".repeat(998));
+    let long = format!("Subject: long\r\nContent-Type: text/plain\r\n\r\n{}", line.repeat(53 * 1024));
+    world.wholes.extend([(1, String::new()), (2, long)]);
+    let server = ModelServer::start(world).await;
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+    let mailbox = Mailbox::at(settings, String::new()).await;
+    mailbox.sync().await;
+    let listed = mailbox.list().await;
+    let [nothing, long] =
+        ["Message 1", "Message 2"].map(|subject| path_of(listed.iter().find(|m| m["subject"] == subject).unwrap()));
+    let shown = mailbox.get(&nothing).await;
+    assert_eq!((shown.status, &shown.body["html"], &shown.body["attachments"]), (200, &Value::Null, &json!([])));
+    let raw = mailbox.get(&format!("{nothing}/raw")).await;
+    assert_eq!((raw.status, raw.bytes.len()), (200, 0), "{raw:?}");
+    let shown = mailbox.get(&long).await;
+    assert_eq!((shown.status, &shown.body["isTruncated"]), (200, &json!(true)));
+    let text = shown.body["text"].as_str().unwrap();
+    assert!(text.len() > 1_000_000 && text.len() <= 1 << 20, "{}", text.len());
+    let raw = mailbox.get(&format!("{long}/raw")).await;
+    raw.is_refused(409);
+    assert!(raw.body["message"].as_str().unwrap().contains("more than 50 MB"), "{raw:?}");
 }
 
 /// A message of some 30 MB, with 200 files.
