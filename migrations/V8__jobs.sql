@@ -103,8 +103,10 @@ begin
         destroyed := destroyed + v_count;
         v_left := v_left - v_count;
         exit when v_left = 0;
-        update public.email_accounts a set mail_purged_at = public.epoch_ms() where a.id = v_account.id;
-        accounts := accounts + 1;
+        -- Not yet, where its outbox has more than goes at once (V16).
+        update public.email_accounts a set mail_purged_at = public.epoch_ms() where a.id = v_account.id
+        returning (a.mail_purged_at is not null)::integer into v_count;
+        accounts := accounts + v_count;
         v_left := v_left - 1;
         exit when v_left = 0;
     end loop;

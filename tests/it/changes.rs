@@ -638,6 +638,8 @@ async fn a_copy_that_follows_the_changes_is_what_the_lists_say_whoever_writes_me
             for _ in 0..TURNS {
                 writer.happen().await;
             }
+            // Whatever became of the others.
+            writer.write().await;
         });
         futures_util::future::join_all(each).await;
         is_over.store(true, order);

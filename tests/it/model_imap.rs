@@ -802,7 +802,9 @@ impl Session {
             }
             if items.contains("BODY.PEEK[]") {
                 let all = world.wholes.get(&message.key).cloned();
-                let all = all.unwrap_or_else(|| message.header() + &message.text());
+                let mut all = all.unwrap_or_else(|| message.header() + &message.text());
+                let most = items.split("BODY.PEEK[]<0.").nth(1).and_then(|rest| rest.split('>').next()?.parse().ok());
+                all.truncate(most.unwrap_or(usize::MAX));
                 write!(line, " BODY[]<0> {{{}}}\r\n{all}", all.len()).unwrap();
             }
             line += ")\r\n";

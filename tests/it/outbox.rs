@@ -195,7 +195,7 @@ async fn each_recipient_has_a_result_and_only_those_who_are_left_are_tried_again
         let to = |names: &[&str]| -> Value {
             names.iter().map(|name| json!({"address": format!("{name}@example.com")})).collect()
         };
-        let entry = rig.put(json!({"to": to(&["a", "b"]), "cc": to(&["A", "c"]), "bcc": to(&["d"])})).await;
+        let entry = rig.put(json!({"to": to(&["a", "b"]), "cc": to(&["A", "c"]), "bcc": to(&["hidden"])})).await;
         rig.work().await;
         let after = rig.get(&entry).await;
         assert_eq!(is(&after), ("queued", vec!["accepted", "rejected", "pending", "accepted"]), "{after}");
@@ -206,10 +206,11 @@ async fn each_recipient_has_a_result_and_only_those_who_are_left_are_tried_again
         assert_eq!((&after["attempts"], after["sentAt"].is_i64()), (&json!(2), true));
         let taken = server.taken();
         let recipients: Vec<_> = taken.iter().map(|taken| taken.recipients.clone()).collect();
-        assert_eq!(recipients, [vec!["a@example.com", "d@example.com"], vec!["c@example.com"]]);
+        assert_eq!(recipients, [vec!["a@example.com", "hidden@example.com"], vec!["c@example.com"]]);
         assert_eq!(taken[0].message, taken[1].message, "each attempt sends the same bytes");
         let text = String::from_utf8(taken[0].message.clone()).unwrap();
-        assert!(!text.contains("d@example.com"), "{text}");
+        // No letters that a Message-ID could end with.
+        assert!(!text.contains("hidden@example.com"), "{text}");
     }
 }
 

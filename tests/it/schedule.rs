@@ -185,8 +185,8 @@ async fn what_a_deleted_account_had_to_send_goes_in_turns_and_gives_its_files_ba
         owner.query_one(sql, &[&gone]).await.unwrap().get::<_, bool>(0)
     };
     let files = i64::from(AT_ONCE) + 3;
-    for (left, is_last) in [(1, false), (0, true), (0, true)] {
-        service.tick().await;
+    for (left, is_last, purged) in [(1, false, 0), (0, true, 1), (0, true, 0)] {
+        assert_eq!(service.tick().await["purgedAccounts"], purged);
         assert_eq!((count(owner, "email_outbox", gone).await, is_purged().await), (left, is_last));
         assert_eq!(released(owner, &user).await, (i64::from(AT_ONCE) + 1 - left, files));
     }

@@ -576,9 +576,12 @@ impl Answer {
         if self.header("content-disposition").is_none() {
             assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         }
-        for (name, expected) in
-            [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("vary", "Origin")]
-        {
+        // What is the same for everybody may be kept, and has a tag to ask by.
+        let (caching, vary) = match self.header("etag") {
+            Some(_) => ("public, no-cache", "Origin, Accept-Encoding"),
+            None => ("no-store", "Origin"),
+        };
+        for (name, expected) in [("cache-control", caching), ("x-content-type-options", "nosniff"), ("vary", vary)] {
             assert_eq!(self.header(name), Some(expected), "{name} of {self:?}");
         }
         assert!(self.header("strict-transport-security").is_some_and(|v| v.starts_with("max-age=")), "{self:?}");

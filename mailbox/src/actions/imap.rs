@@ -222,7 +222,8 @@ impl<'a> Session<'a> {
             answers.check("UID EXPUNGE", Code::Unavailable)?;
             return Ok(true);
         }
-        // What others have marked is theirs to destroy.
+        // What others have marked is theirs to destroy. Who marks a message between this answer and what is sent next destroys
+        // it with ours: no server without UIDPLUS can be asked for less.
         let answers = self.talk(vec![Command::SearchDeleted]).await?;
         answers.check("UID SEARCH", Code::Unavailable)?;
         let marked = answers

@@ -133,12 +133,17 @@ async fn search(bench: &Bench) -> Result<Vec<Row>> {
     scale::in_bulk(&owner, &TABLES, &format!("{account}; {messages}")).await?;
     let mut environment = bench.start(BINARY, database)?;
     let mut rows = Vec::new();
+    let long = format!("q={}", "example%20cot".repeat(20));
     for (name, query) in [
         ("q", "q=quartz%20vein"),
         // As each message begins to match.
         ("q that often begins", "q=example.cot"),
         ("q of a cased script", "q=%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82"),
+        ("q of 220 letters", &*long),
         ("subject", "subject=quartz"),
+        ("from", "from=quartz"),
+        ("to", "to=quartz"),
+        ("q, from, to and subject at once", "q=example&from=quartz&to=quartz&subject=quartz&hasAttachments=false"),
         ("threadId", "threadId=00000001-0000-7000-8000-000000000000"),
     ] {
         let mut event: Value =
