@@ -10,13 +10,15 @@ import functools
 import inspect
 import pathlib
 import re
+import sys
 import threading
 import time
 
 import moto.server
 from moto.sqs.models import SQSBackend
 
-OURS = {"127.0.0.1", "localhost", "[::1]"}
+# Containers go by the address that it listens at, if that is another.
+OURS = {"127.0.0.1", "localhost", "[::1]", sys.argv[sys.argv.index("-H") + 1]}
 # The origins of the pages that may use it, each in a line.
 ADMITTED = pathlib.Path(__file__).with_name("origins")
 # Of an object in a bucket of ours, whose random name is in no page but that which got it in this link.
