@@ -46,7 +46,6 @@ pub struct Reader<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
     /// What it shows.
-    #[serde(flatten)]
     pub opened: Opened,
     /// Whether it is longer than [`MAX_MESSAGE_BYTES`], so that the end is not here.
     pub is_cut: bool,

@@ -38,11 +38,12 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     owner.batch_execute(&insert).await?;
     let sql = "select id from email_messages where account_id = $1";
     let message: Uuid = owner.query_one(sql, &[&account]).await?.try_get(0)?;
-    let kept = json!({
-        "version": mail::content::VERSION, "places": [], "preview": "Hello", "hasAttachments": false, "isCut": false,
+    let opened = json!({
+        "version": mail::content::VERSION, "places": [], "preview": "Hello", "hasAttachments": false,
         "content": {"text": "Hello", "html": "<p>Hello</p>".repeat(HTML_BYTES / 12), "hasRemoteContent": false,
             "isTruncated": false, "attachments": []},
     });
+    let kept = json!({"opened": opened, "isCut": false});
     let key = format!("mail/{}/{account}/{message}/shown", caller.tenant);
     bucket.put(&key, serde_json::to_vec(&kept)?).await?;
 
