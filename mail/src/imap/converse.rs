@@ -1,5 +1,6 @@
 //! Many commands at once, and what comes back.
 
+use std::num::NonZeroU32;
 use std::vec;
 
 use super::fetch::Fetched;
@@ -518,7 +519,7 @@ fn read_code(code: &str) -> Option<Event> {
 /// A UIDVALIDITY and two sets, whose members belong together in the order in which they are written (RFC 4315 section 3).
 fn read_copied(argument: &str) -> Option<Event> {
     let mut words = argument.split_ascii_whitespace();
-    let uid_validity = words.next()?.parse().ok()?;
+    let uid_validity = words.next()?.parse::<NonZeroU32>().ok()?.get();
     let (from, to) = (listed(words.next()?)?, listed(words.next()?)?);
     let uids = from.len() == to.len();
     uids.then(|| Event::Copied { uid_validity, uids: from.into_iter().zip(to).collect() })

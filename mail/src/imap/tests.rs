@@ -931,6 +931,7 @@ async fn what_was_copied_is_told_in_pairs_or_not_at_all() {
         ("copyuid 7 3:1 5,4,9", Some(vec![(1, 5), (2, 4), (3, 9)])),
         ("COPYUID 7 1:2 5", None),
         ("COPYUID 7 0 5", None),
+        ("COPYUID 0 1 2", None),
         ("COPYUID 7 1:4294967295 1:4294967295", None),
         ("COPYUID 7 1", None),
         ("COPYUID x 1 2", None),
