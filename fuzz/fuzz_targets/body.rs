@@ -1,4 +1,4 @@
-//! The body of a create and of an update, of an account, a draft and an upload: it is refused with a 4xx, or every field
+//! The body of a create and of an update, of an account, a draft and an upload, of a message and of many: it is refused with a 4xx, or every field
 //! keeps its rule.
 #![no_main]
 
@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use shared::account::{AccountChange, EmailAddress, Hostname, NewAccount};
 use shared::composition::Composition;
 use shared::draft::DraftChange;
+use shared::message::{BatchIds, MessageChange};
 use shared::upload::NewUpload;
 use shared::validation::Fields;
 use shared::{Error, Request, call};
@@ -46,7 +47,31 @@ fuzz_target!(|data: &[u8]| {
         check_line(&upload.content_type.0, 255);
         assert!((0..=26_214_400).contains(&upload.size.0));
     }
+    let batch = |mut fields: Fields| {
+        let ids = fields.required::<BatchIds>("ids");
+        let set = fields.optional::<MessageChange>("set");
+        fields.finish().map(|()| (ids, set))
+    };
+    if let Some((ids, set)) = accepted(&request, batch) {
+        let mut ids = ids.expect("it was accepted").0;
+        assert!((1..=200).contains(&ids.len()));
+        ids.sort_by_key(|id| id.0);
+        assert!(ids.windows(2).all(|two| two[0] != two[1]));
+        check_change(set.unwrap_or_default());
+    }
+    if let Some(change) = accepted(&request, MessageChange::read) {
+        check_change(change);
+    }
 });
+
+/// The same again, from what it says of itself.
+fn check_change(change: MessageChange) {
+    let named = [("isRead", change.is_read), ("isFlagged", change.is_flagged), ("isAnswered", change.is_answered)];
+    let flags = named.into_iter().filter_map(|(name, flag)| Some((name.to_owned(), flag?.into())));
+    let folder = change.folder_id.map(|folder| ("folderId".to_owned(), folder.to_string().into()));
+    let again = MessageChange::read(Fields::new(flags.chain(folder).collect()));
+    assert_eq!(again.expect("it was accepted"), change);
+}
 
 /// What becomes a message's header has one line, and all is stored as it was read.
 fn check_composition(composition: &Composition) {

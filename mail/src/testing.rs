@@ -471,9 +471,7 @@ fn deeds() -> Vec<Command> {
         Command::Label { uids: uids.clone(), label: b"Work".to_vec(), is_set: true },
         Command::Move { uids: uids.clone(), mailbox: mailbox.clone() },
         Command::Copy { uids: uids.clone(), mailbox },
-        Command::SearchDeleted,
         Command::Expunge { uids },
-        Command::ExpungeAll,
     ]
 }
 

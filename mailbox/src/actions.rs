@@ -33,8 +33,8 @@ const OTHER_ACCOUNT: &str = "The folder is of another account than this message,
 /// What a client learns that moves a message of a mailbox with one folder.
 pub const ONE_FOLDER: &str = "This mailbox has one folder (POP3). A message cannot be moved.";
 const NO_TRASH: &str = "This mailbox has no trash. Delete the message for good, or move it to another folder.";
-const OTHERS_DELETED: &str = "This mail server can only remove all messages of a folder that are marked as deleted, and others \
-                              are marked as well. Remove those first.";
+const ALL_OR_NONE: &str = "This mail server can only remove all messages of a folder that any program has marked as deleted \
+                           (it has no UIDPLUS), so single ones are not removed for good from here.";
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -203,6 +203,8 @@ pub struct World {
     pub is_busy: bool,
     /// Whether somebody may open a label, who has not to find messages there.
     pub opens_labels: bool,
+    /// After how many messages a MOVE stops with a NO.
+    pub moves_at_most: Option<usize>,
     /// Whole messages that are none of the usual ones, by their keys.
     pub wholes: BTreeMap<u64, String>,
     next_key: u64,
@@ -623,7 +625,6 @@ impl Session {
                 (self.selected, self.validity) = (Some(name), folder.validity);
                 end(responses, "OK [READ-ONLY] done")
             }
-            "EXPUNGE" => self.change(world, "UID EXPUNGE 1:4294967295"),
             "UID" if matches!(word(1), "STORE" | "MOVE" | "COPY" | "EXPUNGE") => self.change(world, command),
             "UID" => {
                 let folder = self.selected.as_ref().and_then(|name| world.folders.get(name));
@@ -640,11 +641,9 @@ impl Session {
                         end(self.fetch(world, folder, &wanted, &upper), "OK done")
                     }
                     "SEARCH" => {
-                        let is_found = |message: &Message| word(2) != "DELETED" || message.is_deleted;
-                        let found = folder.messages.iter().filter(|(_, message)| is_found(message));
                         let uids: Vec<_> = match self.is_empty {
                             true => Vec::new(),
-                            false => found.map(|(uid, _)| uid.to_string()).collect(),
+                            false => folder.messages.keys().map(u32::to_string).collect(),
                         };
                         let response = match upper.contains("RETURN") {
                             true if uids.is_empty() => "* ESEARCH (TAG \"x\") UID\r\n".to_owned(),
@@ -717,7 +716,9 @@ impl Session {
                     return vec!["NO [TRYCREATE] no such folder".to_owned()];
                 };
                 let (validity, mut pairs) = (to.validity, Vec::new());
-                for uid in uids {
+                let most = world.moves_at_most.filter(|_| verb == "MOVE").unwrap_or(uids.len());
+                let end = if most < uids.len() { "NO stopped" } else { "OK done" };
+                for uid in uids.into_iter().take(most) {
                     let nth = world.folders[&name].messages.keys().position(|known| *known == uid).unwrap();
                     let mut message = match verb {
                         "MOVE" => world.expunge(&name, nth).unwrap(),
@@ -742,7 +743,7 @@ impl Session {
                     false => String::new(),
                 };
                 match verb {
-                    "MOVE" => vec![format!("* OK {code}moved\r\n"), "OK done".to_owned()],
+                    "MOVE" => vec![format!("* OK {code}moved\r\n"), end.to_owned()],
                     _ => vec![format!("OK {code}done")],
                 }
             }

@@ -1,6 +1,6 @@
 //! `cargo fuzz-all`: hostile input for all that takes bytes from outside; see `fuzz/`.
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use local::{build::build_binaries, workspace_root};
@@ -48,14 +48,30 @@ impl Options {
     }
 }
 
+/// Where a run keeps what made a target do something that no input before had made it do.
+fn grown(target: &str) -> PathBuf {
+    workspace_root().join("target/fuzz").join(target).join("corpus")
+}
+
+/// What the last run kept of a target's inputs, in an order that is always the same. Without such a run there is one now.
+pub(crate) fn kept(target: &'static str) -> Result<Vec<Vec<u8>>> {
+    let grown = grown(target);
+    if !grown.exists() {
+        run(&Options { targets: vec![target], runs: 20_000 })?;
+    }
+    let mut files = fs::read_dir(grown)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    files.sort();
+    files.into_iter().map(|file| Ok(fs::read(file)?)).collect()
+}
+
 /// Runs each target on its seeds and so many inputs made from them. What it finds on the way goes to `target/fuzz`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     // cargo-fuzz would compile every dependency a second time; `fuzz/rustc` has the flags that matter, for our crates.
     let wrapper = workspace_root().join("fuzz/rustc");
     let binaries = build_binaries(false, Some(&wrapper), TARGETS.map(|target| format!("fuzz-{target}")))?;
     for target in &options.targets {
-        let found = workspace_root().join("target/fuzz").join(target);
-        let grown = found.join("corpus");
+        let grown = grown(target);
+        let found = grown.parent().unwrap_or(&grown);
         // What earlier runs found would make this one another.
         if grown.exists() {
             fs::remove_dir_all(&grown)?;

@@ -32,7 +32,7 @@ use tokio::time::sleep;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::{dev::PAGE_SIGN, functions::SealingKeys, skip};
+use crate::{dev::PAGE_SIGN, functions::SealingKeys, fuzz, skip};
 
 const DATABASE: &str = "email_service";
 /// Pieced together from hostile samples.
@@ -283,8 +283,15 @@ fn clean_samples() -> Result<PathBuf> {
     let path = directory.join("cleaned.json");
     let (hostile, honest) = (samples("hostile")?, samples("honest")?);
     let spliced = splices(&hostile).context("a sample has no HTML")?;
-    fs::write(&path, json!({"hostile": hostile, "honest": honest, "spliced": spliced}).to_string())?;
+    let fuzzed = fuzz::kept("html")?.iter().map(|input| pair(&String::from_utf8_lossy(input))).collect::<Vec<_>>();
+    let samples = json!({"hostile": hostile, "honest": honest, "spliced": spliced, "fuzzed": fuzzed});
+    fs::write(&path, samples.to_string())?;
     Ok(path)
+}
+
+/// A sample beside what is left of it.
+fn pair(html: &str) -> Value {
+    json!({"html": html, "cleaned": clean(html, |id| (id == "logo").then(|| "/attachments/1".to_owned())).html})
 }
 
 /// Of hostile samples new ones: the beginning of one, and the end of another, cut anywhere. The same at each run.
@@ -303,9 +310,7 @@ fn splices(hostile: &Value) -> Option<Vec<Value>> {
     let splice = |_| {
         let (first, second) = (samples.get(below(samples.len()))?, samples.get(below(samples.len()))?);
         let head = first.iter().take(below(first.len() + 1));
-        let html: String = head.chain(second.iter().skip(below(second.len() + 1))).collect();
-        let cleaned = clean(&html, |id| (id == "logo").then(|| "/attachments/1".to_owned())).html;
-        Some(json!({"html": html, "cleaned": cleaned}))
+        Some(pair(&head.chain(second.iter().skip(below(second.len() + 1))).collect::<String>()))
     };
     (0..SPLICES).map(splice).collect()
 }

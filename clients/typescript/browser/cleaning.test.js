@@ -10,7 +10,7 @@ import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
 const { CHROMIUM, CLEANED } = process.env;
-const { hostile, honest, spliced } = JSON.parse(await readFile(CLEANED, "utf8"));
+const { hostile, honest, spliced, fuzzed } = JSON.parse(await readFile(CLEANED, "utf8"));
 
 /** What a page has around the mail: neither a policy nor a sandbox, so that only the cleaning is looked at. */
 const document = (body) => `<!doctype html><meta charset="utf-8"><title>Page</title><body>${body}`;
@@ -212,20 +212,22 @@ for (const way of Object.keys(WAYS)) {
   });
 }
 
-test(`nothing of ${spliced.length} samples does anything that were pieced together from two`, async () => {
-  assert(spliced.length >= 5000);
-  const viewer = new Viewer("innerHTML");
-  const isBad = ({ did, inspected }) => did.length > 0 || inspected.length > 0;
-  for (let start = 0; start < spliced.length; start += 50) {
-    const some = spliced.slice(start, start + 50);
-    const together = some.map(({ cleaned }) => `<div>${cleaned}</div>`).join("");
-    if (!isBad(await viewer.show(together, "/"))) continue;
-    // Which of them was it?
-    for (const { html, cleaned } of some) assert(!isBad(await viewer.show(cleaned, "/")), `${html}\nbecame\n${cleaned}`);
-    assert.fail(`samples ${start} to ${start + 49} do something together`);
-  }
-  await viewer.close();
-});
+for (const [how, least, samples] of [["pieced together from two", 5000, spliced], ["found by the fuzzer", 500, fuzzed]]) {
+  test(`nothing of ${samples.length} samples does anything that were ${how}`, async () => {
+    assert(samples.length >= least);
+    const viewer = new Viewer("innerHTML");
+    const isBad = ({ did, inspected }) => did.length > 0 || inspected.length > 0;
+    for (let start = 0; start < samples.length; start += 50) {
+      const some = samples.slice(start, start + 50);
+      const together = some.map(({ cleaned }) => `<div>${cleaned}</div>`).join("");
+      if (!isBad(await viewer.show(together, "/"))) continue;
+      // Which of them was it?
+      for (const { html, cleaned } of some) assert(!isBad(await viewer.show(cleaned, "/")), `${html}\nbecame\n${cleaned}`);
+      assert.fail(`samples ${start} to ${start + 49} do something together`);
+    }
+    await viewer.close();
+  });
+}
 
 test("of samples as they came this tells", async () => {
   // Each that does something costs a window.

@@ -53,8 +53,6 @@ pub enum Command {
     },
     /// UID SEARCH ALL: which messages there are.
     SearchAll,
-    /// UID SEARCH DELETED: which messages an EXPUNGE would take.
-    SearchDeleted,
     /// SELECT: opens a folder to write. As for [`Command::Examine`].
     Select {
         /// [`Folder::wire`](super::Folder::wire).
@@ -97,8 +95,6 @@ pub enum Command {
         /// As for a fetch.
         uids: UidSet,
     },
-    /// EXPUNGE: destroys all messages of the folder that are marked as deleted.
-    ExpungeAll,
 }
 
 /// A flag that can be set.
@@ -353,7 +349,6 @@ pub(super) fn write(command: &Command, features: &Features) -> Prepared {
         }
         Command::SearchAll if features.esearch => b"UID SEARCH RETURN (ALL) ALL".to_vec(),
         Command::SearchAll => b"UID SEARCH ALL".to_vec(),
-        Command::SearchDeleted => b"UID SEARCH DELETED".to_vec(),
         Command::Select { mailbox } => return named(b"SELECT", mailbox),
         Command::Store { uids, .. }
         | Command::Label { uids, .. }
@@ -381,7 +376,6 @@ pub(super) fn write(command: &Command, features: &Features) -> Prepared {
         Command::Move { uids, mailbox } => return named(format!("UID MOVE {uids}").as_bytes(), mailbox),
         Command::Copy { uids, mailbox } => return named(format!("UID COPY {uids}").as_bytes(), mailbox),
         Command::Expunge { uids } => format!("UID EXPUNGE {uids}").into_bytes(),
-        Command::ExpungeAll => b"EXPUNGE".to_vec(),
     };
     Prepared::Line(line)
 }

@@ -876,11 +876,9 @@ async fn what_changes_messages_is_sent_as_it_is_meant() {
         .hear("a8 UID MOVE 4,9 \"to\"")
         .hear("a9 UID COPY 4 \"to\"")
         .hear("a10 UID EXPUNGE 4")
-        .hear("a11 UID SEARCH DELETED")
-        .hear("a12 EXPUNGE")
         .say("* OK [UIDVALIDITY 9] x\r\na3 OK [READ-WRITE]\r\na4 OK\r\na5 OK\r\na6 OK\r\na7 OK\r\n")
         .say("* OK [COPYUID 7 9,4 20:21] x\r\n* 1 EXPUNGE\r\na8 OK\r\na9 NO [TRYCREATE] x\r\n")
-        .say("a10 OK\r\n* SEARCH 5\r\na11 OK\r\n* 1 EXPUNGE\r\na12 OK\r\n");
+        .say("a10 OK\r\n");
     let (mut imap, _server) = signed_in("", script).await;
     let store = |uids, flag, is_set| Command::Store { uids: set(uids), flag, is_set };
     let label = |label: &str, is_set| Command::Label { uids: set("4"), label: label.into(), is_set };
@@ -896,8 +894,6 @@ async fn what_changes_messages_is_sent_as_it_is_meant() {
         Command::Move { uids: set(""), mailbox: b"to".to_vec() },
         Command::Copy { uids: set("4"), mailbox: b"a\r\nb".to_vec() },
         Command::Expunge { uids: set("4") },
-        Command::SearchDeleted,
-        Command::ExpungeAll,
     ];
     let (events, outcome) = events(&mut imap, commands).await;
     outcome.unwrap();
@@ -916,10 +912,6 @@ async fn what_changes_messages_is_sent_as_it_is_meant() {
         done(7),
         Event::Done { command: 8, outcome: no(None, "a name that cannot be sent") },
         done(9),
-        Event::Found(set("5")),
-        done(10),
-        Event::Expunged(1),
-        done(11),
     ];
     assert_eq!(events, expected);
 }

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use mail::imap::{Command, Event, Features, Flag, Flags, Folder, Imap, Items, Outcome, UidPieces, UidSet};
+use mail::imap::{Command, Event, Features, Flag, Flags, Folder, Imap, Items, Outcome, UidSet};
 use mail::{Code, Error};
 use shared::db::mailboxes::Bits;
 use shared::db::visits::{Done, Place, Whereabouts};
 use shared::message::{MessageChange, MessageId};
 
-use super::{MISPLACED, OTHERS_DELETED, Step, Visit};
+use super::{ALL_OR_NONE, MISPLACED, Step, Visit};
 
 pub(super) struct Session<'a> {
     imap: &'a mut Imap,
@@ -27,7 +27,6 @@ struct Answers {
     outcomes: Vec<Outcome>,
     uid_validity: Option<u32>,
     flags: HashMap<u32, Flags>,
-    found: Option<UidPieces>,
     /// By the UID of before: where it is now.
     copied: HashMap<u32, (u32, u32)>,
 }
@@ -119,7 +118,11 @@ impl<'a> Session<'a> {
                     (done.added, done.removed) = (added.map(|place| place.id), removed.map(|place| place.id));
                 }
             }
-            Step::Destroy => self.destroy(&uids, &mut done, visit).await?,
+            Step::Destroy | Step::Discard(_) if !self.features.uidplus => {
+                let conflict = |done: &Done| (done.id, shared::Error::Conflict(ALL_OR_NONE.into()));
+                visit.failed.extend(done.drain(..).map(|(_, done)| conflict(&done)));
+            }
+            Step::Destroy => self.destroy(&uids, &mut done).await?,
             Step::Discard(trash) => {
                 let moved = self.relocate(&uids, trash).await?;
                 let there: UidSet = moved.copied.values().map(|(_, uid)| *uid).collect();
@@ -131,7 +134,7 @@ impl<'a> Session<'a> {
                 self.open(&trash, &there)
                     .await?
                     .ok_or_else(|| Error::new(Code::Protocol, "the trash is another one"))?;
-                self.destroy(&there, &mut done, visit).await?;
+                self.destroy(&there, &mut done).await?;
             }
         }
         visit.done.extend(done.into_iter().map(|(_, done)| done));
@@ -205,45 +208,24 @@ impl<'a> Session<'a> {
             return Ok(Moved { copied: answers.copied, is_whole, is_kept: false });
         }
         outcome.check("UID COPY", refused(outcome))?;
-        let is_kept = !self.remove(&uids).await?;
-        if is_kept {
-            // As clients do at such servers: whoever cleans up there takes it away.
-            let mark = Command::Store { uids, flag: Flag::Deleted, is_set: true };
-            self.talk(vec![mark]).await?.check("UID STORE", Code::Unavailable)?;
-        }
-        Ok(Moved { copied: answers.copied, is_whole: true, is_kept })
+        self.mark_deleted(&uids).await?;
+        Ok(Moved { copied: answers.copied, is_whole: true, is_kept: !self.features.uidplus })
     }
 
-    /// Destroys messages of the open folder; whether that can be done without destroying others.
-    async fn remove(&mut self, uids: &UidSet) -> Result<bool, Error> {
-        let mark = Command::Store { uids: uids.clone(), flag: Flag::Deleted, is_set: true };
+    /// Marks messages of the open folder as deleted, and has the server remove them where it can remove these alone (UIDPLUS).
+    /// A plain EXPUNGE is never sent: it would take along what other clients mark. So they stay until whoever cleans up there
+    /// takes them away.
+    async fn mark_deleted(&mut self, uids: &UidSet) -> Result<(), Error> {
+        let mut commands = vec![Command::Store { uids: uids.clone(), flag: Flag::Deleted, is_set: true }];
         if self.features.uidplus {
-            let answers = self.talk(vec![mark, Command::Expunge { uids: uids.clone() }]).await?;
-            answers.check("UID EXPUNGE", Code::Unavailable)?;
-            return Ok(true);
+            commands.push(Command::Expunge { uids: uids.clone() });
         }
-        // What others have marked is theirs to destroy. Who marks a message between this answer and what is sent next destroys
-        // it with ours: no server without UIDPLUS can be asked for less.
-        let answers = self.talk(vec![Command::SearchDeleted]).await?;
-        answers.check("UID SEARCH", Code::Unavailable)?;
-        let marked = answers
-            .found
-            .map(|mut found| found.whole())
-            .ok_or_else(|| Error::new(Code::Protocol, "a search without an answer"))?;
-        if !marked.difference(uids).is_empty() {
-            return Ok(false);
-        }
-        self.talk(vec![mark, Command::ExpungeAll]).await?.check("EXPUNGE", Code::Unavailable)?;
-        Ok(true)
+        self.talk(commands).await?.check("UID STORE or UID EXPUNGE", Code::Unavailable)
     }
 
-    async fn destroy(&mut self, uids: &UidSet, done: &mut Vec<(u32, Done)>, visit: &mut Visit) -> Result<(), Error> {
-        if self.remove(uids).await? {
-            done.iter_mut().for_each(|(_, done)| done.is_destroyed = true);
-        } else {
-            let conflict = |done: &Done| (done.id, shared::Error::Conflict(OTHERS_DELETED.into()));
-            visit.failed.extend(done.drain(..).map(|(_, done)| conflict(&done)));
-        }
+    async fn destroy(&mut self, uids: &UidSet, done: &mut [(u32, Done)]) -> Result<(), Error> {
+        self.mark_deleted(uids).await?;
+        done.iter_mut().for_each(|(_, done)| done.is_destroyed = true);
         Ok(())
     }
 
@@ -278,7 +260,6 @@ impl<'a> Session<'a> {
                 Event::Fetched(fetched) => {
                     answers.flags.extend(fetched.flags.map(|flags| (fetched.uid, flags)));
                 }
-                Event::Found(uids) => answers.found.get_or_insert_default().add(&uids),
                 Event::Copied { uid_validity, uids } => {
                     answers.copied.extend(uids.into_iter().map(|(from, to)| (from, (uid_validity, to))));
                 }
