@@ -2,12 +2,12 @@
 //! keeps of that.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Url;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
@@ -79,10 +79,15 @@ impl Mailbox {
         self.get("/api/messages?limit=200").await.body["messages"].as_array().unwrap().clone()
     }
 
+    /// Its server is found at another port.
+    async fn go_by(&self, port: u16) {
+        let sql = "update email_accounts set port = $2 where id = $1";
+        self.service.owner.execute(sql, &[&self.account, &i32::from(port)]).await.unwrap();
+    }
+
     /// Nobody answers where the mailbox was.
     async fn lose_mail_host(&self) {
-        let sql = "update email_accounts set port = 1 where id = $1";
-        self.service.owner.execute(sql, &[&self.account]).await.unwrap();
+        self.go_by(1).await;
     }
 }
 
@@ -327,8 +332,17 @@ async fn what_only_the_whole_message_tells_is_noted_once() {
     assert_eq!(mailbox.list().await[0]["preview"], shown["preview"]);
 }
 
+/// What comes after the bytes of a server that are let through.
+#[derive(Clone, Copy)]
+enum Then {
+    End,
+    Silence,
+    /// Lines without an end.
+    Flood,
+}
+
 /// A way to a port, on which the server is cut off after so many bytes; it is a port as well.
-async fn cut_off(port: u16, bytes: u64) -> u16 {
+async fn cut_off(port: u16, bytes: u64, then: Then) -> u16 {
     let listener = lasting(async { TcpListener::bind("127.0.0.1:0").await.unwrap() }).await;
     let own = listener.local_addr().unwrap().port();
     let serve = async move {
@@ -338,9 +352,19 @@ async fn cut_off(port: u16, bytes: u64) -> u16 {
                 let ((mut from_client, mut to_client), (from_server, mut to_server)) =
                     (client.into_split(), server.into_split());
                 let mut from_server = from_server.take(bytes);
+                let answers = async {
+                    tokio::io::copy(&mut from_server, &mut to_client).await?;
+                    match then {
+                        Then::End => Ok(()),
+                        Then::Silence => std::future::pending().await,
+                        Then::Flood => loop {
+                            to_client.write_all(&b"* OK more\r\n".repeat(1000)).await?;
+                        },
+                    }
+                };
                 tokio::select! {
                     _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-                    _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                    _ = async { answers.await as std::io::Result<()> } => {}
                 }
             });
         }
@@ -353,19 +377,45 @@ async fn cut_off(port: u16, bytes: u64) -> u16 {
 async fn a_message_that_breaks_off_in_the_middle_is_none_and_nothing_of_it_is_kept() {
     let mailbox = Mailbox::new("imap").await;
     let message = path_of(&mailbox.deliver(&[rich(&vec![7; 1_000_000])]).await[0]);
-    let go_by = async |port: u16| {
-        let sql = "update email_accounts set port = $2 where id = $1";
-        mailbox.service.owner.execute(sql, &[&mailbox.account, &i32::from(port)]).await.unwrap();
-    };
     let port = mail().await.ports().imaps;
-    go_by(cut_off(port, 200_000).await).await;
+    mailbox.go_by(cut_off(port, 200_000, Then::End).await).await;
     for path in [message.clone(), format!("{message}/raw")] {
         let refused = mailbox.get(&path).await;
         refused.is_refused(502);
         assert_eq!(refused.body["code"], "unreachable", "{refused:?}");
     }
     assert_eq!(mailbox.service.bucket.keys().await.unwrap(), Vec::<String>::new());
-    go_by(port).await;
+    mailbox.go_by(port).await;
+    assert_eq!(mailbox.get(&message).await.status, 200);
+}
+
+/// Of a read and of a change, wherever the server stops to be of use: before the login, and in the middle of a message.
+#[tokio::test]
+async fn a_visit_ends_in_time_and_after_so_many_bytes() {
+    let mut world = World::new(Extensions::default());
+    (0..2).for_each(|_| world.append("INBOX", 0));
+    world.wholes.insert(1, format!("Subject: long\r\n\r\n{}", "All of it.\r\n".repeat(50_000)));
+    let server = ModelServer::start(world).await;
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+    let mailbox = Mailbox::at(settings, String::new()).await;
+    mailbox.sync().await;
+    let message = path_of(mailbox.list().await.iter().find(|message| message["subject"] == "Message 1").unwrap());
+    for (bytes, then, code) in
+        [(100, Then::Silence, "unreachable"), (100_000, Then::Silence, "unreachable"), (100, Then::Flood, "protocol")]
+    {
+        mailbox.go_by(cut_off(server.port(), bytes, then).await).await;
+        let started = Instant::now();
+        let change = mailbox.service.api.put(&message, json!({"isRead": true})).by(&mailbox.user).send();
+        let (read, changed) = tokio::join!(mailbox.get(&message), change);
+        // Of what it is to be told, more than 20 s are no visit's: the gateway has given up after 29.
+        assert!(started.elapsed() < Duration::from_secs(24), "{:?}", started.elapsed());
+        let refused = if bytes == 100 { vec![read, changed] } else { vec![read] };
+        for answer in refused {
+            answer.is_refused(502);
+            assert_eq!(answer.body["code"], code, "{answer:?}");
+        }
+    }
+    mailbox.go_by(server.port()).await;
     assert_eq!(mailbox.get(&message).await.status, 200);
 }
 
