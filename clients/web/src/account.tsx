@@ -5,7 +5,7 @@ import { type Account, ApiError, type FoundSettings, type NewAccount, type TestR
 import type { ComponentChildren, InputHTMLAttributes } from "preact";
 
 import { api, explain } from "./api";
-import { closeDialog, Dialog, dialog } from "./dialog";
+import { ask, closeDialog } from "./dialog";
 import { getMail, loadAccounts } from "./mail";
 import { complain, say } from "./toasts";
 import { troubleOf } from "./words";
@@ -50,7 +50,7 @@ function Field({ label, text, ...input }: { label: string; text: Signal<string> 
 }
 
 /** First the address, then what was found for it. */
-export function AddAccount({ onDone }: { onDone?: () => void }) {
+export function AddAccount() {
   const [address, problem, isBusy] = [useSignal(""), useSignal(""), useSignal(false)];
   const settings = useSignal<{ first: Settings; found: FoundSettings | undefined } | undefined>(undefined);
   const find = async () => {
@@ -68,7 +68,7 @@ export function AddAccount({ onDone }: { onDone?: () => void }) {
     }
     isBusy.value = false;
   };
-  if (settings.value) return <SettingsForm {...settings.value} onBack={() => (settings.value = undefined)} onDone={onDone} />;
+  if (settings.value) return <SettingsForm {...settings.value} onBack={() => (settings.value = undefined)} />;
   return (
     <form class="form" onSubmit={(event) => (event.preventDefault(), void find())}>
       <Field label="Your mail address" text={address} type="email" name="address" required autofocus autocomplete="email" />
@@ -82,10 +82,9 @@ interface FormProps {
   first: Settings;
   found: FoundSettings | undefined;
   onBack: () => void;
-  onDone: (() => void) | undefined;
 }
 
-function SettingsForm({ first, found, onBack, onDone }: FormProps) {
+function SettingsForm({ first, found, onBack }: FormProps) {
   const [settings, password, problem, busy] = [useSignal(first), useSignal(""), useSignal(""), useSignal("")];
   const key = useSignal(crypto.randomUUID());
   const { emailAddress } = first;
@@ -103,7 +102,7 @@ function SettingsForm({ first, found, onBack, onDone }: FormProps) {
         say(`${emailAddress} is added. Its mail is being fetched.`);
         await loadAccounts();
         void getMail(created);
-        onDone?.();
+        closeDialog();
       }
     } catch (error) {
       if (error instanceof ApiError && error.kind === "Unprocessable") key.value = crypto.randomUUID();
@@ -216,10 +215,10 @@ export async function finishSignIn(): Promise<void> {
   }
 }
 
-export const addAccount = () => (dialog.value = <Dialog title="Add an account"><AddAccount onDone={closeDialog} /></Dialog>);
-export const showAccount = (account: Account) => (dialog.value = <AccountDialog account={account} />);
+export const addAccount = () => ask("Add an account", <AddAccount />);
+export const showAccount = (account: Account) => ask(account.emailAddress, <AccountForm account={account} />);
 
-function AccountDialog({ account }: { account: Account }) {
+function AccountForm({ account }: { account: Account }) {
   const { id, emailAddress, accountName, hostname, smtpHostname, authType, provider } = account;
   const [name, password, problem] = [useSignal(accountName), useSignal(""), useSignal("")];
   const [isBusy, isSure] = [useSignal(false), useSignal(false)];
@@ -249,23 +248,21 @@ function AccountDialog({ account }: { account: Account }) {
     return undefined;
   });
   return (
-    <Dialog title={emailAddress}>
-      <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
-        {troubleOf(account) && <p class="problem">{troubleOf(account)} {account.lastError?.message}</p>}
-        <p class="hint">Reads at {hostname}, {smtpHostname ? `sends at ${smtpHostname}` : "cannot send"}.</p>
-        <Field label="Name" text={name} name="name" required />
-        {authType === "oauth2" && provider
-          ? <p><button type="button" onClick={() => void signIn(provider, { accountId: id })}>Connect again</button></p>
-          : <Field label="New password" text={password} type="password" name="password" autocomplete="new-password" placeholder="as it is" />}
-        {problem.value && <p class="problem" role="alert">{problem.value}</p>}
-        <footer>
-          <button type="submit" class="primary" disabled={isBusy.value}>Save</button>
-          <button type="button" onClick={() => (closeDialog(), void getMail(account))}>Look for new mail</button>
-          {isSure.value
-            ? <button type="button" class="danger" onClick={() => void remove()}>Remove it from here for good</button>
-            : <button type="button" onClick={() => (isSure.value = true)}>Remove …</button>}
-        </footer>
-      </form>
-    </Dialog>
+    <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
+      {troubleOf(account) && <p class="problem">{troubleOf(account)} {account.lastError?.message}</p>}
+      <p class="hint">Reads at {hostname}, {smtpHostname ? `sends at ${smtpHostname}` : "cannot send"}.</p>
+      <Field label="Name" text={name} name="name" required />
+      {authType === "oauth2" && provider
+        ? <p><button type="button" onClick={() => void signIn(provider, { accountId: id })}>Connect again</button></p>
+        : <Field label="New password" text={password} type="password" name="password" autocomplete="new-password" placeholder="as it is" />}
+      {problem.value && <p class="problem" role="alert">{problem.value}</p>}
+      <footer>
+        <button type="submit" class="primary" disabled={isBusy.value}>Save</button>
+        <button type="button" onClick={() => (closeDialog(), void getMail(account))}>Look for new mail</button>
+        {isSure.value
+          ? <button type="button" class="danger" onClick={() => void remove()}>Remove it from here for good</button>
+          : <button type="button" onClick={() => (isSure.value = true)}>Remove …</button>}
+      </footer>
+    </form>
   );
 }

@@ -7,7 +7,7 @@ import { useEffect } from "preact/hooks";
 import { AddAccount, addAccount, finishSignIn, showAccount } from "./account";
 import { connect, explain, trouble } from "./api";
 import { answer, Compose, composition, forward, isWriting, write } from "./compose";
-import { Dialog, dialog } from "./dialog";
+import { ask, Dialog, isAsking } from "./dialog";
 import { Icon, IconButton, type IconName } from "./icons";
 import { List, mark, step } from "./list";
 import {
@@ -53,7 +53,7 @@ function App() {
       {trouble.value && <p class="trouble" role="status">{trouble.value}</p>}
       <Compose />
       <Toasts />
-      {dialog.value}
+      <Dialog />
     </div>
   );
 }
@@ -159,7 +159,7 @@ const getAll = () =>
 
 function showKeys(): void {
   const keys = KEYS.map(([key, what]) => <div key={key}><dt><kbd>{key}</kbd></dt><dd>{what}</dd></div>);
-  dialog.value = <Dialog title="Keys"><dl class="keys">{keys}</dl></Dialog>;
+  ask("Keys", <dl class="keys">{keys}</dl>);
 }
 
 function turnTheme(): void {
@@ -171,10 +171,8 @@ function turnTheme(): void {
 function onKey(event: KeyboardEvent): void {
   const target = event.target as HTMLElement;
   if (event.key === "Escape" && target.id === "search") target.blur();
-  // A dialog that was closed is gone a moment later, and has the focus till then; what is pressed then is for the page.
-  const isTyping = target.closest("input, textarea, select, dialog[open], .compose");
-  const asks = dialog.value && document.querySelector("dialog")?.open !== false;
-  if (isTyping || asks || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
+  const isTyping = target.closest("input, textarea, select, .compose");
+  if (isTyping || isAsking() || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
   const about = targets();
   const message = opened.value?.message;
   // Controls have their own use for it.

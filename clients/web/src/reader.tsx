@@ -6,7 +6,7 @@ import { useEffect, useRef } from "preact/hooks";
 
 import { api, explain } from "./api";
 import { answer, forward } from "./compose";
-import { closeDialog, Dialog, dialog } from "./dialog";
+import { ask, closeDialog } from "./dialog";
 import { frameDocument } from "./frame";
 import { Icon, IconButton } from "./icons";
 import { change, foldersOf, marked, moveTo, opened, remove, targets } from "./mail";
@@ -159,26 +159,24 @@ export function chooseFolder(): void {
   const about = targets();
   if (about.length === 0) return say("Choose a message first.");
   if (new Set(about.map(({ accountId }) => accountId)).size > 1) return complain("Messages move within one account: mark those of one.");
-  dialog.value = <FolderChooser about={about} />;
+  ask("Move to", <FolderChoice about={about} />);
 }
 
-function FolderChooser({ about }: { about: readonly Message[] }) {
+function FolderChoice({ about }: { about: readonly Message[] }) {
   const here = new Set(about.map(({ folderId }) => folderId));
   const choices = foldersOf(about[0]?.accountId ?? "").filter(({ id, isSelectable }) => isSelectable && !(here.size === 1 && here.has(id)));
+  if (choices.length === 0) return <p>This mailbox has no other folder.</p>;
   const choose = (folder: Folder) => {
     closeDialog();
     moveTo(about, folder);
   };
   return (
-    <Dialog title="Move to">
-      {choices.length === 0 && <p>This mailbox has no other folder.</p>}
-      <ul class="choices">
-        {choices.map((folder) => (
-          <li key={folder.id}>
-            <button type="button" onClick={() => choose(folder)}><Icon name={folder.role ?? "folder"} /> {folderName(folder)}</button>
-          </li>
-        ))}
-      </ul>
-    </Dialog>
+    <ul class="choices">
+      {choices.map((folder) => (
+        <li key={folder.id}>
+          <button type="button" onClick={() => choose(folder)}><Icon name={folder.role ?? "folder"} /> {folderName(folder)}</button>
+        </li>
+      ))}
+    </ul>
   );
 }
