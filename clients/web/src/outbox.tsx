@@ -2,11 +2,11 @@
 
 import type { Outgoing } from "email-service-client";
 
-import { api, explain } from "./api";
+import { api } from "./api";
 import { writeAgain } from "./compose";
 import { Icon } from "./icons";
 import { hurry, loadOutbox, outbox } from "./mail";
-import { complain } from "./toasts";
+import { attempt } from "./task";
 import { nameOf, progressOf, shortDate } from "./words";
 
 export function Outbox() {
@@ -19,14 +19,9 @@ function Entry({ entry }: { entry: Outgoing }) {
   const isWaiting = status === "scheduled" || status === "queued";
   const isOver = status === "rejected" || status === "failed" || status === "canceled";
   const again = { failed: "Try again", uncertain: "Send again" }[status as string];
-  const attempt = async (what: Promise<unknown>) => {
-    try {
-      await what;
-      hurry();
-    } catch (error) {
-      complain(explain(error));
-    }
-    await loadOutbox().catch((error: unknown) => complain(explain(error)));
+  const act = async (call: Promise<unknown>) => {
+    await attempt(() => call.then(hurry));
+    await attempt(loadOutbox);
   };
   return (
     <li class={`entry ${status}`}>
@@ -34,8 +29,8 @@ function Entry({ entry }: { entry: Outgoing }) {
       <p class="hint">To {[...to, ...cc, ...bcc].map(nameOf).join(", ")}</p>
       <p class="status" role="status">{progressOf(entry)}</p>
       <p>
-        {isWaiting && <button type="button" onClick={() => void attempt(api.cancelOutgoing(id))}>Do not send</button>}
-        {again && <button type="button" onClick={() => void attempt(api.retryOutgoing(id))}>{again}</button>}
+        {isWaiting && <button type="button" onClick={() => void act(api.cancelOutgoing(id))}>Do not send</button>}
+        {again && <button type="button" onClick={() => void act(api.retryOutgoing(id))}>{again}</button>}
         {isOver && <button type="button" onClick={() => writeAgain(entry)}>Change it</button>}
       </p>
     </li>

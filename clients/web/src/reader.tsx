@@ -4,13 +4,14 @@ import { useSignal } from "@preact/signals";
 import type { Attachment, Folder, Message, OpenedMessage } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
-import { api, explain } from "./api";
+import { api } from "./api";
 import { answer, forward } from "./compose";
 import { ask, closeDialog } from "./dialog";
 import { frameDocument } from "./frame";
 import { Icon, IconButton } from "./icons";
 import { change, foldersOf, marked, moveTo, opened, remove, targets } from "./mail";
 import { go, route } from "./route";
+import { attempt } from "./task";
 import { complain, say } from "./toasts";
 import { folderName, longDate, mailboxes, nameOf, size } from "./words";
 
@@ -123,11 +124,7 @@ function Saved({ messageId, file }: { messageId: string; file: Attachment }) {
   const isBusy = useSignal(false);
   const fetchFile = async () => {
     isBusy.value = true;
-    try {
-      save(await api.getAttachment(messageId, file.id), file.filename);
-    } catch (error) {
-      complain(`${file.filename} was not saved. ${explain(error)}`);
-    }
+    await attempt(async () => save(await api.getAttachment(messageId, file.id), file.filename), `${file.filename} was not saved.`);
     isBusy.value = false;
   };
   return (
@@ -147,13 +144,7 @@ function save(bytes: Blob, filename: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-async function saveRaw({ id, subject }: Message): Promise<void> {
-  try {
-    save(await api.getRawMessage(id), `${subject || "message"}.eml`);
-  } catch (error) {
-    complain(explain(error));
-  }
-}
+const saveRaw = ({ id, subject }: Message) => attempt(async () => save(await api.getRawMessage(id), `${subject || "message"}.eml`));
 
 export function chooseFolder(): void {
   const about = targets();
