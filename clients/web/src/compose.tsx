@@ -55,7 +55,7 @@ function begin(first: Partial<Composition>): void {
   composition.value = { to: "", cc: "", bcc: "", subject: "", text: "", files: [], key: crypto.randomUUID(), ...first, accountId: account.id };
 }
 
-export const write = (to = "") => begin({ to });
+export const write = () => begin({});
 
 const prefixed = (prefix: string, subject: string) => (subject.toLowerCase().startsWith(prefix.toLowerCase()) ? subject : `${prefix} ${subject}`);
 
