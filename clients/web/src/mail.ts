@@ -24,7 +24,7 @@ type Action = { set: MessageChange } | { delete: true };
 
 export const accounts = signal<readonly Account[]>([]);
 /** By account, the inbox first. */
-export const folders = signal<ReadonlyMap<string, readonly Folder[]>>(new Map());
+const folders = signal<ReadonlyMap<string, readonly Folder[]>>(new Map());
 export const outbox = signal<readonly Outgoing[]>([]);
 /** Synchronisations that somebody waits for, by account. */
 export const syncs = signal<ReadonlyMap<string, Sync>>(new Map());
@@ -53,11 +53,9 @@ const own = new Set<string>();
 
 export const accountOf = (id: string) => accounts.value.find((account) => account.id === id);
 export const foldersOf = (accountId: string) => folders.value.get(accountId) ?? [];
-export const folderOf = (id: string) => [...folders.value.values()].flat().find((folder) => folder.id === id);
-export const withRole = (accountId: string, role: Folder["role"]) => foldersOf(accountId).find((folder) => folder.role === role);
-export const unreadInInboxes = computed(() =>
-  [...folders.value.values()].flat().reduce((sum, { role, unread }) => sum + (role === "inbox" ? unread : 0), 0),
-);
+const allFolders = computed(() => [...folders.value.values()].flat());
+export const folderOf = (id: string) => allFolders.value.find((folder) => folder.id === id);
+export const unreadInInboxes = computed(() => allFolders.value.reduce((sum, { role, unread }) => sum + (role === "inbox" ? unread : 0), 0));
 
 export async function loadAccounts(): Promise<void> {
   const all: Account[] = [];
@@ -272,7 +270,7 @@ function later(gone: readonly Message[], text: string, what: Action): void {
 function neighbour(gone: ReadonlySet<string>): Message | undefined {
   const list = messages.value;
   const place = list.findIndex(({ id }) => gone.has(id));
-  return list.slice(place).find(({ id }) => !gone.has(id)) ?? list.slice(0, Math.max(0, place)).findLast(({ id }) => !gone.has(id));
+  return place < 0 ? undefined : (list.slice(place).find(({ id }) => !gone.has(id)) ?? list[place - 1]);
 }
 
 const count = (list: readonly Message[]) => (list.length === 1 ? "Message" : `${list.length} messages`);
@@ -305,6 +303,12 @@ export async function getMail(account: Account): Promise<void> {
   });
   syncs.value = new Map([...syncs.value].filter(([id]) => id !== account.id));
   hurry();
+}
+
+/** Of all but those that need a password first, which is told beside the account. */
+export function getAllMail(): void {
+  const able = accounts.value.filter(({ state }) => state === "new" || state === "connected" || state === "connectError");
+  for (const account of able) void getMail(account);
 }
 
 let since: string | undefined;

@@ -11,7 +11,7 @@ import { ask, Dialog, isAsking } from "./dialog";
 import { Icon, IconButton, type IconName } from "./icons";
 import { List, mark, step } from "./list";
 import {
-  accounts, activeId, change, folderOf, follow, foldersOf, getMail, isReady, marked, opened, openList, openMessage, outbox, remove, syncs,
+  accounts, activeId, change, folderOf, follow, foldersOf, getAllMail, isReady, marked, opened, openList, openMessage, outbox, remove, syncs,
   targets, unreadInInboxes,
 } from "./mail";
 import { Outbox } from "./outbox";
@@ -40,7 +40,7 @@ function App() {
           <IconButton name="menu" label="Folders" pressed={isMenuOpen.value} onClick={() => (isMenuOpen.value = !isMenuOpen.value)} />
         </span>
         <Search />
-        <IconButton name="refresh" label="Look for new mail" keys="g" onClick={getAll} />
+        <IconButton name="refresh" label="Look for new mail" keys="g" onClick={getAllMail} />
         <IconButton name="theme" label="Dark or light" onClick={turnTheme} />
         <IconButton name="help" label="Keys" keys="?" onClick={showKeys} />
       </header>
@@ -144,10 +144,6 @@ function Toasts() {
   );
 }
 
-/** Who needs a password first is told beside the account. */
-const getAll = () =>
-  accounts.value.filter(({ state }) => state === "new" || state === "connected" || state === "connectError").forEach((account) => void getMail(account));
-
 function showKeys(): void {
   const keys = KEYS.map(([key, what]) => <div key={key}><dt><kbd>{key}</kbd></dt><dd>{what}</dd></div>);
   ask("Keys", <dl class="keys">{keys}</dl>);
@@ -169,7 +165,7 @@ function onKey(event: KeyboardEvent): void {
   // Controls have their own use for it.
   const chosen = target.closest("a, button, summary, .body") ? undefined : activeId.value;
   const actions: Record<string, () => unknown> = {
-    c: write, "/": () => document.getElementById("search")?.focus(), "?": showKeys, z: undoLast, g: getAll,
+    c: write, "/": () => document.getElementById("search")?.focus(), "?": showKeys, z: undoLast, g: getAllMail,
     j: () => step(1), k: () => step(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
     x: () => mark(activeId.value), s: () => change(about, { isFlagged: !about.every(({ isFlagged }) => isFlagged) }), u: () => markUnread(about),
     m: chooseFolder, "#": () => remove(about), Delete: () => remove(about),

@@ -7,7 +7,7 @@ import { writeAgain } from "./compose";
 import { Icon } from "./icons";
 import { hurry, loadOutbox, outbox } from "./mail";
 import { attempt } from "./task";
-import { nameOf, progressOf, shortDate } from "./words";
+import { names, progressOf, shortDate } from "./words";
 
 export function Outbox() {
   if (outbox.value.length === 0) return <div class="list"><div class="empty"><Icon name="outbox" /><p>Nothing was sent from here yet.</p></div></div>;
@@ -26,7 +26,7 @@ function Entry({ entry }: { entry: Outgoing }) {
   return (
     <li class={`entry ${status}`}>
       <p><b>{subject || "(no subject)"}</b> <span class="when">{shortDate(createdAt)}</span></p>
-      <p class="hint">To {[...to, ...cc, ...bcc].map(nameOf).join(", ")}</p>
+      <p class="hint">To {names([...to, ...cc, ...bcc])}</p>
       <p class="status" role="status">{progressOf(entry)}</p>
       <p>
         {isWaiting && <button type="button" onClick={() => void act(api.cancelOutgoing(id))}>Do not send</button>}

@@ -13,7 +13,7 @@ import { change, foldersOf, marked, moveTo, opened, remove, targets } from "./ma
 import { go, route } from "./route";
 import { attempt } from "./task";
 import { complain, say } from "./toasts";
-import { folderName, longDate, mailboxes, nameOf, size } from "./words";
+import { folderName, longDate, mailboxes, names, size } from "./words";
 
 export function Reader() {
   const { message, problem, id } = opened.value ?? {};
@@ -67,7 +67,7 @@ export function markUnread(about: readonly Message[]): void {
 function Opened({ message }: { message: OpenedMessage }) {
   const { subject, from, to, cc, receivedAt, sentAt, text, html, hasRemoteContent, isTruncated, attachments } = message;
   const withPictures = useSignal(false);
-  const frame = useSignal<string | undefined>(undefined);
+  const frame = useSignal("");
   useEffect(() => {
     let isCurrent = true;
     if (html) void frameDocument(message, withPictures.value).then((text) => isCurrent && (frame.value = text));
@@ -81,7 +81,7 @@ function Opened({ message }: { message: OpenedMessage }) {
     <>
       <header class="head">
         <h1 ref={heading} tabIndex={-1}>{subject || "(no subject)"}</h1>
-        <p><b>{from.map(nameOf).join(", ") || "Unknown"}</b> <span class="hint">{from[0]?.name && `<${from[0].address}>`}</span></p>
+        <p><b>{names(from) || "Unknown"}</b> <span class="hint">{from[0]?.name && `<${from[0].address}>`}</span></p>
         <p class="hint">To {mailboxes(to) || "nobody"}{cc.length > 0 && `, copies to ${mailboxes(cc)}`}</p>
         <p class="hint"><time dateTime={new Date(sentAt ?? receivedAt).toISOString()}>{longDate(sentAt ?? receivedAt)}</time></p>
       </header>
@@ -99,7 +99,7 @@ function Opened({ message }: { message: OpenedMessage }) {
       {html ? (
         <iframe
           class="body" title="Message text" sandbox="allow-popups allow-popups-to-escape-sandbox" referrerpolicy="no-referrer"
-          srcdoc={frame.value ?? ""}
+          srcdoc={frame.value}
         />
       ) : (
         <div class="body text" tabIndex={0} role="document" aria-label="Message text">{linked(text ?? "This message has no text.")}</div>
