@@ -5,7 +5,7 @@ import { useSignal } from "@preact/signals";
 import { explain } from "./api";
 import { complain } from "./toasts";
 
-/** Something that a form does, one at a time: what it is doing, and what was wrong with the last try. Both are empty else. */
+/** What a form does, one thing at a time: what that is, and what was wrong with the last try. Empty where there is nothing to say. */
 export function useTask() {
   const [doing, problem] = [useSignal(""), useSignal("")];
   /** `work` returns what is wrong, where it does not throw it. */
