@@ -2,12 +2,13 @@
 
 import { type Signal, useSignal } from "@preact/signals";
 import { type Account, ApiError, type FoundSettings, type NewAccount, type TestResult } from "email-service-client";
-import type { ComponentChildren, InputHTMLAttributes } from "preact";
+import type { InputHTMLAttributes } from "preact";
 
-import { api, explain } from "./api";
-import { closeDialog, Dialog, dialog } from "./dialog";
+import { api } from "./api";
+import { ask, closeDialog } from "./dialog";
 import { getMail, loadAccounts } from "./mail";
-import { complain, say } from "./toasts";
+import { attempt, useTask } from "./task";
+import { say } from "./toasts";
 import { troubleOf } from "./words";
 
 type Settings = Omit<NewAccount, "password" | "accountName"> & { smtpEncryption: NonNullable<NewAccount["smtpEncryption"]> };
@@ -50,69 +51,49 @@ function Field({ label, text, ...input }: { label: string; text: Signal<string> 
 }
 
 /** First the address, then what was found for it. */
-export function AddAccount({ onDone }: { onDone?: () => void }) {
-  const [address, problem, isBusy] = [useSignal(""), useSignal(""), useSignal(false)];
-  const settings = useSignal<{ first: Settings; found: FoundSettings | undefined } | undefined>(undefined);
-  const find = async () => {
-    isBusy.value = true;
-    problem.value = "";
-    try {
-      const found = await api.findSettings(address.value.trim()).catch((error: unknown) => {
-        // Nobody knows them but the reader.
-        if (error instanceof ApiError && error.kind === "Not found") return undefined;
-        throw error;
-      });
-      settings.value = { first: settingsOf(address.value.trim(), found), found };
-    } catch (error) {
-      problem.value = explain(error);
-    }
-    isBusy.value = false;
-  };
-  if (settings.value) return <SettingsForm {...settings.value} onBack={() => (settings.value = undefined)} onDone={onDone} />;
+export function AddAccount() {
+  const address = useSignal("");
+  const answer = useSignal<{ emailAddress: string; found: FoundSettings | undefined } | undefined>(undefined);
+  const { doing, problem, run } = useTask();
+  const find = () => run("Looking for its settings …", async () => {
+    const emailAddress = address.value.trim();
+    const found = await api.findSettings(emailAddress).catch((error: unknown) => {
+      // Nobody knows them but the reader.
+      if (error instanceof ApiError && error.kind === "Not found") return undefined;
+      throw error;
+    });
+    answer.value = { emailAddress, found };
+  });
+  if (answer.value) return <SettingsForm {...answer.value} onBack={() => (answer.value = undefined)} />;
   return (
     <form class="form" onSubmit={(event) => (event.preventDefault(), void find())}>
       <Field label="Your mail address" text={address} type="email" name="address" required autofocus autocomplete="email" />
       {problem.value && <p class="problem" role="alert">{problem.value}</p>}
-      <footer><button type="submit" class="primary" disabled={isBusy.value}>{isBusy.value ? "Looking for its settings …" : "Go on"}</button></footer>
+      <footer><button type="submit" class="primary" disabled={!!doing.value}>{doing.value || "Go on"}</button></footer>
     </form>
   );
 }
 
-interface FormProps {
-  first: Settings;
-  found: FoundSettings | undefined;
-  onBack: () => void;
-  onDone: (() => void) | undefined;
-}
-
-function SettingsForm({ first, found, onBack, onDone }: FormProps) {
-  const [settings, password, problem, busy] = [useSignal(first), useSignal(""), useSignal(""), useSignal("")];
-  const key = useSignal(crypto.randomUUID());
-  const { emailAddress } = first;
-  const set = (change: Partial<Settings>) => (settings.value = { ...settings.value, ...change });
-  const save = async () => {
-    problem.value = "";
+function SettingsForm({ emailAddress, found, onBack }: { emailAddress: string; found: FoundSettings | undefined; onBack: () => void }) {
+  const [settings, password, key] = [useSignal(settingsOf(emailAddress, found)), useSignal(""), useSignal(crypto.randomUUID())];
+  const { doing, problem, run } = useTask();
+  const save = () => run("Trying to sign in …", async () => {
     const { smtpHostname, ...rest } = settings.value;
     const account = { ...rest, accountName: emailAddress, password: password.value, ...(smtpHostname && { smtpHostname }) };
-    try {
-      busy.value = "Trying to sign in …";
-      problem.value = refusalOf(await api.testSettings(account)) ?? "";
-      if (!problem.value) {
-        busy.value = "Saving …";
-        const created = await api.createAccount(account, { idempotencyKey: key.value });
-        say(`${emailAddress} is added. Its mail is being fetched.`);
-        await loadAccounts();
-        void getMail(created);
-        onDone?.();
-      }
-    } catch (error) {
+    const refusal = refusalOf(await api.testSettings(account));
+    if (refusal) return refusal;
+    doing.value = "Saving …";
+    const created = await api.createAccount(account, { idempotencyKey: key.value }).catch((error: unknown) => {
       if (error instanceof ApiError && error.kind === "Unprocessable") key.value = crypto.randomUUID();
-      problem.value = explain(error);
-    }
-    busy.value = "";
-  };
+      throw error;
+    });
+    say(`${emailAddress} is added. Its mail is being fetched.`);
+    await loadAccounts();
+    void getMail(created);
+    closeDialog();
+  });
   const { oauth2, appPassword, source = "", evidence = [], incoming } = found ?? {};
-  const { protocol, hostname, port, smtpHostname, smtpPort } = settings.value;
+  const { hostname, port, smtpHostname, smtpPort } = settings.value;
   return (
     <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
       {!found && <p class="note">Nobody knows the servers of {emailAddress}. Its provider&rsquo;s help pages do: enter them here.</p>}
@@ -136,55 +117,44 @@ function SettingsForm({ first, found, onBack, onDone }: FormProps) {
       <Field label="Password" text={password} type="password" name="password" required autofocus autocomplete="current-password" />
       <details open={!found}>
         <summary>Servers</summary>
-        <Server legend="Reading" prefix="" settings={settings.value} set={set}>
-          <label>
-            Protocol
-            <select value={protocol} onChange={({ currentTarget }) => set({ protocol: currentTarget.value as Settings["protocol"] })}>
-              <option value="imap">IMAP</option><option value="pop3">POP3</option>
-            </select>
-          </label>
-        </Server>
-        <Server legend="Sending" prefix="smtp" settings={settings.value} set={set} />
+        <Server legend="Reading" settings={settings} />
+        <Server legend="Sending" settings={settings} prefix="smtp" />
       </details>
       {problem.value && <p class="problem" role="alert">{problem.value}</p>}
       <footer>
-        <button type="submit" class="primary" disabled={!!busy.value}>{busy.value || "Test and save"}</button>
+        <button type="submit" class="primary" disabled={!!doing.value}>{doing.value || "Test and save"}</button>
         <button type="button" onClick={onBack}>Another address</button>
       </footer>
     </form>
   );
 }
 
-interface ServerProps {
-  legend: string;
-  prefix: "" | "smtp";
-  settings: Settings;
-  set: (change: Partial<Settings>) => void;
-  children?: ComponentChildren;
-}
-
-function Server({ legend, prefix, settings, set, children }: ServerProps) {
-  const nameOf = (field: string) => (prefix ? prefix + capitalised(field) : field) as keyof Settings;
-  const input = (field: string, more: InputHTMLAttributes, read: (text: string) => string | number | null) => (
-    <input
-      {...more} name={nameOf(field)} value={String(settings[nameOf(field)] ?? "")}
-      onInput={({ currentTarget }) => set({ [nameOf(field)]: read(currentTarget.value) })}
-    />
-  );
-  const encryption = nameOf("encryption");
+function Server({ legend, settings, prefix = "" }: { legend: string; settings: Signal<Settings>; prefix?: "smtp" | "" }) {
+  /** What makes an input or a choice one of a field of the settings. */
+  const bound = (field: string, read: (text: string) => string | number | null = (text) => text) => {
+    const name = (prefix ? prefix + capitalised(field) : field) as keyof Settings;
+    const onInput = ({ currentTarget }: { currentTarget: { value: string } }) =>
+      (settings.value = { ...settings.value, [name]: read(currentTarget.value) });
+    return { name, value: String(settings.value[name] ?? ""), onInput };
+  };
   return (
     <fieldset>
       <legend>{legend}</legend>
-      {children}
-      <label class="wide">Host name{input("hostname", { required: !prefix }, (text) => text.trim())}</label>
-      <label>Port{input("port", { type: "number", min: 1, max: 65535, required: true }, Number)}</label>
+      {!prefix && (
+        <label>
+          Protocol
+          <select {...bound("protocol")}><option value="imap">IMAP</option><option value="pop3">POP3</option></select>
+        </label>
+      )}
+      <label class="wide">Host name<input {...bound("hostname", (text) => text.trim())} required={!prefix} /></label>
+      <label>Port<input {...bound("port", Number)} type="number" min={1} max={65535} required /></label>
       <label>
         Encryption
-        <select value={String(settings[encryption])} onChange={({ currentTarget }) => set({ [encryption]: currentTarget.value })}>
+        <select {...bound("encryption")}>
           <option value="tls">TLS</option><option value="starttls">STARTTLS</option><option value="none">none</option>
         </select>
       </label>
-      <label class="wide">User name{input("username", { placeholder: settings.username }, (text) => text || null)}</label>
+      <label class="wide">User name<input {...bound("username", (text) => text || null)} placeholder={settings.value.username} /></label>
     </fieldset>
   );
 }
@@ -192,14 +162,10 @@ function Server({ legend, prefix, settings, set, children }: ServerProps) {
 const capitalised = (word: string) => word.charAt(0).toUpperCase() + word.slice(1);
 
 /** Sends the browser to the provider, which sends it back to `CONNECTED`. */
-async function signIn(provider: string, whose: { emailAddress: string } | { accountId: string }): Promise<void> {
-  try {
-    const { authorizationUrl } = await api.startSignIn({ provider, redirectUri: CONNECTED, ...whose });
-    location.assign(authorizationUrl);
-  } catch (error) {
-    complain(explain(error));
-  }
-}
+const signIn = (provider: string, whose: { emailAddress: string } | { accountId: string }) => attempt(async () => {
+  const { authorizationUrl } = await api.startSignIn({ provider, redirectUri: CONNECTED, ...whose });
+  location.assign(authorizationUrl);
+});
 
 /** On the way back from a provider. */
 export async function finishSignIn(): Promise<void> {
@@ -207,65 +173,52 @@ export async function finishSignIn(): Promise<void> {
   const url = location.href;
   // What is in the address works once: not for who reloads, and not for the history.
   history.replaceState(null, "", "/");
-  try {
+  await attempt(async () => {
     const account = await api.finishSignIn(url);
     say(`${account.emailAddress} is connected. Its mail is being fetched.`);
     void getMail(account);
-  } catch (error) {
-    complain(explain(error));
-  }
+  });
 }
 
-export const addAccount = () => (dialog.value = <Dialog title="Add an account"><AddAccount onDone={closeDialog} /></Dialog>);
-export const showAccount = (account: Account) => (dialog.value = <AccountDialog account={account} />);
+export const addAccount = () => ask("Add an account", <AddAccount />);
+export const showAccount = (account: Account) => ask(account.emailAddress, <AccountForm account={account} />);
 
-function AccountDialog({ account }: { account: Account }) {
+function AccountForm({ account }: { account: Account }) {
   const { id, emailAddress, accountName, hostname, smtpHostname, authType, provider } = account;
-  const [name, password, problem] = [useSignal(accountName), useSignal(""), useSignal("")];
-  const [isBusy, isSure] = [useSignal(false), useSignal(false)];
-  const attempt = async (what: () => Promise<string | undefined>) => {
-    isBusy.value = true;
-    try {
-      problem.value = (await what()) ?? "";
-      if (!problem.value) closeDialog();
-      await loadAccounts();
-    } catch (error) {
-      problem.value = explain(error);
-    }
-    isBusy.value = false;
-  };
-  const save = () => attempt(async () => {
+  const [name, password, isSure] = [useSignal(accountName), useSignal(""), useSignal(false)];
+  const { doing, problem, run } = useTask();
+  const save = () => run("Saving …", async () => {
     if (password.value) {
       const refusal = refusalOf(await api.testAccount(id, { password: password.value }));
       if (refusal) return refusal;
     }
     await api.updateAccount(id, { accountName: name.value, ...(password.value && { password: password.value }) });
     if (password.value) void getMail(account);
-    return undefined;
+    closeDialog();
+    await loadAccounts();
   });
-  const remove = () => attempt(async () => {
+  const remove = () => run("Removing …", async () => {
     await api.deleteAccount(id);
     say(`${emailAddress} is removed. Its mail stays on its server.`);
-    return undefined;
+    closeDialog();
+    await loadAccounts();
   });
   return (
-    <Dialog title={emailAddress}>
-      <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
-        {troubleOf(account) && <p class="problem">{troubleOf(account)} {account.lastError?.message}</p>}
-        <p class="hint">Reads at {hostname}, {smtpHostname ? `sends at ${smtpHostname}` : "cannot send"}.</p>
-        <Field label="Name" text={name} name="name" required />
-        {authType === "oauth2" && provider
-          ? <p><button type="button" onClick={() => void signIn(provider, { accountId: id })}>Connect again</button></p>
-          : <Field label="New password" text={password} type="password" name="password" autocomplete="new-password" placeholder="as it is" />}
-        {problem.value && <p class="problem" role="alert">{problem.value}</p>}
-        <footer>
-          <button type="submit" class="primary" disabled={isBusy.value}>Save</button>
-          <button type="button" onClick={() => (closeDialog(), void getMail(account))}>Look for new mail</button>
-          {isSure.value
-            ? <button type="button" class="danger" onClick={() => void remove()}>Remove it from here for good</button>
-            : <button type="button" onClick={() => (isSure.value = true)}>Remove …</button>}
-        </footer>
-      </form>
-    </Dialog>
+    <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
+      {troubleOf(account) && <p class="problem">{troubleOf(account)} {account.lastError?.message}</p>}
+      <p class="hint">Reads at {hostname}, {smtpHostname ? `sends at ${smtpHostname}` : "cannot send"}.</p>
+      <Field label="Name" text={name} name="name" required />
+      {authType === "oauth2" && provider
+        ? <p><button type="button" onClick={() => void signIn(provider, { accountId: id })}>Connect again</button></p>
+        : <Field label="New password" text={password} type="password" name="password" autocomplete="new-password" placeholder="as it is" />}
+      {problem.value && <p class="problem" role="alert">{problem.value}</p>}
+      <footer>
+        <button type="submit" class="primary" disabled={!!doing.value}>Save</button>
+        <button type="button" onClick={() => (closeDialog(), void getMail(account))}>Look for new mail</button>
+        {isSure.value
+          ? <button type="button" class="danger" disabled={!!doing.value} onClick={() => void remove()}>Remove it from here for good</button>
+          : <button type="button" onClick={() => (isSure.value = true)}>Remove …</button>}
+      </footer>
+    </form>
   );
 }

@@ -1,15 +1,16 @@
 // Writing: new messages, answers, forwards; files that go along; and the seconds in which sending can be taken back.
 
 import { signal, useSignal } from "@preact/signals";
-import { ApiError, type OpenedMessage, type Outgoing } from "email-service-client";
+import { ApiError, type OpenedMessage, type Outgoing, type OutgoingAttachment } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
 import { api, explain } from "./api";
 import { IconButton } from "./icons";
 import { accountOf, accounts, hurry, loadOutbox } from "./mail";
 import { go } from "./route";
+import { attempt, useTask } from "./task";
 import { complain, say, UNDO_SECONDS } from "./toasts";
-import { longDate, mailboxes, nameOf, people, size } from "./words";
+import { longDate, mailboxes, names, people, size } from "./words";
 
 /** As the service has it. */
 const MAX_FILE = 25 * 1024 * 1024;
@@ -25,13 +26,11 @@ interface Enclosure {
   key: string;
 }
 
-interface Composition {
+/** What is typed. */
+type Input = "to" | "cc" | "bcc" | "subject" | "text";
+
+interface Composition extends Record<Input, string> {
   accountId: string;
-  to: string;
-  cc: string;
-  bcc: string;
-  subject: string;
-  text: string;
   files: readonly Enclosure[];
   replyToId?: string;
   forwardOfId?: string;
@@ -39,8 +38,9 @@ interface Composition {
   key: string;
 }
 
-export const composition = signal<Composition | undefined>(undefined);
+const composition = signal<Composition | undefined>(undefined);
 const set = (change: Partial<Composition>) => composition.value && (composition.value = { ...composition.value, ...change });
+const addFiles = (files: readonly Enclosure[]) => set({ files: [...(composition.value?.files ?? []), ...files] });
 const hasContent = ({ to, text, files }: Composition) => !!(to || text.trim() || files.length > 0);
 export const isWriting = () => !!composition.value && hasContent(composition.value);
 
@@ -55,7 +55,7 @@ function begin(first: Partial<Composition>): void {
   composition.value = { to: "", cc: "", bcc: "", subject: "", text: "", files: [], key: crypto.randomUUID(), ...first, accountId: account.id };
 }
 
-export const write = (to = "") => begin({ to });
+export const write = () => begin({});
 
 const prefixed = (prefix: string, subject: string) => (subject.toLowerCase().startsWith(prefix.toLowerCase()) ? subject : `${prefix} ${subject}`);
 
@@ -71,7 +71,7 @@ export function answer(message: OpenedMessage, toAll: boolean): void {
     to: mailboxes(toAll ? [...to, ...message.to.filter(isOther).filter(({ address }) => !to.some((one) => one.address === address))] : to),
     cc: toAll ? mailboxes(message.cc.filter(isOther)) : "",
     subject: prefixed("Re:", message.subject),
-    text: `\n\n${longDate(message.sentAt ?? message.receivedAt)}, ${message.from.map(nameOf).join(", ")} wrote:\n${quoted}\n`,
+    text: `\n\n${longDate(message.sentAt ?? message.receivedAt)}, ${names(message.from)} wrote:\n${quoted}\n`,
     replyToId: message.id,
   });
 }
@@ -88,17 +88,15 @@ export function forward(message: OpenedMessage): void {
   if (message.attachments.some(({ isInline }) => !isInline)) void takeAlong(message);
 }
 
+/** What is in the object store already. */
+const enclosed = ({ uploadId, filename }: OutgoingAttachment) => ({ name: filename ?? "File", uploadId, key: uploadId });
+
 /** What hangs on a forwarded message. */
-async function takeAlong({ id, attachments }: OpenedMessage): Promise<void> {
+const takeAlong = ({ id, attachments }: OpenedMessage) => attempt(async () => {
   const key = composition.value?.key;
-  try {
-    const copies = await api.copyAttachments(id, attachments.filter(({ isInline }) => !isInline).map(({ id }) => id));
-    const files = copies.map(({ uploadId, filename }) => ({ name: filename ?? "File", uploadId, key: uploadId }));
-    if (composition.value?.key === key) set({ files: [...files, ...(composition.value?.files ?? [])] });
-  } catch (error) {
-    complain(`Its files are not taken along: save them and attach them. ${explain(error)}`);
-  }
-}
+  const copies = await api.copyAttachments(id, attachments.filter(({ isInline }) => !isInline).map(({ id }) => id));
+  if (composition.value?.key === key) addFiles(copies.map(enclosed));
+}, "Its files are not taken along: save them and attach them.");
 
 function discard(): void {
   const thrown = composition.value;
@@ -110,7 +108,7 @@ function attach(files: Iterable<File>): void {
   for (const file of files) {
     const problem = file.size > MAX_FILE ? "It is larger than 25 MB, which no message takes." : undefined;
     const one: Enclosure = { name: file.name, file, key: crypto.randomUUID(), ...(problem && { problem }) };
-    set({ files: [...(composition.value?.files ?? []), one] });
+    addFiles([one]);
     if (!problem) void upload(one);
   }
 }
@@ -141,12 +139,9 @@ async function send(draft: Composition): Promise<string | undefined> {
   if (wrong) return `“${wrong.address}” is no address. It needs an @ with a name on either side.`;
   if (draft.files.some(({ problem }) => problem)) return "A file could not be attached: try it again, or take it away.";
   if (draft.files.some(({ uploadId }) => !uploadId)) return "A file is still on its way: wait a moment.";
-  const { accountId, subject, text, replyToId, forwardOfId, key: idempotencyKey } = draft;
-  const message = {
-    accountId, to, cc, bcc, subject, text, sendAt: Date.now() + UNDO_SECONDS * 1000,
-    attachments: draft.files.flatMap(({ uploadId }) => (uploadId ? [{ uploadId }] : [])),
-    ...(replyToId && { replyToId }), ...(forwardOfId && { forwardOfId }),
-  };
+  const { files, key: idempotencyKey, ...rest } = draft;
+  const attachments = files.flatMap(({ uploadId }) => (uploadId ? [{ uploadId }] : []));
+  const message = { ...rest, to, cc, bcc, attachments, sendAt: Date.now() + UNDO_SECONDS * 1000 };
   try {
     const { id } = await api.sendMessage(message, { idempotencyKey });
     composition.value = undefined;
@@ -178,20 +173,16 @@ export function Compose() {
 function Form({ draft }: { draft: Composition }) {
   const form = useRef<HTMLFormElement>(null);
   const files = useRef<HTMLInputElement>(null);
-  const [isBusy, problem, withCopies] = [useSignal(false), useSignal(""), useSignal(!!(draft.cc || draft.bcc))];
+  const withCopies = useSignal(!!(draft.cc || draft.bcc));
+  const { doing, problem, run } = useTask();
   useEffect(() => {
     const first = form.current?.querySelector<HTMLElement>(draft.to ? "textarea" : "[name=to]");
     first?.focus();
     // The answer stands above what it answers.
     if (first instanceof HTMLTextAreaElement) first.setSelectionRange(0, 0);
   }, []);
-  const submit = async () => {
-    if (isBusy.value) return;
-    isBusy.value = true;
-    problem.value = (await send(composition.value ?? draft)) ?? "";
-    isBusy.value = false;
-  };
-  const field = (name: "to" | "cc" | "bcc" | "subject", label: string) => (
+  const submit = () => run("Sending …", () => send(draft));
+  const field = (name: Input, label: string) => (
     <label class="field">
       <span>{label}</span>
       <input
@@ -237,7 +228,7 @@ function Form({ draft }: { draft: Composition }) {
         </ul>
         {problem.value && <p class="problem" role="alert">{problem.value}</p>}
         <footer>
-          <button type="submit" class="primary" disabled={isBusy.value} title="Ctrl+Enter">{isBusy.value ? "Sending …" : "Send"}</button>
+          <button type="submit" class="primary" disabled={!!doing.value} title="Ctrl+Enter">{doing.value || "Send"}</button>
           <input
             ref={files} type="file" multiple hidden aria-label="Files to attach"
             onChange={({ currentTarget }) => (attach(currentTarget.files ?? []), (currentTarget.value = ""))}
@@ -251,7 +242,6 @@ function Form({ draft }: { draft: Composition }) {
 
 /** What could not be sent, to be changed and sent anew. */
 export function writeAgain({ accountId, to, cc, bcc, subject, text, attachments }: Outgoing): void {
-  const files = attachments.map(({ uploadId, filename }) => ({ name: filename ?? "File", uploadId, key: uploadId }));
   const people = { to: mailboxes(to), cc: mailboxes(cc), bcc: mailboxes(bcc) };
-  begin({ ...people, ...(accountId && { accountId }), subject: subject ?? "", text: text ?? "", files });
+  begin({ ...people, ...(accountId && { accountId }), subject: subject ?? "", text: text ?? "", files: attachments.map(enclosed) });
 }

@@ -5,7 +5,7 @@ import type { Message } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
 import { Icon } from "./icons";
-import { accounts, activeId, change, cursor, folderOf, getMail, isLoading, isReady, listProblem, loadMore, marked, messages } from "./mail";
+import { activeId, change, cursor, folderOf, getAllMail, isLoading, isReady, listProblem, loadMore, marked, messages } from "./mail";
 import { go, route } from "./route";
 import { longDate, nameOf, names, shortDate } from "./words";
 
@@ -39,7 +39,6 @@ export function List() {
     else if ((active + 1) * ROW > current.scrollTop + current.clientHeight) current.scrollTop = (active + 1) * ROW - current.clientHeight;
   }, [active]);
 
-  const isEmpty = list.length === 0 && cursor.value === null;
   return (
     <div class="list" ref={box} onScroll={(event) => (top.value = event.currentTarget.scrollTop)}>
       <div
@@ -58,7 +57,7 @@ export function List() {
           {listProblem.value} <button type="button" onClick={() => void loadMore()}>Try again</button>
         </p>
       )}
-      {isEmpty && isReady.value && <Empty />}
+      {list.length === 0 && cursor.value === null && isReady.value && <Empty />}
     </div>
   );
 }
@@ -69,7 +68,7 @@ function Empty() {
     <div class="empty">
       <Icon name={isSearch ? "search" : "inbox"} />
       <p>{isSearch ? "Nothing has this in its subject, people or first words. Try a part of a word." : "There is no message here."}</p>
-      {!isSearch && <button type="button" onClick={() => accounts.value.forEach((account) => void getMail(account))}>Look for new mail</button>}
+      {!isSearch && <button type="button" onClick={getAllMail}>Look for new mail</button>}
     </div>
   );
 }

@@ -8,6 +8,7 @@ import {
 
 import { api, explain } from "./api";
 import { filterOf, go, route } from "./route";
+import { attempt } from "./task";
 import { complain, say, UNDO_SECONDS } from "./toasts";
 
 /** Messages that are asked for at once while one scrolls, and when the newest are looked at again. */
@@ -18,9 +19,12 @@ const BATCH = 200;
 /** How long a change of ours may take to be told. */
 const OWN_TIME = 30_000;
 
+/** What becomes of messages. */
+type Action = { set: MessageChange } | { delete: true };
+
 export const accounts = signal<readonly Account[]>([]);
 /** By account, the inbox first. */
-export const folders = signal<ReadonlyMap<string, readonly Folder[]>>(new Map());
+const folders = signal<ReadonlyMap<string, readonly Folder[]>>(new Map());
 export const outbox = signal<readonly Outgoing[]>([]);
 /** Synchronisations that somebody waits for, by account. */
 export const syncs = signal<ReadonlyMap<string, Sync>>(new Map());
@@ -49,11 +53,9 @@ const own = new Set<string>();
 
 export const accountOf = (id: string) => accounts.value.find((account) => account.id === id);
 export const foldersOf = (accountId: string) => folders.value.get(accountId) ?? [];
-export const folderOf = (id: string) => [...folders.value.values()].flat().find((folder) => folder.id === id);
-export const withRole = (accountId: string, role: Folder["role"]) => foldersOf(accountId).find((folder) => folder.role === role);
-export const unreadInInboxes = computed(() =>
-  [...folders.value.values()].flat().reduce((sum, { role, unread }) => sum + (role === "inbox" ? unread : 0), 0),
-);
+const allFolders = computed(() => [...folders.value.values()].flat());
+export const folderOf = (id: string) => allFolders.value.find((folder) => folder.id === id);
+export const unreadInInboxes = computed(() => allFolders.value.reduce((sum, { role, unread }) => sum + (role === "inbox" ? unread : 0), 0));
 
 export async function loadAccounts(): Promise<void> {
   const all: Account[] = [];
@@ -187,26 +189,24 @@ export function targets(): Message[] {
 
 /** Shows other flags at once, and takes them back where the mail server refuses. */
 export async function change(changed: readonly Message[], set: Pick<MessageChange, "isRead" | "isFlagged">): Promise<void> {
-  const patch = (of: (message: Message) => Partial<Message>) => {
-    const ids = new Set(changed.map(({ id }) => id));
-    loaded.value = loaded.value.map((message) => (ids.has(message.id) ? { ...message, ...of(message) } : message));
-    const current = opened.value?.message;
-    if (current && ids.has(current.id)) {
-      const message = { ...current, ...of(current) };
-      read.set(message.id, message);
-      opened.value = { id: message.id, message };
-    }
-  };
-  const before = new Map(changed.map((message) => [message.id, message]));
-  patch(() => set as Partial<Message>);
-  if (set.isRead !== undefined) countUnread(changed.filter(({ isRead }) => isRead !== set.isRead), set.isRead ? -1 : 1);
+  showFlags(changed.map((message) => ({ ...message, ...set })));
+  const turned = set.isRead === undefined ? [] : changed.filter(({ isRead }) => isRead !== set.isRead);
+  countUnread(turned, set.isRead ? -1 : 1);
   const failures = await carryOut(changed, { set });
   if (failures.size === 0) return;
-  patch(({ id }) => {
-    const { isRead, isFlagged } = before.get(id) as Message;
-    return failures.has(id) ? { isRead, isFlagged } : {};
-  });
-  complain([...failures.values()][0] ?? "");
+  showFlags(changed.filter(({ id }) => failures.has(id)));
+  countUnread(turned.filter(({ id }) => failures.has(id)), set.isRead ? 1 : -1);
+}
+
+/** In the list, and where one of them is open. */
+function showFlags(of: readonly Message[]): void {
+  const flags = new Map(of.map(({ id, isRead, isFlagged }) => [id, { isRead, isFlagged }]));
+  loaded.value = loaded.value.map((message) => (flags.has(message.id) ? { ...message, ...flags.get(message.id) } : message));
+  const current = opened.value?.message;
+  if (!current || !flags.has(current.id)) return;
+  const message = { ...current, ...flags.get(current.id) };
+  read.set(message.id, message);
+  opened.value = { id: message.id, message };
 }
 
 /** The server's own counts come a moment later. */
@@ -219,8 +219,8 @@ function countUnread(changed: readonly Message[], by: number): void {
   folders.value = next;
 }
 
-/** Returns why it failed, by message. */
-async function carryOut(changed: readonly Message[], what: { set: MessageChange } | { delete: true }): Promise<Map<string, string>> {
+/** Tells why it failed, and returns of which messages. */
+async function carryOut(changed: readonly Message[], what: Action): Promise<ReadonlyMap<string, string>> {
   const failures = new Map<string, string>();
   for (let start = 0; start < changed.length; start += BATCH) {
     const ids = changed.slice(start, start + BATCH).map(({ id }) => id);
@@ -235,32 +235,32 @@ async function carryOut(changed: readonly Message[], what: { set: MessageChange 
     }
   }
   for (const id of failures.keys()) own.delete(id);
+  const [problem] = failures.values();
+  if (problem !== undefined) complain(problem);
   return failures;
 }
 
 /** Takes messages off the list at once, and does it when nobody has taken it back for some seconds. */
-function later(gone: readonly Message[], text: string, what: { set: MessageChange } | { delete: true }): void {
-  const ids = gone.map(({ id }) => id);
-  const next = neighbour(new Set(ids));
-  const isOpen = ids.includes(route.value.message ?? "");
+function later(gone: readonly Message[], text: string, what: Action): void {
+  const ids = new Set(gone.map(({ id }) => id));
+  const next = neighbour(ids);
   batch(() => {
     hidden.value = new Set([...hidden.value, ...ids]);
     marked.value = new Set();
     activeId.value = next?.id;
-    if (isOpen) go(route.value);
+    if (ids.has(route.value.message ?? "")) go(route.value);
   });
-  const show = (again: ReadonlySet<string>) => (hidden.value = new Set([...hidden.value].filter((id) => !again.has(id))));
+  const show = () => (hidden.value = new Set([...hidden.value].filter((id) => !ids.has(id))));
   const undo = () => {
-    show(new Set(ids));
-    activeId.value = ids[0];
+    show();
+    activeId.value = gone[0]?.id;
   };
   const end = async () => {
     const failures = await carryOut(gone, what);
     batch(() => {
-      loaded.value = loaded.value.filter(({ id }) => !ids.includes(id) || failures.has(id));
-      show(new Set(ids));
+      loaded.value = loaded.value.filter(({ id }) => !ids.has(id) || failures.has(id));
+      show();
     });
-    if (failures.size > 0) complain([...failures.values()][0] ?? "");
     hurry();
   };
   say(text, { seconds: UNDO_SECONDS, undo, end: () => void end() });
@@ -270,7 +270,7 @@ function later(gone: readonly Message[], text: string, what: { set: MessageChang
 function neighbour(gone: ReadonlySet<string>): Message | undefined {
   const list = messages.value;
   const place = list.findIndex(({ id }) => gone.has(id));
-  return list.slice(place).find(({ id }) => !gone.has(id)) ?? list.slice(0, Math.max(0, place)).findLast(({ id }) => !gone.has(id));
+  return place < 0 ? undefined : (list.slice(place).find(({ id }) => !gone.has(id)) ?? list[place - 1]);
 }
 
 const count = (list: readonly Message[]) => (list.length === 1 ? "Message" : `${list.length} messages`);
@@ -285,26 +285,30 @@ export function moveTo(gone: readonly Message[], folder: Folder): void {
   if (gone.length > 0) later(gone, `${count(gone)} moved to ${folder.name}.`, { set: { folderId: folder.id } });
 }
 
+const wait = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
 /** Asks the mail server for what is new, and shows how far that is. */
 export async function getMail(account: Account): Promise<void> {
   if (syncs.value.has(account.id)) return;
-  try {
+  await attempt(async () => {
     await api.requestSync(account.id);
     for (;;) {
       const sync = await api.getSync(account.id);
       syncs.value = new Map(syncs.value).set(account.id, sync);
       if (sync.status === "idle") break;
       hurry();
-      await new Promise((resolve) => setTimeout(resolve, 2_000));
+      await wait(2_000);
     }
     await loadAccounts();
-  } catch (error) {
-    complain(explain(error));
-  }
-  const rest = new Map(syncs.value);
-  rest.delete(account.id);
-  syncs.value = rest;
+  });
+  syncs.value = new Map([...syncs.value].filter(([id]) => id !== account.id));
   hurry();
+}
+
+/** Of all but those that need a password first, which is told beside the account. */
+export function getAllMail(): void {
+  const able = accounts.value.filter(({ state }) => state === "new" || state === "connected" || state === "connectError");
+  for (const account of able) void getMail(account);
 }
 
 let since: string | undefined;
@@ -331,11 +335,11 @@ export async function follow(): Promise<never> {
       if (error instanceof ApiError && error.kind === "Gone") since = undefined;
       else if (!pause.signal.aborted) {
         complain(explain(error));
-        await new Promise((resolve) => setTimeout(resolve, 10_000));
+        await wait(10_000);
       }
       await untilVisible();
       // What has been asked for a moment ago needs that moment.
-      await new Promise((resolve) => setTimeout(resolve, 700));
+      await wait(700);
     }
   }
 }

@@ -1,17 +1,17 @@
 // The page: its parts, and its keys.
 
-import { computed, effect, untracked, useSignal } from "@preact/signals";
+import { computed, effect, useSignal } from "@preact/signals";
 import { type ComponentChildren, render } from "preact";
 import { useEffect } from "preact/hooks";
 
 import { AddAccount, addAccount, finishSignIn, showAccount } from "./account";
 import { connect, explain, trouble } from "./api";
-import { answer, Compose, composition, forward, isWriting, write } from "./compose";
-import { Dialog, dialog } from "./dialog";
+import { answer, Compose, forward, isWriting, write } from "./compose";
+import { ask, Dialog, isAsking } from "./dialog";
 import { Icon, IconButton, type IconName } from "./icons";
 import { List, mark, step } from "./list";
 import {
-  accounts, activeId, change, folderOf, follow, foldersOf, getMail, isReady, marked, opened, openList, openMessage, outbox, remove, syncs,
+  accounts, activeId, change, folderOf, follow, foldersOf, getAllMail, isReady, marked, opened, openList, openMessage, outbox, remove, syncs,
   targets, unreadInInboxes,
 } from "./mail";
 import { Outbox } from "./outbox";
@@ -40,7 +40,7 @@ function App() {
           <IconButton name="menu" label="Folders" pressed={isMenuOpen.value} onClick={() => (isMenuOpen.value = !isMenuOpen.value)} />
         </span>
         <Search />
-        <IconButton name="refresh" label="Look for new mail" keys="g" onClick={getAll} />
+        <IconButton name="refresh" label="Look for new mail" keys="g" onClick={getAllMail} />
         <IconButton name="theme" label="Dark or light" onClick={turnTheme} />
         <IconButton name="help" label="Keys" keys="?" onClick={showKeys} />
       </header>
@@ -53,7 +53,7 @@ function App() {
       {trouble.value && <p class="trouble" role="status">{trouble.value}</p>}
       <Compose />
       <Toasts />
-      {dialog.value}
+      <Dialog />
     </div>
   );
 }
@@ -88,11 +88,11 @@ function Folders() {
   const waiting = outbox.value.filter(({ status }) => ["scheduled", "queued", "sending"].includes(status)).length;
   return (
     <>
-      <button type="button" class="primary" onClick={() => write()}><Icon name="write" /> Write</button>
+      <button type="button" class="primary" onClick={write}><Icon name="write" /> Write</button>
       <ul>
-        <Place view={{ kind: "inbox", id: "" }} icon="inbox" count={unreadInInboxes.value}>All inboxes</Place>
-        <Place view={{ kind: "flagged", id: "" }} icon="star">Flagged</Place>
-        <Place view={{ kind: "outbox", id: "" }} icon="outbox" count={waiting} what="waiting">Outbox</Place>
+        <Place view={{ kind: "inbox", id: "" }} icon="inbox" count={unreadInInboxes.value} />
+        <Place view={{ kind: "flagged", id: "" }} icon="star" />
+        <Place view={{ kind: "outbox", id: "" }} icon="outbox" count={waiting} />
       </ul>
       {accounts.value.map((account) => {
         const { id, accountName } = account;
@@ -107,9 +107,7 @@ function Folders() {
             {troubleOf(account) && <p class="problem">{troubleOf(account)} <button type="button" onClick={() => showAccount(account)}>Look</button></p>}
             <ul>
               {foldersOf(id).map((folder) => folder.isSelectable && (
-                <Place key={folder.id} view={{ kind: "folder", id: folder.id }} icon={folder.role ?? "folder"} count={folder.unread}>
-                  {folderName(folder)}
-                </Place>
+                <Place key={folder.id} view={{ kind: "folder", id: folder.id }} icon={folder.role ?? "folder"} count={folder.unread} />
               ))}
             </ul>
           </section>
@@ -120,20 +118,13 @@ function Folders() {
   );
 }
 
-interface PlaceProps {
-  view: View;
-  icon: IconName;
-  count?: number;
-  what?: string;
-  children: ComponentChildren;
-}
-
-function Place({ view, icon, count = 0, what = "unread", children }: PlaceProps) {
-  const isHere = viewKey.value === `${view.kind}/${view.id}`;
+function Place({ view, icon, count = 0 }: { view: View; icon: IconName; count?: number }) {
+  const isHere = viewKey.value === href(view);
+  const what = view.kind === "outbox" ? "waiting" : "unread";
   return (
     <li>
       <a href={href(view)} aria-current={isHere ? "page" : undefined}>
-        <Icon name={icon} /><span>{children}</span>{count > 0 && <b class="count">{count}<span class="unseen"> {what}</span></b>}
+        <Icon name={icon} /><span>{titleOf(view)}</span>{count > 0 && <b class="count">{count}<span class="unseen"> {what}</span></b>}
       </a>
     </li>
   );
@@ -153,13 +144,9 @@ function Toasts() {
   );
 }
 
-/** Who needs a password first is told beside the account. */
-const getAll = () =>
-  accounts.value.filter(({ state }) => state === "new" || state === "connected" || state === "connectError").forEach((account) => void getMail(account));
-
 function showKeys(): void {
   const keys = KEYS.map(([key, what]) => <div key={key}><dt><kbd>{key}</kbd></dt><dd>{what}</dd></div>);
-  dialog.value = <Dialog title="Keys"><dl class="keys">{keys}</dl></Dialog>;
+  ask("Keys", <dl class="keys">{keys}</dl>);
 }
 
 function turnTheme(): void {
@@ -171,16 +158,14 @@ function turnTheme(): void {
 function onKey(event: KeyboardEvent): void {
   const target = event.target as HTMLElement;
   if (event.key === "Escape" && target.id === "search") target.blur();
-  // A dialog that was closed is gone a moment later, and has the focus till then; what is pressed then is for the page.
-  const isTyping = target.closest("input, textarea, select, dialog[open], .compose");
-  const asks = dialog.value && document.querySelector("dialog")?.open !== false;
-  if (isTyping || asks || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
+  const isTyping = target.closest("input, textarea, select, .compose");
+  if (isTyping || isAsking() || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
   const about = targets();
   const message = opened.value?.message;
   // Controls have their own use for it.
   const chosen = target.closest("a, button, summary, .body") ? undefined : activeId.value;
   const actions: Record<string, () => unknown> = {
-    c: () => write(), "/": () => document.getElementById("search")?.focus(), "?": showKeys, z: undoLast, g: getAll,
+    c: write, "/": () => document.getElementById("search")?.focus(), "?": showKeys, z: undoLast, g: getAllMail,
     j: () => step(1), k: () => step(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
     x: () => mark(activeId.value), s: () => change(about, { isFlagged: !about.every(({ isFlagged }) => isFlagged) }), u: () => markUnread(about),
     m: chooseFolder, "#": () => remove(about), Delete: () => remove(about),
@@ -205,18 +190,14 @@ async function start(): Promise<void> {
     return;
   }
   await finishSignIn();
-  const onChange = <T,>(of: { value: T }, then: (value: T) => Promise<void>) => effect(() => {
-    const { value } = of;
-    untracked(() => void then(value));
-  });
-  onChange(viewKey, openList);
-  onChange(computed(() => route.value.message), openMessage);
+  viewKey.subscribe(() => void openList());
+  computed(() => route.value.message).subscribe((id) => void openMessage(id));
   effect(() => void (document.title = unreadInInboxes.value > 0 ? `(${unreadInInboxes.value}) Mail` : "Mail"));
   addEventListener("keydown", onKey);
   // What can still be undone is done before the page may go.
   document.addEventListener("visibilitychange", () => document.hidden && endAll());
   addEventListener("pagehide", endAll);
-  addEventListener("beforeunload", (event) => composition.value && isWriting() && event.preventDefault());
+  addEventListener("beforeunload", (event) => isWriting() && event.preventDefault());
   await follow();
 }
 

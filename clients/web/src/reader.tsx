@@ -4,15 +4,16 @@ import { useSignal } from "@preact/signals";
 import type { Attachment, Folder, Message, OpenedMessage } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
-import { api, explain } from "./api";
+import { api } from "./api";
 import { answer, forward } from "./compose";
-import { closeDialog, Dialog, dialog } from "./dialog";
+import { ask, closeDialog } from "./dialog";
 import { frameDocument } from "./frame";
 import { Icon, IconButton } from "./icons";
 import { change, foldersOf, marked, moveTo, opened, remove, targets } from "./mail";
 import { go, route } from "./route";
+import { attempt } from "./task";
 import { complain, say } from "./toasts";
-import { folderName, longDate, mailboxes, nameOf, size } from "./words";
+import { folderName, longDate, mailboxes, names, size } from "./words";
 
 export function Reader() {
   const { message, problem, id } = opened.value ?? {};
@@ -66,7 +67,7 @@ export function markUnread(about: readonly Message[]): void {
 function Opened({ message }: { message: OpenedMessage }) {
   const { subject, from, to, cc, receivedAt, sentAt, text, html, hasRemoteContent, isTruncated, attachments } = message;
   const withPictures = useSignal(false);
-  const frame = useSignal<string | undefined>(undefined);
+  const frame = useSignal("");
   useEffect(() => {
     let isCurrent = true;
     if (html) void frameDocument(message, withPictures.value).then((text) => isCurrent && (frame.value = text));
@@ -80,7 +81,7 @@ function Opened({ message }: { message: OpenedMessage }) {
     <>
       <header class="head">
         <h1 ref={heading} tabIndex={-1}>{subject || "(no subject)"}</h1>
-        <p><b>{from.map(nameOf).join(", ") || "Unknown"}</b> <span class="hint">{from[0]?.name && `<${from[0].address}>`}</span></p>
+        <p><b>{names(from) || "Unknown"}</b> <span class="hint">{from[0]?.name && `<${from[0].address}>`}</span></p>
         <p class="hint">To {mailboxes(to) || "nobody"}{cc.length > 0 && `, copies to ${mailboxes(cc)}`}</p>
         <p class="hint"><time dateTime={new Date(sentAt ?? receivedAt).toISOString()}>{longDate(sentAt ?? receivedAt)}</time></p>
       </header>
@@ -98,7 +99,7 @@ function Opened({ message }: { message: OpenedMessage }) {
       {html ? (
         <iframe
           class="body" title="Message text" sandbox="allow-popups allow-popups-to-escape-sandbox" referrerpolicy="no-referrer"
-          srcdoc={frame.value ?? ""}
+          srcdoc={frame.value}
         />
       ) : (
         <div class="body text" tabIndex={0} role="document" aria-label="Message text">{linked(text ?? "This message has no text.")}</div>
@@ -123,11 +124,7 @@ function Saved({ messageId, file }: { messageId: string; file: Attachment }) {
   const isBusy = useSignal(false);
   const fetchFile = async () => {
     isBusy.value = true;
-    try {
-      save(await api.getAttachment(messageId, file.id), file.filename);
-    } catch (error) {
-      complain(`${file.filename} was not saved. ${explain(error)}`);
-    }
+    await attempt(async () => save(await api.getAttachment(messageId, file.id), file.filename), `${file.filename} was not saved.`);
     isBusy.value = false;
   };
   return (
@@ -147,38 +144,30 @@ function save(bytes: Blob, filename: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-async function saveRaw({ id, subject }: Message): Promise<void> {
-  try {
-    save(await api.getRawMessage(id), `${subject || "message"}.eml`);
-  } catch (error) {
-    complain(explain(error));
-  }
-}
+const saveRaw = ({ id, subject }: Message) => attempt(async () => save(await api.getRawMessage(id), `${subject || "message"}.eml`));
 
 export function chooseFolder(): void {
   const about = targets();
   if (about.length === 0) return say("Choose a message first.");
   if (new Set(about.map(({ accountId }) => accountId)).size > 1) return complain("Messages move within one account: mark those of one.");
-  dialog.value = <FolderChooser about={about} />;
+  ask("Move to", <FolderChoice about={about} />);
 }
 
-function FolderChooser({ about }: { about: readonly Message[] }) {
+function FolderChoice({ about }: { about: readonly Message[] }) {
   const here = new Set(about.map(({ folderId }) => folderId));
   const choices = foldersOf(about[0]?.accountId ?? "").filter(({ id, isSelectable }) => isSelectable && !(here.size === 1 && here.has(id)));
+  if (choices.length === 0) return <p>This mailbox has no other folder.</p>;
   const choose = (folder: Folder) => {
     closeDialog();
     moveTo(about, folder);
   };
   return (
-    <Dialog title="Move to">
-      {choices.length === 0 && <p>This mailbox has no other folder.</p>}
-      <ul class="choices">
-        {choices.map((folder) => (
-          <li key={folder.id}>
-            <button type="button" onClick={() => choose(folder)}><Icon name={folder.role ?? "folder"} /> {folderName(folder)}</button>
-          </li>
-        ))}
-      </ul>
-    </Dialog>
+    <ul class="choices">
+      {choices.map((folder) => (
+        <li key={folder.id}>
+          <button type="button" onClick={() => choose(folder)}><Icon name={folder.role ?? "folder"} /> {folderName(folder)}</button>
+        </li>
+      ))}
+    </ul>
   );
 }

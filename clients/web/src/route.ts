@@ -3,8 +3,10 @@
 import { computed, signal } from "@preact/signals";
 import type { MessageFilter } from "email-service-client";
 
+const KINDS = ["inbox", "flagged", "folder", "search", "outbox"] as const;
+
 export interface View {
-  kind: "inbox" | "flagged" | "folder" | "search" | "outbox";
+  kind: (typeof KINDS)[number];
   /** The folder's id, or what is searched for. */
   id: string;
 }
@@ -12,8 +14,6 @@ export interface View {
 interface Route extends View {
   message: string | undefined;
 }
-
-const KINDS: readonly View["kind"][] = ["inbox", "flagged", "folder", "search", "outbox"];
 
 /** `#/folder/ID/m/MESSAGE`; what is no such thing is the inbox. */
 function parse(hash: string): Route {
@@ -26,7 +26,7 @@ export const route = signal<Route>(parse(location.hash));
 addEventListener("hashchange", () => (route.value = parse(location.hash)));
 
 /** Changes when another list is to be seen, and not when another message is. */
-export const viewKey = computed(() => `${route.value.kind}/${route.value.id}`);
+export const viewKey = computed(() => href(route.value));
 
 export function href({ kind, id }: View, message?: string): string {
   const view = `#/${kind}/${encodeURIComponent(id)}`;
@@ -39,16 +39,8 @@ export function go(view: View, message?: string): void {
 
 /** Which messages a view lists; the outbox has entries of another kind. */
 export function filterOf({ kind, id }: View): MessageFilter | undefined {
-  switch (kind) {
-    case "inbox":
-      return { role: "inbox" };
-    case "flagged":
-      return { isFlagged: true };
-    case "folder":
-      return { folderId: id };
-    case "search":
-      return { q: id };
-    case "outbox":
-      return undefined;
-  }
+  const filters: Record<View["kind"], MessageFilter | undefined> = {
+    inbox: { role: "inbox" }, flagged: { isFlagged: true }, folder: { folderId: id }, search: { q: id }, outbox: undefined,
+  };
+  return filters[kind];
 }

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 
-export interface Toast {
+interface Toast {
   id: number;
   text: string;
   isError: boolean;
@@ -36,8 +36,7 @@ export function say(text: string, { isError = false, seconds = isError ? 12 : 5,
     then?.();
   };
   for (const { end } of toasts.value.slice(0, -3)) end();
-  const toast = { id, text, isError, undo: undo && (() => close(undo)), end: () => close(end) };
-  toasts.value = [...toasts.value, toast];
+  toasts.value = [...toasts.value, { id, text, isError, undo: undo && (() => close(undo)), end: () => close(end) }];
 }
 
 export const complain = (text: string) => say(text, { isError: true });

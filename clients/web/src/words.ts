@@ -50,38 +50,28 @@ export const folderName = ({ role, name }: Folder) => (role ? ROLES[role] : name
 
 /** What is the matter with an account and what to do; nothing where it works. */
 export function troubleOf({ state, authType }: Account): string {
-  switch (state) {
-    case "authenticationError":
-      return authType === "oauth2" ? "The provider lets us in no longer: connect it again." : "The server refuses the password: enter it again.";
-    case "credentialsMissing":
-      return "There is no password for it: enter it.";
-    case "connectError":
-      return "The server cannot be reached. It is tried again by itself.";
-    default:
-      return "";
-  }
+  const isProviders = authType === "oauth2";
+  return {
+    new: "",
+    connected: "",
+    authenticationError: isProviders ? "The provider lets us in no longer: connect it again." : "The server refuses the password: enter it again.",
+    credentialsMissing: "There is no password for it: enter it.",
+    connectError: "The server cannot be reached. It is tried again by itself.",
+  }[state];
 }
 
 /** What became of a message in the outbox, and what can be done about it. */
 export function progressOf({ status, sendAt, nextAttemptAt, response, recipients }: Outgoing): string {
   const said = response ? ` The mail server says: ${response}` : "";
   const refused = recipients.filter((recipient) => recipient.status === "rejected").map(({ address }) => address);
-  switch (status) {
-    case "scheduled":
-      return sendAt && sendAt > Date.now() + 60_000 ? `Will be sent on ${longDate(sendAt)}.` : "Will be sent in a moment.";
-    case "queued":
-      return nextAttemptAt ? `The mail server asks to wait. Tried again at ${shortDate(nextAttemptAt)}.${said}` : "Waits to be sent.";
-    case "sending":
-      return "Is being sent.";
-    case "sent":
-      return refused.length > 0 ? `Sent, but not to ${refused.join(", ")}: refused.${said}` : "Sent.";
-    case "rejected":
-      return `Not sent: the mail server refused it for good. Change it and send it anew.${said}`;
-    case "failed":
-      return `Not sent: it was tried and did not work. Try again when the cause is gone.${said}`;
-    case "uncertain":
-      return "Perhaps sent: the connection broke at the last moment. Look into your sent mail; sending again may deliver it twice.";
-    case "canceled":
-      return "Not sent: you took it back.";
-  }
+  return {
+    scheduled: sendAt && sendAt > Date.now() + 60_000 ? `Will be sent on ${longDate(sendAt)}.` : "Will be sent in a moment.",
+    queued: nextAttemptAt ? `The mail server asks to wait. Tried again at ${shortDate(nextAttemptAt)}.${said}` : "Waits to be sent.",
+    sending: "Is being sent.",
+    sent: refused.length > 0 ? `Sent, but not to ${refused.join(", ")}: refused.${said}` : "Sent.",
+    rejected: `Not sent: the mail server refused it for good. Change it and send it anew.${said}`,
+    failed: `Not sent: it was tried and did not work. Try again when the cause is gone.${said}`,
+    uncertain: "Perhaps sent: the connection broke at the last moment. Look into your sent mail; sending again may deliver it twice.",
+    canceled: "Not sent: you took it back.",
+  }[status];
 }
