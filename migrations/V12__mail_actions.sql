@@ -141,37 +141,47 @@ create trigger email_folders_checked before update of checked_at on email_folder
 when (new.checked_at is distinct from old.checked_at and new.touched_at > new.checked_at - 120000)
 execute function doubt_check();
 
--- Counts a message, `p_by` is 1 or -1, in the folder that it lies in and in those that are its labels.
-create function count_message(p_tenant_id uuid, p_user_id uuid, p_id uuid, p_by integer) returns void
-language sql volatile
+-- Counts messages of an account, `p_by` is 1 or -1, in the folders that they lie in and in those that are their labels.
+create function count_messages(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_ids uuid[], p_by integer) returns void
+language plpgsql
 as $$
+begin
     update email_folders f
-    set total = f.total + p_by, unread = f.unread + case when m.is_read then 0 else p_by end,
-        stored = f.stored + case when f.id = m.folder_id and m.uid is not null then p_by else 0 end,
-        orphans = f.orphans + case when f.id = m.folder_id and m.uid is null then p_by else 0 end
-    from email_messages m
-    where m.id = p_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id
-        and f.account_id = m.account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
-        and (
-            f.id = m.folder_id
-            or f.id in (
-                select l.folder_id from email_labels l
-                where l.message_id = p_id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
-            )
-        )
+    set total = f.total + p_by * c.total, unread = f.unread + p_by * c.unread, stored = f.stored + p_by * c.stored,
+        orphans = f.orphans + p_by * (c.lying - c.stored)
+    from (
+        select p.folder_id, count(*) as total, count(*) filter (where not m.is_read) as unread,
+            count(*) filter (where p.folder_id = m.folder_id) as lying,
+            count(m.uid) filter (where p.folder_id = m.folder_id) as stored
+        from email_messages m
+        cross join lateral (
+            select m.folder_id
+            union
+            select l.folder_id from email_labels l
+            where l.message_id = m.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
+        ) p
+        where m.id = any (p_ids) and m.account_id = p_account_id
+            and m.tenant_id = p_tenant_id and m.user_id = p_user_id
+        group by p.folder_id
+    ) c
+    where f.id = c.folder_id and f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+end
 $$;
 
--- The folder that a message is shown in: at Gmail the first of its labels, as list_messages has it.
+-- The folder that a message is shown in: at Gmail the first of its labels, as list_messages has it. In PL/pgSQL, which plans once
+-- for a connection what SQL would plan for each message.
 create function shown_in(p_tenant_id uuid, p_user_id uuid, p_message email_messages) returns uuid
-language sql stable
+language plpgsql stable
 as $$
-    select coalesce((
+begin
+    return coalesce((
         select l.folder_id from email_labels l join email_folders f on f.id = l.folder_id
         where l.message_id = p_message.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
             and f.tenant_id = p_tenant_id and f.user_id = p_user_id
         order by coalesce(array_position('{inbox,sent,drafts}'::text[], f.role), 4), l.folder_id
         limit 1
-    ), p_message.folder_id)
+    ), p_message.folder_id);
+end
 $$;
 
 -- What became of messages of one account on their server, or at POP3 what is to be so here, now here. Of each, by its place in
@@ -201,9 +211,9 @@ declare
     v_other uuid;
     v_is_there boolean;
     v_is_due boolean := p_is_due;
-    v_changed uuid[] := '{}';
     v_gone uuid[] := '{}';
     v_folders uuid[];
+    v_first bigint;
     v_last bigint;
 begin
     perform set_config('app.tenant_id', p_tenant_id::text, true), set_config('app.user_id', p_user_id::text, true);
@@ -213,18 +223,19 @@ begin
     if not found then
         return;
     end if;
-    -- As all who write messages: numbers first, and then rows.
-    perform next_numbers(p_tenant_id, p_user_id, 0);
+    -- As all who write messages: numbers first, and then rows. Nobody else gets one until all that were given here are noted.
+    v_first := next_numbers(p_tenant_id, p_user_id, 0);
+    v_last := v_first;
     v_counts := (
         select jsonb_object_agg(f.id, jsonb_build_array(f.total, f.unread)) from email_folders f
         where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
     );
+    perform count_messages(p_tenant_id, p_user_id, p_account_id, p_ids, -1);
     for n in 1 .. cardinality(p_ids) loop
         select * into v_old from email_messages m
         where m.id = p_ids[n] and m.account_id = p_account_id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
         continue when not found;
         v_is_there := v_old.folder_id = p_from[n] and (v_old.uid is null or v_old.uid = p_from_uids[n]);
-        perform count_message(p_tenant_id, p_user_id, v_old.id, -1);
         if v_is_there and p_destroyed[n] then
             v_new := v_old;
             v_new.folder_id := shown_in(p_tenant_id, p_user_id, v_old);
@@ -271,7 +282,9 @@ begin
                 where m.folder_id = v_new.folder_id and m.uid = v_new.uid and m.id <> v_old.id
                     and m.tenant_id = p_tenant_id and m.user_id = p_user_id
             loop
-                perform count_message(p_tenant_id, p_user_id, v_other, -1);
+                if v_other <> all (p_ids) then
+                    perform count_messages(p_tenant_id, p_user_id, p_account_id, array[v_other], -1);
+                end if;
                 delete from email_labels l
                 where l.message_id = v_other and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
                 delete from email_messages m
@@ -281,10 +294,13 @@ begin
             delete from email_labels l
             where l.message_id = v_old.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id;
         end if;
-        update email_messages m
-        set folder_id = v_new.folder_id, uid = v_new.uid, is_read = v_new.is_read, is_flagged = v_new.is_flagged,
-            is_answered = v_new.is_answered
-        where m.id = v_old.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        if v_new is distinct from v_old or v_is_there and coalesce(p_added[n], p_removed[n]) is not null then
+            v_last := v_last + 1;
+            update email_messages m
+            set folder_id = v_new.folder_id, uid = v_new.uid, is_read = v_new.is_read, is_flagged = v_new.is_flagged,
+                is_answered = v_new.is_answered, changed_number = v_last
+            where m.id = v_old.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
+        end if;
         update email_labels l set is_read = v_new.is_read, is_flagged = v_new.is_flagged
         where l.message_id = v_old.id and l.tenant_id = p_tenant_id and l.user_id = p_user_id
             and (l.is_read, l.is_flagged) is distinct from (v_new.is_read, v_new.is_flagged);
@@ -300,22 +316,20 @@ begin
                 on conflict do nothing;
             end if;
         end if;
-        perform count_message(p_tenant_id, p_user_id, v_old.id, 1);
-        if v_new is distinct from v_old or v_is_there and coalesce(p_added[n], p_removed[n]) is not null then
-            v_changed := v_changed || v_old.id;
-        end if;
         if v_is_there and p_to[n] is not null and p_kept[n] then
             -- The server has it twice by now, and this is the one that stayed.
+            v_last := v_last + 1;
             v_old.id := gen_random_uuid();
-            v_old.created_number := 0;
+            v_old.created_number := v_last;
+            v_old.changed_number := v_last;
             v_old.is_read := v_new.is_read;
             v_old.is_flagged := v_new.is_flagged;
             v_old.is_answered := v_new.is_answered;
             insert into email_messages select (v_old).*;
-            perform count_message(p_tenant_id, p_user_id, v_old.id, 1);
-            v_changed := v_changed || v_old.id;
+            perform count_messages(p_tenant_id, p_user_id, p_account_id, array[v_old.id], 1);
         end if;
     end loop;
+    perform count_messages(p_tenant_id, p_user_id, p_account_id, p_ids, 1);
 
     update email_folders f
     set total = greatest(f.total, 0), unread = greatest(f.unread, 0), touched_at = v_now
@@ -331,23 +345,16 @@ begin
         where f.account_id = p_account_id and f.tenant_id = p_tenant_id and f.user_id = p_user_id
             and jsonb_build_array(f.total, f.unread) <> v_counts -> f.id::text
     );
-    if cardinality(v_changed) + cardinality(v_gone) + cardinality(v_folders) > 0 then
-        v_last := next_numbers(
-            p_tenant_id, p_user_id, cardinality(v_changed) + cardinality(v_gone) + cardinality(v_folders)
-        );
-        update email_messages m
-        set changed_number = v_last - c.nth + 1,
-            created_number = case when m.created_number = 0 then v_last - c.nth + 1 else m.created_number end
-        from unnest(v_changed) with ordinality as c (id, nth)
-        where m.id = c.id and m.tenant_id = p_tenant_id and m.user_id = p_user_id;
-        v_last := v_last - cardinality(v_changed);
-        insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
-        select p_tenant_id, p_user_id, v_last - g.nth + 1, 'message', g.id, p_account_id, v_now
-        from unnest(v_gone) with ordinality as g (id, nth);
-        v_last := v_last - cardinality(v_gone);
-        update email_folders f set changed_number = v_last - c.nth + 1
-        from unnest(v_folders) with ordinality as c (id, nth)
-        where f.id = c.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    insert into email_destroyed (tenant_id, user_id, number, type, id, account_id, destroyed_at)
+    select p_tenant_id, p_user_id, v_last + g.nth, 'message', g.id, p_account_id, v_now
+    from unnest(v_gone) with ordinality as g (id, nth);
+    v_last := v_last + cardinality(v_gone);
+    update email_folders f set changed_number = v_last + c.nth
+    from unnest(v_folders) with ordinality as c (id, nth)
+    where f.id = c.id and f.tenant_id = p_tenant_id and f.user_id = p_user_id;
+    v_last := v_last + cardinality(v_folders);
+    if v_last > v_first then
+        perform next_numbers(p_tenant_id, p_user_id, v_last - v_first);
     end if;
     for v_new in
         select m.* from email_messages m

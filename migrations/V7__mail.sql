@@ -201,13 +201,19 @@ begin
 end
 $$;
 
--- Gives a user's next `p_count` changes their numbers, and returns the last of them.
+-- Gives a user's next `p_count` changes their numbers, and returns the last of them. In PL/pgSQL, which plans it once for a
+-- connection; SQL would each time.
 create function next_numbers(p_tenant_id uuid, p_user_id uuid, p_count bigint) returns bigint
-language sql volatile
+language plpgsql
 as $$
+declare
+    v_last bigint;
+begin
     insert into email_change_numbers as c (tenant_id, user_id, last) values (p_tenant_id, p_user_id, p_count)
     on conflict (tenant_id, user_id) do update set last = c.last + p_count
-    returning last
+    returning last into v_last;
+    return v_last;
+end
 $$;
 
 create function number_account() returns trigger

@@ -3,6 +3,7 @@
 //! The functions run as Lambda runs them, one event at a time over the runtime API (`local::environment`), and take
 //! turns with `benches/floor`, so that whatever the machine does meanwhile happens to both.
 
+mod actions;
 mod capacity;
 mod cold;
 mod context;
@@ -57,9 +58,9 @@ const QUICK_ACCOUNTS: u64 = 2 * scale::FEW;
 const QUICK_MESSAGES: u64 = 2 * messages::FEW;
 const QUICK_MAILBOX: usize = 400;
 
-const SECTIONS: [&str; 12] = [
-    "size", "cold", "warm", "sign-in", "sync", "reading", "sending", "context", "crowd", "scale", "messages",
-    "capacity",
+const SECTIONS: [&str; 13] = [
+    "size", "cold", "warm", "sign-in", "sync", "reading", "actions", "sending", "context", "crowd", "scale",
+    "messages", "capacity",
 ];
 
 impl Options {
@@ -146,7 +147,8 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let built: Vec<String> = match options.only.as_deref() {
         Some("sync") => sync::BINARIES.map(str::to_owned).to_vec(),
         Some("sending") => sending::BINARIES.map(str::to_owned).to_vec(),
-        Some("reading") => vec![reading::BINARY.to_owned()],
+        Some("reading") => reading::BINARIES.map(str::to_owned).to_vec(),
+        Some("actions") => actions::BINARIES.map(str::to_owned).to_vec(),
         Some("messages") => vec![messages::BINARY.to_owned()],
         Some("capacity") => capacity::BINARIES.map(str::to_owned).to_vec(),
         _ => functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect(),
@@ -187,6 +189,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
                 "sign-in" => sign_in::measure(&bench).await?,
                 "sync" => sync::measure(&bench, options.mailbox).await?,
                 "reading" => reading::measure(&bench).await?,
+                "actions" => actions::measure(&bench).await?,
                 "sending" => sending::measure(&bench).await?,
                 "context" => context::measure(&bench).await?,
                 "crowd" => crowd::measure(&bench).await?,

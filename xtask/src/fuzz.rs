@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // The same seed gives the same inputs, so a red run can be repeated.
         command.args(["-seed=1", "-max_len=4096", "-timeout=10", "-verbosity=0", "-print_final_stats=1"]);
         command.arg(format!("-runs={}", options.runs)).arg(format!("-artifact_prefix={}/", found.display()));
-        command.arg(grown).arg(workspace_root().join("fuzz/corpus").join(target));
+        command.arg(&grown).arg(workspace_root().join("fuzz/corpus").join(target));
         eprintln!("{target}: {} inputs", options.runs);
         let status = command.status().with_context(|| format!("cannot run fuzz-{target}"))?;
         ensure!(status.success(), "fuzz-{target} found something; the input is in {}", found.display());

@@ -40,7 +40,7 @@ cargo bench [-- OPTIONS]
       --accounts N     in the large table (default 1000000)
       --messages N     in the large table of those (default 1000000)
       --mailbox N      in the mailbox that is synchronised (default 20000)
-      --only SECTION   size, cold, warm, sign-in, sync, reading, sending,
+      --only SECTION   size, cold, warm, sign-in, sync, reading, actions, sending,
                        context, crowd, scale or messages
       --quick          see that all can be measured, with the development build and about a second for each row
       --record         put the table into docs/PERFORMANCE.md

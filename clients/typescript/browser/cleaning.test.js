@@ -17,8 +17,8 @@ const document = (body) => `<!doctype html><meta charset="utf-8"><title>Page</ti
 const EMPTY = document('<div id="mail" style="position:absolute;left:50px;top:50px;width:600px"></div>');
 
 let browser, origin;
-/** What each path is answered with. */
-const pages = new Map([["/", EMPTY]]);
+/** What each path is answered with; the second is of the mail's own picture. */
+const pages = new Map([["/", EMPTY], ["/attachments/1", ""]]);
 const server = createServer((request, response) => {
   response.setHeader("Content-Type", "text/html; charset=utf-8");
   response.end(pages.get(request.url) ?? "");

@@ -1,4 +1,5 @@
-//! Reading a message that was read before: the function beside a bare GET of what the object store keeps of it.
+//! Reading a message that was read before, its bytes, and a file of it: the function beside a bare GET of what the object store
+//! keeps of it. For a file it asks there twice: where in the message it is, and for that.
 
 use std::{
     io::{Read, Write},
@@ -8,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use local::{emulator::Emulator, environment::Environment};
+use mail::content::Opened;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -16,14 +18,13 @@ use super::{
     requests::{Caller, ensure_good, insert_messages, seed},
 };
 
-pub(super) const BINARY: &str = "get-message";
+pub(super) const BINARIES: [&str; 3] = ["get-message", "get-raw-message", "get-attachment"];
 const ROUNDS: usize = 1000;
 const UNCOUNTED: usize = 50;
 /// Of the HTML: a newsletter has as much.
 const HTML_BYTES: usize = 40_000;
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    bench.progress("reading: a message that is kept");
     let emulator = Emulator::start()?;
     let bucket = emulator.make_bucket().await?;
     let caller = Caller::new()?;
@@ -38,40 +39,58 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     owner.batch_execute(&insert).await?;
     let sql = "select id from email_messages where account_id = $1";
     let message: Uuid = owner.query_one(sql, &[&account]).await?.try_get(0)?;
-    let opened = json!({
-        "version": mail::content::VERSION, "places": [], "preview": "Hello", "hasAttachments": false,
-        "content": {"text": "Hello", "html": "<p>Hello</p>".repeat(HTML_BYTES / 12), "hasRemoteContent": false,
-            "isTruncated": false, "attachments": []},
-    });
-    let kept = json!({"opened": opened, "isCut": false});
-    let key = format!("mail/{}/{account}/{message}/shown", caller.tenant);
-    bucket.put(&key, serde_json::to_vec(&kept)?).await?;
+    let raw = message_with_a_file();
+    let kept = json!({"opened": Opened::read(&raw, |id| id.to_owned()), "isCut": false});
+    let place = format!("mail/{}/{account}/{message}", caller.tenant);
+    bucket.put(&format!("{place}/shown"), serde_json::to_vec(&kept)?).await?;
+    bucket.put(&format!("{place}/raw"), raw).await?;
 
     let mut env = bench.env(DATABASE);
     env.extend(bench.sealing.mail_env(bench.postgres.mail_url(DATABASE)));
     env.extend(bucket.env().iter().cloned());
-    let mut ours = Environment::start(&bench.binary(BINARY)?, &env)?;
-    let bare = Bare::new(emulator.url().trim_start_matches("http://"), &format!("/{}/{key}", bucket.name()));
-    let event = caller.event(BINARY, Some(message), None)?;
-    let (mut our_times, mut bare_times) = (Times::default(), Times::default());
-    for n in 0..bench.rounds(UNCOUNTED) + bench.rounds(ROUNDS) {
-        // Who went first last time goes second.
-        let before = if n % 2 == 0 { Some(bare.get()?) } else { None };
-        let answer = ours.invoke(&event)?;
-        ensure_good(&answer)?;
-        let took = before.map_or_else(|| bare.get(), Ok)?;
-        if n >= bench.rounds(UNCOUNTED) {
-            our_times.0.push(answer.took);
-            bare_times.0.push(took);
+    let mut rows = Vec::new();
+    for function in BINARIES {
+        bench.progress(&format!("reading what is kept: {function}"));
+        let part = if function == "get-message" { "shown" } else { "raw" };
+        let address = emulator.url().trim_start_matches("http://");
+        let bare = Bare::new(address, &format!("/{}/{place}/{part}", bucket.name()));
+        let mut ours = Environment::start(&bench.binary(function)?, &env)?;
+        let event = caller.event(function, Some(message), None)?;
+        let (mut our_times, mut bare_times) = (Times::default(), Times::default());
+        for n in 0..bench.rounds(UNCOUNTED) + bench.rounds(ROUNDS) {
+            // Who went first last time goes second.
+            let before = if n % 2 == 0 { Some(bare.get()?) } else { None };
+            let answer = ours.invoke(&event)?;
+            ensure_good(&answer)?;
+            let took = before.map_or_else(|| bare.get(), Ok)?;
+            if n >= bench.rounds(UNCOUNTED) {
+                our_times.0.push(answer.took);
+                bare_times.0.push(took);
+            }
         }
+        let beside =
+            |what: &str, ours, bare| Row::beside(format!("{function}, kept ÷ bare GET: {what}"), "µs", ours, bare);
+        let p50 = beside("p50", micros(our_times.median()), micros(bare_times.median()));
+        rows.extend([
+            if function == "get-message" { p50.at_most(1.5) } else { p50 },
+            beside("p99", micros(our_times.percentile(99)), micros(bare_times.percentile(99))),
+            Row::alone(format!("peak memory {function}"), "MB", ours.peak_memory()? as f64 / 1e6).at_most(64.0),
+        ]);
     }
-    let beside =
-        |what: &str, ours, bare| Row::beside(format!("get-message, kept ÷ bare GET: {what}"), "µs", ours, bare);
-    Ok(vec![
-        beside("p50", micros(our_times.median()), micros(bare_times.median())).at_most(1.5),
-        beside("p99", micros(our_times.percentile(99)), micros(bare_times.percentile(99))),
-        Row::alone("peak memory get-message", "MB", ours.peak_memory()? as f64 / 1e6).at_most(64.0),
-    ])
+    Ok(rows)
+}
+
+/// A newsletter with a file as long.
+fn message_with_a_file() -> Vec<u8> {
+    format!(
+        "From: news@example.com\r\nSubject: News\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+         --b\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{}\r\n\
+         --b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--b--\r\n",
+        "<p>Hello</p>\r\n".repeat(HTML_BYTES / 12),
+        "JVBERi0xLjQK\r\n".repeat(HTML_BYTES / 12)
+    )
+    .into_bytes()
 }
 
 /// Who asks for one object again and again, and does nothing with it. The emulator ends each connection after an answer.

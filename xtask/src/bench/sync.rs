@@ -88,7 +88,7 @@ pub(super) async fn jobs(bench: &Bench, database: &str, messages: usize) -> Resu
     rig.fill(0, messages)?;
     let link = delayed(rig.server.ports().imaps, DELAY).await?;
     rig.look_at(link.port).await?;
-    let mut worker = rig.worker()?;
+    let mut worker = rig.start("sync-account")?;
     let first = rig.cost(&mut worker, &link, 1).await?;
     // By the folders: an account's messages are found by reading all.
     let sql = "select sum(stored)::bigint from email_folders where account_id = $1";
@@ -101,20 +101,20 @@ pub(super) async fn jobs(bench: &Bench, database: &str, messages: usize) -> Resu
 }
 
 /// A mailbox, the account of it, and the bare client.
-struct Rig<'a> {
-    bench: &'a Bench,
+pub(super) struct Rig<'a> {
+    pub(super) bench: &'a Bench,
     database: String,
-    server: Dovecot,
+    pub(super) server: Dovecot,
     mailbox: String,
-    caller: Caller,
-    account: Uuid,
-    owner: Client,
-    floor: Environment,
+    pub(super) caller: Caller,
+    pub(super) account: Uuid,
+    pub(super) owner: Client,
+    pub(super) floor: Environment,
     directory: PathBuf,
 }
 
 impl<'a> Rig<'a> {
-    async fn new(bench: &'a Bench, database: &str, mailbox: &str) -> Result<Self> {
+    pub(super) async fn new(bench: &'a Bench, database: &str, mailbox: &str) -> Result<Self> {
         let server = Dovecot::start()?;
         server.add_user(mailbox, PASSWORD)?;
         let caller = Caller::new()?;
@@ -151,7 +151,7 @@ impl<'a> Rig<'a> {
         if index == 0 { "INBOX".to_owned() } else { format!("Folder{index}") }
     }
 
-    fn login(&self) -> String {
+    pub(super) fn login(&self) -> String {
         format!("a1 LOGIN {} \"{PASSWORD}\"\r\n", self.mailbox)
     }
 
@@ -167,7 +167,7 @@ impl<'a> Rig<'a> {
     }
 
     /// Says it, and throws away what comes.
-    fn say(&mut self, port: u16, rounds: &[String], copy: Option<(&str, &str)>) -> Result<Duration> {
+    pub(super) fn say(&mut self, port: u16, rounds: &[String], copy: Option<(&str, &str)>) -> Result<Duration> {
         let rounds = self.files(rounds)?;
         let event = json!({ "host": HOST, "port": port, "rounds": rounds, "copy": copy });
         let answer = self.floor.invoke(event.to_string().as_bytes())?;
@@ -175,7 +175,7 @@ impl<'a> Rig<'a> {
         Ok(answer.took)
     }
 
-    fn fill(&mut self, start: usize, count: usize) -> Result<()> {
+    pub(super) fn fill(&mut self, start: usize, count: usize) -> Result<()> {
         let port = self.server.ports().imaps;
         let creates: String = (1..FOLDERS).map(|folder| format!("a2 CREATE {}\r\n", Self::folder(folder))).collect();
         self.say(port, &[self.login() + &creates], None)?;
@@ -191,7 +191,8 @@ impl<'a> Rig<'a> {
         Ok(())
     }
 
-    fn worker(&self) -> Result<Environment> {
+    /// A function that reaches this mailbox.
+    pub(super) fn start(&self, function: &str) -> Result<Environment> {
         let mut env = self.bench.env(&self.database);
         env.extend(self.bench.sealing.mail_env(self.bench.postgres.mail_url(&self.database)));
         let words = [
@@ -200,11 +201,11 @@ impl<'a> Rig<'a> {
             ("SSL_CERT_FILE", self.server.ca_file().display().to_string()),
         ];
         env.extend(words.map(|(name, value)| (name.to_owned(), value)));
-        Environment::start(&self.bench.binary("sync-account")?, &env)
+        Environment::start(&self.bench.binary(function)?, &env)
     }
 
     /// Rings; how long it took, and whether more is left.
-    async fn sync(&self, worker: &mut Environment) -> Result<(Duration, bool)> {
+    pub(super) async fn sync(&self, worker: &mut Environment) -> Result<(Duration, bool)> {
         self.ring().await?;
         let doorbell = json!({ "tenantId": self.caller.tenant, "userId": self.caller.user, "accountId": self.account })
             .to_string();
@@ -285,7 +286,7 @@ impl<'a> Rig<'a> {
     /// The first synchronisation, beside fetching the same and copying the same rows.
     async fn first(&mut self, messages: usize) -> Result<Vec<Row>> {
         self.bench.progress("synchronising: for the first time");
-        let mut worker = self.worker()?;
+        let mut worker = self.start("sync-account")?;
         let rows_file = self.directory.join("rows").display().to_string();
         let each = messages / FOLDERS;
         let mut fetching = String::new();
@@ -366,7 +367,7 @@ impl<'a> Rig<'a> {
     async fn unchanged(&mut self, name: &str, delay: Option<Duration>) -> Result<Vec<Row>> {
         self.bench.progress(&format!("synchronising: nothing has changed{name}"));
         let port = self.reach(delay).await?;
-        let mut worker = self.worker()?;
+        let mut worker = self.start("sync-account")?;
         let list =
             "a2 LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ))\r\n";
         let rounds = [self.login(), list.to_owned(), String::new()];
@@ -387,7 +388,7 @@ impl<'a> Rig<'a> {
     async fn delta(&mut self, name: &str, delay: Option<Duration>, messages: usize) -> Result<Vec<Row>> {
         self.bench.progress(&format!("synchronising: a little has changed{name}"));
         let port = self.reach(delay).await?;
-        let mut worker = self.worker()?;
+        let mut worker = self.start("sync-account")?;
         self.sync(&mut worker).await?;
         let (mut ours, mut floor) = (Times::default(), Times::default());
         let (came, gone) = ((messages / 100).max(FOLDERS), (messages / 200 / FOLDERS).max(1));
