@@ -40,8 +40,8 @@ cargo bench [-- OPTIONS]
       --accounts N     in the large table (default 1000000)
       --messages N     in the large table of those (default 1000000)
       --mailbox N      in the mailbox that is synchronised (default 20000)
-      --only SECTION   size, cold, warm, sign-in, sync, reading, actions, sending,
-                       context, crowd, scale or messages
+      --only SECTION   size, cold, warm, sign-in, sync, reading, actions,
+                       sending, context, crowd, scale, messages or capacity
       --quick          see that all can be measured, with the development build and about a second for each row
       --record         put the table into docs/PERFORMANCE.md
       --peer URL       measure a server with the same API and this service in turn, and nothing else

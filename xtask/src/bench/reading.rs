@@ -80,15 +80,17 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A newsletter with a file as long.
+/// A newsletter after a file as long, whose id is that of the event file.
 fn message_with_a_file() -> Vec<u8> {
     format!(
         "From: news@example.com\r\nSubject: News\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
-         --b\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{}\r\n\
          --b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\
-         Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--b--\r\n",
-        "<p>Hello</p>\r\n".repeat(HTML_BYTES / 12),
-        "JVBERi0xLjQK\r\n".repeat(HTML_BYTES / 12)
+         Content-Transfer-Encoding: base64\r\n\r\n{}\r\n\
+         --b\r\nContent-Type: multipart/alternative; boundary=a\r\n\r\n\
+         --a\r\nContent-Type: text/plain\r\n\r\nHello\r\n\
+         --a\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{}\r\n--a--\r\n--b--\r\n",
+        "JVBERi0xLjQK\r\n".repeat(HTML_BYTES / 12),
+        "<p>Hello</p>".repeat(HTML_BYTES / 12)
     )
     .into_bytes()
 }
