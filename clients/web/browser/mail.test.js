@@ -115,6 +115,7 @@ test("a message with a file is written, taken back, sent, seen in the outbox, an
   await form.getByRole("button", { name: "Send" }).click();
   await form.getByRole("alert").filter({ hasText: "To whom?" }).waitFor();
   await form.getByLabel("To", { exact: true }).fill(`Demo <${DEMO}>`);
+  await form.getByRole("alert").waitFor({ state: "detached" });
   await form.getByLabel("Subject").fill("Relay 70");
   await form.getByLabel("Text").fill("The moth is attached.\n\nSee https://example.com/moth.");
   const bytes = Buffer.from("a moth\n".repeat(1000));

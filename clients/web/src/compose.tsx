@@ -197,7 +197,7 @@ function Form({ draft }: { draft: Composition }) {
       onDrop={(event) => (event.preventDefault(), attach(event.dataTransfer?.files ?? []))}
     >
       <form
-        ref={form} onSubmit={(event) => (event.preventDefault(), void submit())}
+        ref={form} onSubmit={(event) => (event.preventDefault(), void submit())} onInput={() => (problem.value = "")}
         onKeyDown={({ ctrlKey, metaKey, key }) => (ctrlKey || metaKey) && key === "Enter" && void submit()}
       >
         <header>
