@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -485,7 +485,15 @@ pub(crate) fn retry_on_other_ports<T>(start: impl Fn(u16) -> Result<T>) -> Resul
 
 /// A TCP port on 127.0.0.1 that nobody uses now.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    loop {
+        // Below those that others get who ask for any: somebody else would have it before it is used.
+        let port = rand::random_range(10_000..32_000);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// 32 random bytes as hex digits: a password, or a name that nobody else has.

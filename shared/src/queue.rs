@@ -206,8 +206,8 @@ mod tests {
         for queue in queues {
             let (started, doorbell) = (Instant::now(), doorbell());
             queue.ring(doorbell.scope(), doorbell.account_id).await;
-            // 250 ms, and as long again for a machine with other things to do.
-            assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+            // 250 ms, and room for a machine with other things to do: the client itself would wait for longer.
+            assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         }
     }
 

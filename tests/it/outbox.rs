@@ -759,7 +759,8 @@ async fn what_is_put_into_the_outbox_leaves_it_by_itself() {
     let sql = "update email_outbox set due_at = 1, ring_at = epoch_ms() - 5000 where status = 'scheduled'";
     assert_eq!(service.owner.execute(sql, &[]).await.unwrap(), 1);
     let turn = service.tick().await;
-    assert_eq!((&turn["messagesDue"], &turn["messagesLagSeconds"]), (&json!(1), &json!(5)), "{turn}");
+    assert_eq!(turn["messagesDue"], 1, "{turn}");
+    assert!((5..60).contains(&turn["messagesLagSeconds"].as_u64().unwrap()), "{turn}");
     is_sent(&id).await;
     assert_eq!(service.tick().await["messagesDue"], 0);
     let sender = |delivery: &local::smtp_sink::Delivery| delivery.sender == name;

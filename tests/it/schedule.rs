@@ -105,9 +105,18 @@ async fn what_a_deleted_account_had_is_purged_and_nothing_else() {
         fill(&service.owner, user, gone[index], 6000).await;
         delete(&service, user, gone[index]).await;
     }
-    let turn = service.tick().await;
+    // As many turns as it takes: each ends after some seconds.
+    let (mut accounts, mut rows) = (0, 0);
+    loop {
+        let turn = service.tick().await;
+        let purged = turn["purgedRows"].as_u64().unwrap();
+        (accounts, rows) = (accounts + turn["purgedAccounts"].as_u64().unwrap(), rows + purged);
+        if purged == 0 {
+            break;
+        }
+    }
     // With each account its two folders, its messages and their labels, and what it had destroyed.
-    assert_eq!((&turn["purgedAccounts"], &turn["purgedRows"]), (&json!(2), &json!(2 * 6604)), "{turn}");
+    assert_eq!((accounts, rows), (2, 2 * 6604));
     for user in &users {
         let sql = "select count(*) from email_labels where user_id = $1";
         assert_eq!(service.owner.query_one(sql, &[&user.user]).await.unwrap().get::<_, i64>(0), 3);

@@ -73,7 +73,16 @@ async fn dump(owner: &Client) -> String {
 
 /// The environment of a running process, as the system has it.
 fn environment(pid: u32) -> BTreeMap<String, String> {
-    let text = String::from_utf8(std::fs::read(format!("/proc/{pid}/environ")).unwrap()).unwrap();
+    let started = Instant::now();
+    // Of one that has only just begun it is empty.
+    let text = loop {
+        let text = String::from_utf8(std::fs::read(format!("/proc/{pid}/environ")).unwrap()).unwrap();
+        if text.contains("AWS_LAMBDA_RUNTIME_API=") {
+            break text;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "{pid} has no environment");
+        std::thread::sleep(Duration::from_millis(5));
+    };
     let pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -33,7 +33,7 @@ impl Drop for Moto {
 impl Moto {
     pub async fn start() -> Self {
         let program = local::tools::python_tool("moto_server", local::tools::MOTO).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = local::services::free_port().unwrap();
         let process = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
@@ -44,6 +44,7 @@ impl Moto {
         let deadline = Instant::now() + Duration::from_secs(30);
         while moto.http.get(&moto.url).send().await.is_err() {
             assert!(Instant::now() < deadline, "moto does not answer");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         moto
     }

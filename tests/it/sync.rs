@@ -120,10 +120,12 @@ async fn a_user_is_obeyed_whatever_plans_there_are() {
     let asked = ask(&user, &account).await;
     assert_eq!(asked.status, 202);
     assert_eq!(status(&user, &account).await["nextSyncAt"], asked.body["requestedAt"]);
-    // The schedule finds what nobody heard of.
+    // The schedule finds what nobody heard of. Other tests' accounts stay as they are.
     let due = "select count(*) from claim_due(1000000, 60000) where account_id = $1::text::uuid";
-    let id = account["id"].as_str().unwrap();
-    assert_eq!(owner().await.query_one(due, &[&id]).await.unwrap().get::<_, i64>(0), 1);
+    let (id, mut owner) = (account["id"].as_str().unwrap(), owner().await);
+    let turn = owner.transaction().await.unwrap();
+    assert_eq!(turn.query_one(due, &[&id]).await.unwrap().get::<_, i64>(0), 1);
+    turn.rollback().await.unwrap();
 }
 
 #[tokio::test]
