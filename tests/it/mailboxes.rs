@@ -53,7 +53,7 @@ pub struct OtherClient {
 
 impl OtherClient {
     pub async fn sign_in(name: &str) -> Self {
-        let session = Session::new(Duration::from_secs(120), 1 << 30);
+        let session = Session::new(Duration::from_secs(600), 1 << 30);
         let port = mail().await.ports().imaps;
         let mut stream = connector().await.connect("localhost", port, Security::Tls, session).await.unwrap();
         stream.read_line(&mut Vec::new(), 10_000).await.unwrap();

@@ -736,7 +736,7 @@ async fn a_worker_that_dies_with_the_answer_in_hand_loses_nothing_that_could_be_
         let (account, path) = connected(&api, &user, &address).await;
         provider.habits(&address, |habits| {
             habits.rotates = rotates;
-            habits.delay = Duration::from_secs(1);
+            habits.delay = Duration::from_secs(5);
         });
         let before = sealed_tokens(&account).await;
         expire(&account).await;

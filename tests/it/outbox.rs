@@ -372,7 +372,7 @@ async fn a_message_is_sent_later_or_taken_back() {
     rig.work().await;
     assert_eq!(server.taken().len(), 1);
     // Its date is of then.
-    let later = rig.put(json!({"sendAt": now + 86_400_000})).await;
+    let later = rig.put(json!({"sendAt": now + 2 * 86_400_000})).await;
     rig.work().await;
     assert_eq!(is(&rig.get(&later).await).0, "sent");
     let text = String::from_utf8(server.taken()[1].message.clone()).unwrap();

@@ -336,7 +336,7 @@ impl Api {
                 let _ = tokio::time::timeout(Duration::from_millis(50), grown).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), search)
+        tokio::time::timeout(Duration::from_secs(30), search)
             .await
             .unwrap_or_else(|_| panic!("no such log line in:\n{}", self.log()))
     }

@@ -77,6 +77,8 @@ impl Worker {
     /// With so many connections to a host at once, together with whoever counts in this Redis.
     pub async fn with_slots(mut self, per_host: u32, redis_url: &str) -> Self {
         let link = RedisLink::new(&SecretText::new(redis_url.to_owned())).unwrap();
+        // A busy machine may take longer than a worker waits, and nobody would count then.
+        let link = link.with_patience(Duration::from_secs(10));
         link.warm_up().await;
         self.0.slots = HostSlots::new(NonZeroU32::new(per_host).unwrap(), link);
         self

@@ -143,7 +143,7 @@ async fn what_is_blocked_and_what_is_closed_answer_alike_in_code_words_and_time(
     let quickest: Vec<f64> =
         tried.chunks(3).map(|tries| tries.iter().map(|(_, time)| *time).fold(f64::INFINITY, f64::min)).collect();
     for time in &quickest {
-        assert!((1000.0..1300.0).contains(time), "{quickest:?}");
+        assert!((1000.0..1900.0).contains(time), "{quickest:?}");
     }
     assert_eq!(clients(&inner).await, 0);
 }
