@@ -131,7 +131,7 @@ pub async fn some_request_waits_for_a_lock(servers: &Servers) {
 
 /// Cuts the functions' connections, so that they connect anew.
 pub async fn cut_connections(owner: &Client) {
-    let cut = "select pid from pg_stat_activity where usename = 'email_service_app' and pg_terminate_backend(pid)";
+    let cut = "select pid, pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
     let told: Vec<i32> = owner.query(cut, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     // They take a moment, in which functions that are asked something connect anew.
     let left = "select count(*) from pg_stat_activity where pid = any ($1)";
