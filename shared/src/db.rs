@@ -118,7 +118,7 @@ impl Db {
         Ok(Self { pool, secrets, waited: Arc::default() })
     }
 
-    /// The same pool with a stopwatch of its own, for one request, which may be the first after a thaw.
+    /// The same pool with a stopwatch of its own, for one request.
     pub fn for_request(&self) -> Self {
         Self { waited: Arc::default(), ..self.clone() }
     }
@@ -174,9 +174,9 @@ impl Db {
         let started = Instant::now();
         let mut lent = None;
         let answer = timeout(REQUEST_TIMEOUT, async {
-            if access == Access::Write && self.waited().is_zero() {
+            if access == Access::Write {
                 // A function that thaws learns of the request and of what became of its connections at once. Their
-                // tasks come first, so that the pool knows of those that were closed. Before the first statement, that is.
+                // tasks come first, so that the pool knows of those that were closed.
                 tokio::task::yield_now().await;
             }
             let mut answer = lent.insert(self.lend().await?).query_typed(sql, params).await;

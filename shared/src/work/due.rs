@@ -51,6 +51,5 @@ where
     let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
     connected?;
     let turn = DueTurn { stop_at: Instant::now(), db, queue, outbox, objects, retention: config.retention };
-    serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, db: turn.db.for_request(), ..turn.clone() }))
-        .await
+    serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, ..turn.clone() })).await
 }

@@ -46,7 +46,7 @@ where
 {
     let (handler, db) = equipped(prepare, handler).await?;
     let give_up = move |job: Job| {
-        let db = db.for_request();
+        let db = db.clone();
         async move {
             if let Err(error) = db.give_up_sync(&job.scope, job.account_id).await {
                 tracing::error!(accountId = %job.account_id, error = %error, "nobody is told that a job is given up");
