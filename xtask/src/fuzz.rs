@@ -57,7 +57,7 @@ fn grown(target: &str) -> PathBuf {
 pub(crate) fn kept(target: &'static str) -> Result<Vec<Vec<u8>>> {
     let grown = grown(target);
     if !grown.exists() {
-        run(&Options { targets: vec![target], runs: 20_000 })?;
+        run(&Options { targets: vec![target], runs: 10_000 })?;
     }
     let mut files = fs::read_dir(grown)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();

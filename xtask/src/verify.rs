@@ -39,7 +39,7 @@ const STEPS: [Step; 16] = [
     }),
     // Of the development build, which the tests have made already: a release takes a quarter of an hour to build.
     ("benchmark", || Ok(cargo_command(&["bench", "--", "--quick"]))),
-    ("hostile input", || Ok(xtask(&["fuzz-all", "--runs", "20000"]))),
+    ("hostile input", || Ok(xtask(&["fuzz-all", "--runs", "10000"]))),
     ("Schemathesis", || Ok(xtask(&["schemathesis"]))),
     ("TypeScript client", || {
         let mut command = Command::new("sh");
