@@ -29,7 +29,7 @@ async fn list(api: &Api, user: &User) -> Answer {
 }
 
 /// A machine with other things to do may take Redis longer than its 100 ms. Then requests are rightly counted elsewhere, and what
-/// is tested here begins anew, which a service that never counts in Redis passes at no time.
+/// is tested here begins anew.
 async fn while_redis_answers<'a>(api: &'a Api, test: impl AsyncFn(&'a Api)) {
     let elsewhere = || api.log().matches("\"rateLimitFallback\":true").count();
     for is_last in [false, false, true] {
