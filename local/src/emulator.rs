@@ -12,12 +12,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::{
     Client,
     config::{Credentials, SharedCredentialsProvider},
     types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName},
+};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, body::Bytes, header::CONTENT_LENGTH};
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
+use rusty_s3::{
+    S3Action, UrlStyle,
+    actions::{CreateBucket, ListObjectsV2},
 };
 use serde_json::json;
 
@@ -30,6 +37,8 @@ use crate::{
 /// moto asks for keys and a region and takes any.
 const KEY: &str = "local";
 const REGION: &str = "us-east-1";
+/// Longer than any call takes.
+const SIGNED_FOR: Duration = Duration::from_secs(60);
 /// SQS takes and gives no more messages in one call.
 const CALL_SIZE: usize = 10;
 /// What the emulator says once it listens.
@@ -172,12 +181,13 @@ impl Emulator {
     /// # Errors
     /// It is not taken.
     pub async fn make_bucket(&self) -> Result<Bucket> {
-        let client = aws_sdk_s3::Client::new(&self.config());
         let name = format!("mail-{}", &secret()[..16]);
-        client.create_bucket().bucket(&name).send().await.context("cannot make a bucket")?;
         let mut env = vec![("MAIL_BUCKET".to_owned(), name.clone())];
         env.extend(self.env("AWS_ENDPOINT_URL_S3"));
-        Ok(Bucket { client, name, env })
+        let place = rusty_s3::Bucket::new(self.url.parse()?, UrlStyle::Path, name, REGION)?;
+        let bucket = Bucket { place, key: rusty_s3::Credentials::new(KEY, KEY), env };
+        self.make_bucket_again(&bucket).await?;
+        Ok(bucket)
     }
 
     /// Makes a bucket once more that went with an emulator which was killed: empty.
@@ -185,7 +195,7 @@ impl Emulator {
     /// # Errors
     /// As [`Emulator::make_bucket`].
     pub async fn make_bucket_again(&self, lost: &Bucket) -> Result<()> {
-        lost.client.create_bucket().bucket(&lost.name).send().await.context("cannot make a bucket")?;
+        lost.send(&CreateBucket::new(&lost.place, &lost.key), Vec::new()).await.context("cannot make a bucket")?;
         Ok(())
     }
 
@@ -215,8 +225,8 @@ impl Emulator {
 /// A bucket.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    client: aws_sdk_s3::Client,
-    name: String,
+    place: rusty_s3::Bucket,
+    key: rusty_s3::Credentials,
     env: Vec<(String, String)>,
 }
 
@@ -228,35 +238,48 @@ impl Bucket {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.place.name()
     }
 
     /// The keys of what is in it, in alphabetical order.
     pub async fn keys(&self) -> Result<Vec<String>> {
-        let mut pages = self.client.list_objects_v2().bucket(&self.name).into_paginator().send();
         let mut keys = Vec::new();
-        while let Some(page) = pages.try_next().await? {
-            keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+        loop {
+            let mut page = self.place.list_objects_v2(Some(&self.key));
+            if let Some(last) = keys.last() {
+                page.with_start_after(String::clone(last));
+            }
+            let answer = self.send(&page, Vec::new()).await?;
+            let some = ListObjectsV2::parse_response(std::str::from_utf8(&answer)?)?.contents;
+            if some.is_empty() {
+                return Ok(keys);
+            }
+            keys.extend(some.into_iter().map(|object| object.key));
         }
-        Ok(keys)
     }
 
     /// What an object has.
     pub async fn get(&self, key: &str) -> Result<Vec<u8>> {
-        let object = self.client.get_object().bucket(&self.name).key(key).send().await?;
-        Ok(object.body.collect().await?.to_vec())
+        self.send(&self.place.get_object(Some(&self.key), key), Vec::new()).await
     }
 
     /// Stores an object.
     pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
-        self.client.put_object().bucket(&self.name).key(key).body(bytes.into()).send().await?;
-        Ok(())
+        self.send(&self.place.put_object(Some(&self.key), key), bytes).await.map(drop)
     }
 
     /// Deletes an object, as its life cycle would.
     pub async fn delete(&self, key: &str) -> Result<()> {
-        self.client.delete_object().bucket(&self.name).key(key).send().await?;
-        Ok(())
+        self.send(&self.place.delete_object(Some(&self.key), key), Vec::new()).await.map(drop)
+    }
+
+    async fn send<'a, A: S3Action<'a>>(&self, action: &A, body: Vec<u8>) -> Result<Vec<u8>> {
+        let request = Request::builder().method(A::METHOD.to_str()).uri(action.sign(SIGNED_FOR).as_str());
+        let request = request.header(CONTENT_LENGTH, body.len()).body(Full::new(Bytes::from(body)))?;
+        // Its connections belong to the Tokio runtime of this call.
+        let answer = HttpClient::builder(TokioExecutor::new()).build_http().request(request).await?;
+        ensure!(answer.status().is_success(), "the emulator answers {}", answer.status());
+        Ok(answer.into_body().collect().await?.to_bytes().into())
     }
 }
 

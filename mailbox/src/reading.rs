@@ -58,8 +58,9 @@ impl<'a> Reader<'a> {
     /// [`Error::NotFound`] where the caller has none with this id.
     pub async fn new(call: &'a MailCall<Way>, objects: &'a ObjectStore) -> Result<Self, Error> {
         let (started, id) = (Instant::now(), call.message_id()?);
-        let found = call.db.get_message(&call.identity.scope, id).await?;
-        Ok(Self { call, objects, started, message: found.ok_or(Error::NotFound(NO_SUCH_MESSAGE))? })
+        // What is kept of it is asked for next.
+        let (found, ()) = tokio::join!(call.db.get_message(&call.identity.scope, id), objects.approach());
+        Ok(Self { call, objects, started, message: found?.ok_or(Error::NotFound(NO_SUCH_MESSAGE))? })
     }
 
     /// Where something is kept.
@@ -154,7 +155,7 @@ impl<'a> Reader<'a> {
         // What is too long for an answer need not come here, if it is there.
         let is_long = usize::try_from(self.message.size).is_ok_and(|size| size > MAX_ANSWER_BYTES);
         if is_long && lost(self.objects.has(&key).await) == Some(true) {
-            return self.link(&key, TYPE, name).await;
+            return self.link(&key, TYPE, name);
         }
         let kept = if is_long { None } else { lost(self.objects.get(&key).await).flatten() };
         let raw = match kept {
@@ -164,7 +165,7 @@ impl<'a> Reader<'a> {
                 (_, raw) => raw,
             },
         };
-        if raw.len() > MAX_ANSWER_BYTES { self.link(&key, TYPE, name).await } else { download(TYPE, name, &raw) }
+        if raw.len() > MAX_ANSWER_BYTES { self.link(&key, TYPE, name) } else { download(TYPE, name, &raw) }
     }
 
     /// An attachment.
@@ -178,14 +179,14 @@ impl<'a> Reader<'a> {
         let is_long = usize::try_from(attachment.size).map_or(true, |size| size > MAX_ANSWER_BYTES);
         let key = self.key(&format!("attachment-{id}"));
         if is_long && self.objects.has(&key).await? {
-            return self.link(&key, kind, name).await;
+            return self.link(&key, kind, name);
         }
         let bytes = self.bytes_at(place, kept.is_cut).await?;
         if bytes.len() <= MAX_ANSWER_BYTES {
             return download(kind, name, &bytes);
         }
         self.objects.put(&key, bytes.into()).await?;
-        self.link(&key, kind, name).await
+        self.link(&key, kind, name)
     }
 
     /// What lies there in the message, decoded.
@@ -246,8 +247,8 @@ impl<'a> Reader<'a> {
         Ok(copies)
     }
 
-    async fn link(&self, key: &Key, kind: &str, name: &str) -> Result<Reply, Error> {
-        Reply::see_other(&self.objects.link(key, kind, &disposition(name)).await?)
+    fn link(&self, key: &Key, kind: &str, name: &str) -> Result<Reply, Error> {
+        Reply::see_other(&self.objects.link(key, kind, &disposition(name)))
     }
 }
 

@@ -4,26 +4,36 @@
 //! makes a key has a [`Scope`]. Only functions that make an [`ObjectStore`] have S3's client in their program.
 
 use std::fmt;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::RequestChecksumCalculation;
-use aws_sdk_s3::presigning::PresigningConfig;
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::time::timeout;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use lambda_http::http::{HeaderName, Request, Response, StatusCode, header};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use rustls::ClientConfig;
+use rusty_s3::actions::{DeleteObjectsResponse, ListObjectsV2, ObjectIdentifier};
+use rusty_s3::{Bucket, Credentials, Method, S3Action, UrlStyle};
+use tokio::time::{sleep, timeout};
+use url::{Position, Url};
 use uuid::Uuid;
 
+use crate::MAX_IDLE;
 use crate::account::AccountId;
 use crate::aws;
 use crate::composition::UploadId;
 use crate::error::{Error, describe};
 use crate::identity::Scope;
 use crate::message::MessageId;
+use crate::tls;
 use crate::upload::{NewUpload, PUT_LIFETIME, PutLink, Upload};
+use crate::variables::Variables;
 
 /// How long a link to an object can be used.
 pub const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -35,6 +45,12 @@ const MAX_ASKED_AT_ONCE: usize = 16;
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a call takes, second attempts included, so that there is time to answer.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// How long to wait at most before a second and a third attempt. The first failure mostly is a connection that was closed
+/// while the function was frozen.
+const RETRIES_WITHIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// How long what we ask ourselves may be on the way, a clock that is late included: as long as S3 grants one that is signed
+/// in its headers.
+const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// Where an object lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,22 +79,141 @@ impl fmt::Display for Key {
     }
 }
 
-/// A bucket.
-#[derive(Debug, Clone)]
+/// A bucket. The requests are made by rusty-s3, and sent here: with the SDK of AWS a message that is kept takes a tenth
+/// longer, and a function has tables of twenty checksums (docs/PERFORMANCE.md).
+#[derive(Clone)]
 pub struct ObjectStore {
-    client: Client,
-    bucket: String,
+    bucket: Bucket,
+    credentials: Credentials,
+    tls: Arc<ClientConfig>,
+    /// Connections that nobody uses, and since when. There are as many as were used at once.
+    idle: Arc<Mutex<Vec<(Connection, Instant)>>>,
 }
+
+type Connection = SendRequest<Full<Bytes>>;
 
 impl ObjectStore {
     /// The bucket of this name, by the function's own rights.
-    pub fn new(bucket: String) -> Self {
-        let limits = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_LIMIT).operation_timeout(CALL_LIMIT);
-        let aws = aws::config("S3", limits.build(), RetryConfig::standard());
-        // A checksum in a link would be that of nothing, and what S3 received it was sent over TLS.
-        let checksums = RequestChecksumCalculation::WhenRequired;
-        let config = aws_sdk_s3::config::Builder::from(&aws).request_checksum_calculation(checksums).build();
-        Self { client: Client::from_conf(config), bucket }
+    ///
+    /// # Errors
+    /// The environment does not say where it is, or who we are, as Lambda's does.
+    pub fn new(bucket: String) -> anyhow::Result<Self> {
+        Self::told(&Variables::of_process(), bucket)
+    }
+
+    fn told(vars: &Variables, bucket: String) -> anyhow::Result<Self> {
+        let must = |name| vars.get(name).with_context(|| format!("{name} must be set, as Lambda sets it"));
+        let region = must("AWS_REGION")?;
+        let (key, secret) = (must("AWS_ACCESS_KEY_ID")?, must("AWS_SECRET_ACCESS_KEY")?);
+        let credentials = match vars.get("AWS_SESSION_TOKEN") {
+            Some(token) => Credentials::new_with_token(key, secret, token),
+            None => Credentials::new(key, secret),
+        };
+        // What is not AWS need not have a host name for each bucket.
+        let (endpoint, style) = match aws::endpoint(vars, "S3") {
+            Some(endpoint) => (endpoint, UrlStyle::Path),
+            None => {
+                // A certificate of AWS is good for no name with one more dot.
+                let style = if bucket.contains('.') { UrlStyle::Path } else { UrlStyle::VirtualHost };
+                (format!("https://s3.{region}.{}", aws::domain(&region)), style)
+            }
+        };
+        let endpoint = Url::parse(&endpoint).context("AWS_ENDPOINT_URL_S3 must be a URL")?;
+        let bucket =
+            Bucket::new(endpoint, style, bucket, region).map_err(|error| anyhow!("no such bucket: {error}"))?;
+        Ok(Self { bucket, credentials, tls: Arc::new(tls::client_config()?), idle: Arc::default() })
+    }
+
+    /// Has a connection ready for the request that comes next. What it takes to connect goes by beside what else comes
+    /// before that.
+    pub async fn approach(&self) {
+        // What fails here fails again there, where it is said.
+        if let Ok(connection) = self.connection().await {
+            self.keep(connection);
+        }
+    }
+
+    /// A connection that nobody uses, or a new one.
+    async fn connection(&self) -> anyhow::Result<Connection> {
+        // A function that thaws learns at once that S3 closed what was idle: the connections' tasks come first.
+        tokio::task::yield_now().await;
+        while let Some((mut connection, since)) = self.take() {
+            if since.elapsed() < MAX_IDLE && connection.ready().await.is_ok() {
+                return Ok(connection);
+            }
+        }
+        let stream = timeout(aws::CONNECT_LIMIT, https::connect(self.bucket.base_url(), &self.tls)).await;
+        let (mut connection, task) = handshake(TokioIo::new(stream.context("no connection in time")??)).await?;
+        drop(tokio::spawn(task));
+        connection.ready().await?;
+        Ok(connection)
+    }
+
+    /// The one that was used last.
+    fn take(&self) -> Option<(Connection, Instant)> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn keep(&self, connection: Connection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, Instant::now()));
+    }
+
+    /// Whom requests are signed by.
+    fn signer(&self) -> Option<&Credentials> {
+        Some(&self.credentials)
+    }
+
+    /// Sends a request, up to three times where S3 does not answer or says that it cannot: each that there is here may be
+    /// repeated. A refusal is a failure, an object that is missing is not.
+    async fn send<'a, A: S3Action<'a>>(
+        &self,
+        action: &A,
+        header: Option<(HeaderName, String)>,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, Error> {
+        let attempts = async {
+            let mut waits = RETRIES_WITHIN.into_iter();
+            loop {
+                let attempt = timeout(ATTEMPT_LIMIT, self.attempt(action, header.clone(), body.clone())).await;
+                let failure = match attempt {
+                    Ok(Ok(answer)) if !is_passing(answer.status()) => return accepted(A::METHOD, answer),
+                    Ok(Ok(answer)) => refusal(&answer),
+                    Ok(Err(error)) => error,
+                    Err(_) => anyhow!("no answer within {ATTEMPT_LIMIT:?}"),
+                };
+                match waits.next() {
+                    Some(longest) => sleep(some_of(longest)).await,
+                    None => return Err(failure),
+                }
+            }
+        };
+        let answer = timeout(CALL_LIMIT, attempts).await;
+        answer.unwrap_or_else(|_| Err(anyhow!("no answer within {CALL_LIMIT:?}"))).map_err(unavailable)
+    }
+
+    async fn attempt<'a, A: S3Action<'a>>(
+        &self,
+        action: &A,
+        header: Option<(HeaderName, String)>,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Bytes>> {
+        let url = action.sign(SIGNED_FOR);
+        let mut request = Request::builder()
+            .method(A::METHOD.to_str())
+            .uri(&url[Position::BeforePath..Position::AfterQuery])
+            .header(header::HOST, &url[Position::BeforeHost..Position::AfterPort]);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        // S3 wants to be told also of none, which hyper does not.
+        if [Method::Put, Method::Post].contains(&A::METHOD) {
+            request = request.header(header::CONTENT_LENGTH, body.len());
+        }
+        let mut connection = self.connection().await?;
+        let (head, body) = connection.send_request(request.body(Full::new(body))?).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        self.keep(connection);
+        Ok(Response::from_parts(head, body))
     }
 
     /// Opens a connection, so that no request pays for it. A store that is away is no reason not to start.
@@ -93,7 +228,10 @@ impl ObjectStore {
     /// # Errors
     /// Why it does not.
     pub async fn ask(&self, limit: Duration) -> Result<(), String> {
-        match timeout(limit, self.client.head_bucket().bucket(&self.bucket).send()).await {
+        let answer =
+            timeout(limit, async { self.send(&self.bucket.head_bucket(self.signer()), None, Bytes::new()).await });
+        match answer.await {
+            Ok(Ok(answer)) if answer.status() == StatusCode::NOT_FOUND => Err("there is no such bucket".to_owned()),
             Ok(answer) => answer.map(drop).map_err(describe),
             Err(_) => Err(format!("no answer within {limit:?}")),
         }
@@ -115,54 +253,51 @@ impl ObjectStore {
     }
 
     async fn read(&self, key: &Key, range: Option<String>) -> Result<Option<Bytes>, Error> {
-        let call = self.client.get_object().bucket(&self.bucket).key(&key.0).set_range(range);
-        match call.send().await {
-            Ok(object) => Ok(Some(object.body.collect().await.map_err(unavailable)?.into_bytes())),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => Ok(None),
-            Err(error) => Err(unavailable(error)),
-        }
+        let action = self.bucket.get_object(self.signer(), &key.0);
+        let answer = self.send(&action, range.map(|range| (header::RANGE, range)), Bytes::new()).await?;
+        Ok((answer.status() != StatusCode::NOT_FOUND).then(|| answer.into_body()))
     }
 
     /// Whether there is an object.
     pub async fn has(&self, key: &Key) -> Result<bool, Error> {
-        match self.client.head_object().bucket(&self.bucket).key(&key.0).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(false),
-            Err(error) => Err(unavailable(error)),
-        }
+        let answer = self.send(&self.bucket.head_object(self.signer(), &key.0), None, Bytes::new()).await?;
+        Ok(answer.status() != StatusCode::NOT_FOUND)
     }
 
     /// Stores an object, in the place of one that is there.
     pub async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), Error> {
-        let call = self.client.put_object().bucket(&self.bucket).key(&key.0).body(bytes.into());
-        call.send().await.map_err(unavailable)?;
-        Ok(())
+        self.send(&self.bucket.put_object(self.signer(), &key.0), None, bytes).await.map(drop)
     }
 
     /// A link to an object, for whoever has it, for five minutes. The store answers with this type and disposition,
     /// which are signed as well.
-    pub async fn link(&self, key: &Key, content_type: &str, disposition: &str) -> Result<String, Error> {
-        let lifetime = PresigningConfig::expires_in(LINK_LIFETIME).map_err(Error::internal)?;
-        let call = self.client.get_object().bucket(&self.bucket).key(&key.0);
-        let call = call.response_content_type(content_type).response_content_disposition(disposition);
-        Ok(call.presigned(lifetime).await.map_err(unavailable)?.uri().to_owned())
+    pub fn link(&self, key: &Key, content_type: &str, disposition: &str) -> String {
+        let mut action = self.bucket.get_object(self.signer(), &key.0);
+        action.query_mut().insert("response-content-type", content_type);
+        action.query_mut().insert("response-content-disposition", disposition);
+        action.sign(LINK_LIFETIME).into()
     }
 
     /// Leave to put a file, once, for whoever has the link: of this type and size, for a quarter of an hour after it was announced.
     /// Where it is put a second time the store refuses (412), so what is being sent never changes.
-    pub async fn put_link(&self, scope: &Scope, upload: &Upload, announced: &NewUpload) -> Result<PutLink, Error> {
-        let start = UNIX_EPOCH + Duration::from_millis(u64::try_from(upload.created_at).unwrap_or_default());
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where it was announced at no time.
+    pub fn put_link(&self, scope: &Scope, upload: &Upload, announced: &NewUpload) -> Result<PutLink, Error> {
+        let key = Key::of_upload(scope, upload.id);
+        let mut action = self.bucket.put_object(self.signer(), &key.0);
+        // What sends a file counts its bytes itself, and a page must not say how many.
+        let (size, told) =
+            (announced.size.0.to_string(), [("content-type", &*announced.content_type.0), ("if-none-match", "*")]);
+        for (name, value) in told.into_iter().chain([("content-length", &*size)]) {
+            action.headers_mut().insert(name, value);
+        }
         // From when it was announced: the same again gives the same link.
-        let lifetime = PresigningConfig::builder().start_time(start).expires_in(PUT_LIFETIME).build();
-        let call = self.client.put_object().bucket(&self.bucket).key(Key::of_upload(scope, upload.id).0);
-        let call = call.content_type(&announced.content_type.0).content_length(announced.size.0).if_none_match("*");
-        let signed = call.presigned(lifetime.map_err(Error::internal)?).await.map_err(unavailable)?;
-        // Of what is signed: what sends a file counts its bytes itself, and a page must not say how many.
-        let headers = signed.headers().filter(|(name, _)| ["content-type", "if-none-match"].contains(name));
+        let start = Timestamp::from_millisecond(upload.created_at).map_err(Error::internal)?;
         Ok(PutLink {
             id: upload.id,
-            url: signed.uri().to_owned(),
-            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            url: action.sign_with_time(PUT_LIFETIME, &start).into(),
+            headers: told.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             expires_at: upload.created_at.saturating_add(i64::try_from(PUT_LIFETIME.as_millis()).unwrap_or(i64::MAX)),
         })
     }
@@ -180,22 +315,24 @@ impl ObjectStore {
     /// Deletes these files, also where some are not there.
     pub async fn delete_uploads(&self, uploads: &[(Scope, UploadId)]) -> Result<(), Error> {
         for some in uploads.chunks(MAX_DELETED) {
-            let keys = some.iter().map(|(scope, id)| Key::of_upload(scope, *id).0);
-            let named: Result<Vec<_>, _> = keys.map(|key| ObjectIdentifier::builder().key(key).build()).collect();
-            self.delete(named.map_err(Error::internal)?).await?;
+            self.delete(some.iter().map(|(scope, id)| Key::of_upload(scope, *id).0)).await?;
         }
         Ok(())
     }
 
     /// Deletes at most a thousand objects.
-    async fn delete(&self, named: Vec<ObjectIdentifier>) -> Result<(), Error> {
-        let these = Delete::builder().set_objects(Some(named)).quiet(true).build().map_err(Error::internal)?;
-        let deleted = self.client.delete_objects().bucket(&self.bucket).delete(these).send().await;
-        match deleted.map_err(unavailable)?.errors().first() {
+    async fn delete(&self, keys: impl Iterator<Item = String>) -> Result<(), Error> {
+        let keys: Vec<_> = keys.map(ObjectIdentifier::new).collect();
+        let mut action = self.bucket.delete_objects(self.signer(), keys.iter());
+        action.set_quiet(true);
+        let (body, md5) = action.clone().body_with_md5();
+        let md5 = (HeaderName::from_static("content-md5"), md5);
+        let answer = self.send(&action, Some(md5), body.into()).await?;
+        let deleted = DeleteObjectsResponse::parse(text(&answer)?).map_err(unavailable)?;
+        match deleted.errors.first() {
             None => Ok(()),
             Some(failure) => {
-                let reason = failure.message().unwrap_or_default().to_owned();
-                Err(Error::Unavailable(anyhow::anyhow!("an object was not deleted: {reason}")))
+                Err(unavailable(anyhow!("an object was not deleted: {} {}", failure.code, failure.message)))
             }
         }
     }
@@ -203,22 +340,63 @@ impl ObjectStore {
     /// Deletes all that is kept of an account's messages; returns how many objects that were. One that is written
     /// meanwhile may stay, as long as the bucket keeps it.
     pub async fn delete_account(&self, tenant: Uuid, account: Uuid) -> Result<usize, Error> {
-        let (prefix, mut count) = (Key::all_of_account(tenant, account), 0);
+        let mut count = 0;
         loop {
-            let page = self.client.list_objects_v2().bucket(&self.bucket).prefix(&prefix).send().await;
-            let keys =
-                page.map_err(unavailable)?.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);
-            let named: Result<Vec<_>, _> = keys.map(|key| ObjectIdentifier::builder().key(key).build()).collect();
-            let named = named.map_err(Error::internal)?;
-            if named.is_empty() {
+            let mut action = self.bucket.list_objects_v2(self.signer());
+            action.with_prefix(Key::all_of_account(tenant, account));
+            let page = self.send(&action, None, Bytes::new()).await?;
+            let some = ListObjectsV2::parse_response(text(&page)?).map_err(unavailable)?.contents;
+            if some.is_empty() {
                 return Ok(count);
             }
-            let some = named.len();
+            count += some.len();
             // The next page is what is left: one that cannot be deleted would come for ever.
-            self.delete(named).await?;
-            count += some;
+            self.delete(some.into_iter().map(|object| object.key)).await?;
         }
     }
+}
+
+impl fmt::Debug for ObjectStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ObjectStore").field(&self.bucket.name()).finish()
+    }
+}
+
+/// Whether S3 may answer otherwise a moment later.
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// What S3 did, or that there is no such object. Of a HEAD it does not say what there is not.
+fn accepted(method: Method, answer: Response<Bytes>) -> anyhow::Result<Response<Bytes>> {
+    let is_missing = answer.status() == StatusCode::NOT_FOUND
+        && match method {
+            Method::Head => true,
+            Method::Get => code(&answer) == Some("NoSuchKey"),
+            _ => false,
+        };
+    if answer.status().is_success() || is_missing { Ok(answer) } else { Err(refusal(&answer)) }
+}
+
+/// For the operator: S3's own word for it as well.
+fn refusal(answer: &Response<Bytes>) -> anyhow::Error {
+    anyhow!("it answers {} {}", answer.status().as_u16(), code(answer).unwrap_or_default())
+}
+
+/// The code of a failure.
+fn code(answer: &Response<Bytes>) -> Option<&str> {
+    let text = std::str::from_utf8(answer.body()).ok()?;
+    Some(text.split_once("<Code>")?.1.split_once("</Code>")?.0)
+}
+
+fn text(answer: &Response<Bytes>) -> Result<&str, Error> {
+    std::str::from_utf8(answer.body()).map_err(unavailable)
+}
+
+/// Some part of a time, so that those who failed together do not try again together.
+fn some_of(longest: Duration) -> Duration {
+    let part = SysRng.try_next_u32().unwrap_or_default();
+    longest.mul_f64(f64::from(part) / f64::from(u32::MAX))
 }
 
 fn unavailable(error: impl Into<anyhow::Error>) -> Error {
@@ -227,8 +405,112 @@ fn unavailable(error: impl Into<anyhow::Error>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
     use super::*;
     use crate::identity::{TenantId, UserId};
+
+    /// A store whose place is what `told` says beside what Lambda always does.
+    fn store(told: &[(&str, &str)], bucket: &str) -> ObjectStore {
+        let always = [("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let told: BTreeMap<_, _> =
+            always.iter().chain(told).map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        ObjectStore::told(&Variables::new(move |name| told.get(name).cloned()), bucket.to_owned()).unwrap()
+    }
+
+    /// A store which gives these answers, each on a connection of its own; an empty one is a connection that ends.
+    async fn scripted(answers: &'static [&'static str]) -> (ObjectStore, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                asked.push(String::from_utf8_lossy(&request[..length]).into_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        (store(&[("AWS_ENDPOINT_URL_S3", &url)], "bucket"), asked)
+    }
+
+    const BUSY: &str = "HTTP/1.1 503 Slow Down\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    const FOUND: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello";
+    const SILENT: &str = "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    const NOTHING: &str = "HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n<Error><Code>NoSuchKey</Code></Error>";
+    const NO_BUCKET: &str =
+        "HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n<Error><Code>NoSuchBucket</Code></Error>";
+    const DENIED: &str = "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n<Error><Code>AccessDenied</Code></Error>";
+
+    fn some_key() -> Key {
+        Key("mail/a b/c".to_owned())
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_three_times_and_what_stays_once() {
+        let (store, asked) = scripted(&[BUSY, "", FOUND]).await;
+        assert_eq!(store.get(&some_key()).await.unwrap().unwrap(), "hello");
+        let asked = asked.await.unwrap();
+        assert!(asked.iter().all(|request| request.starts_with("GET /bucket/mail/a%20b/c?X-Amz-")), "{asked:?}");
+
+        let (store, asked) = scripted(&[BUSY, BUSY, BUSY]).await;
+        let error = describe(store.get(&some_key()).await.unwrap_err());
+        assert!(error.ends_with("it answers 503 "), "{error}");
+        assert_eq!(asked.await.unwrap().len(), 3);
+
+        let (store, asked) = scripted(&[FOUND]).await;
+        store.put(&some_key(), Bytes::new()).await.unwrap();
+        assert!(asked.await.unwrap()[0].contains("content-length: 0\r\n"));
+
+        let (store, asked) = scripted(&[DENIED]).await;
+        let error = describe(store.put(&some_key(), Bytes::from_static(b"new")).await.unwrap_err());
+        assert!(error.ends_with("it answers 403 AccessDenied"), "{error}");
+        assert_eq!(asked.await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_approached_is_used() {
+        // A second connection would not be answered.
+        let (store, asked) = scripted(&[FOUND]).await;
+        store.approach().await;
+        store.approach().await;
+        assert_eq!(store.get(&some_key()).await.unwrap().unwrap(), "hello");
+        assert_eq!(asked.await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_object_is_not_no_bucket() {
+        assert_eq!(scripted(&[NOTHING]).await.0.get(&some_key()).await.unwrap(), None);
+        let error = describe(scripted(&[NO_BUCKET]).await.0.get(&some_key()).await.unwrap_err());
+        assert!(error.ends_with("it answers 404 NoSuchBucket"), "{error}");
+        let error = describe(scripted(&[SILENT]).await.0.put(&some_key(), Bytes::new()).await.unwrap_err());
+        assert!(error.ends_with("it answers 404 "), "{error}");
+        // A HEAD is answered without a body.
+        assert!(!scripted(&[SILENT]).await.0.has(&some_key()).await.unwrap());
+        let error = scripted(&[SILENT]).await.0.ask(CALL_LIMIT).await.unwrap_err();
+        assert_eq!(error, "there is no such bucket");
+    }
+
+    #[test]
+    fn a_bucket_is_where_its_region_or_the_environment_says() {
+        let host = |told: &[(&str, &str)], bucket| {
+            let link = store(told, bucket).link(&some_key(), "text/plain", "inline");
+            link.split_once("/mail/").unwrap().0.to_owned()
+        };
+        assert_eq!(host(&[], "bucket"), "https://bucket.s3.eu-west-1.amazonaws.com");
+        assert_eq!(host(&[], "my.bucket"), "https://s3.eu-west-1.amazonaws.com/my.bucket");
+        assert_eq!(host(&[("AWS_REGION", "cn-north-1")], "bucket"), "https://bucket.s3.cn-north-1.amazonaws.com.cn");
+        assert_eq!(host(&[("AWS_ENDPOINT_URL", "http://store:9000")], "bucket"), "http://store:9000/bucket");
+        let link = store(&[("AWS_SESSION_TOKEN", "t/t")], "bucket").link(&some_key(), "text/plain", "inline");
+        assert!(link.contains("X-Amz-Security-Token=t%2Ft&"), "{link}");
+        assert!(!format!("{:?}", store(&[], "bucket")).contains("secret"));
+    }
 
     #[test]
     fn a_key_says_whose_it_is() {

@@ -109,7 +109,7 @@ where
     H: Fn(Call, ObjectStore) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let objects = ObjectStore::new(mail_bucket()?);
+    let objects = ObjectStore::new(mail_bucket()?)?;
     serve(move |call| handler(call, objects.clone())).await
 }
 
@@ -146,7 +146,7 @@ where
     let (config, store, secrets) = begin().await?;
     let QueueConfig { sync_queue_url, outbox_queue_url, .. } = QueueConfig::from_env()?;
     let queues = [warming_queue(sync_queue_url).await, warming_queue(outbox_queue_url).await];
-    let objects = probed_bucket().map(ObjectStore::new);
+    let objects = probed_bucket().map(ObjectStore::new).transpose()?;
     let (db, redis) = connect(&config, store, &secrets).await?;
     run(config.public, move |front, event| {
         let request_id = event.context.request_id.clone();

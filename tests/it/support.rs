@@ -77,6 +77,10 @@ impl Servers {
             (SCHEDULER_QUEUES[0], "http://127.0.0.1:1/123456789012/none".to_owned()),
             (SCHEDULER_QUEUES[1], "http://127.0.0.1:1/123456789012/none".to_owned()),
             ("MAIL_BUCKET", "none".to_owned()),
+            // Lambda sets these.
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "none".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "none".to_owned()),
         ])
     }
 

@@ -187,7 +187,7 @@ where
     H: Fn(MailCall<N>, ObjectStore) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let objects = ObjectStore::new(mail_bucket()?);
+    let objects = ObjectStore::new(mail_bucket()?)?;
     objects.warm_up().await;
     serve_mail(prepare, move |call| handler(call, objects.clone())).await
 }

@@ -47,7 +47,7 @@ where
     let queue = Queue::new(Some(config.sync_queue_url));
     let outbox = Queue::new(Some(config.outbox_queue_url));
     let db = Db::new(Arc::new(SecretStore::new(config.secrets)), 1, MAX_IDLE).await?;
-    let objects = ObjectStore::new(config.mail_bucket);
+    let objects = ObjectStore::new(config.mail_bucket)?;
     let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
     connected?;
     let turn = DueTurn { stop_at: Instant::now(), db, queue, outbox, objects, retention: config.retention };

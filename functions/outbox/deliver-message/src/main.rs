@@ -13,6 +13,6 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let files = Files(Some(ObjectStore::new(mail_bucket()?)));
+    let files = Files(Some(ObjectStore::new(mail_bucket()?)?));
     shared::work_outbox(mailbox::tokens::way, move |job| deliver_message::handler(job, files.clone())).await
 }

@@ -17,6 +17,6 @@ pub async fn handler(call: Call, objects: ObjectStore) -> Result<Reply, Error> {
     let once = Once::read(&call.request, "POST /api/uploads", &fields)?;
     let new = NewUpload::read(fields)?;
     let made = call.db.create_upload(&scope, &new, once.as_ref()).await?;
-    let link = objects.put_link(&scope, &made.thing, &new).await?;
+    let link = objects.put_link(&scope, &made.thing, &new)?;
     Ok(Reply::json(StatusCode::CREATED, &link)?.replayed(made.is_replayed))
 }
