@@ -256,6 +256,24 @@ fn read_names(list: Option<&mail_parser::Address<'_>>) -> Vec<(Option<String>, S
     list.map(|list| list.iter().map(read).collect()).unwrap_or_default()
 }
 
+/// The parser leaves the folds of a text that has an escaped quote.
+#[test]
+fn a_folded_name_with_a_quote_is_read_as_it_was_asked_for() {
+    let word = "averylongwordwithoutanyspaceinit";
+    let name = format!("{word} {word}\"");
+    let attachments = vec![Attachment {
+        filename: Some(&name),
+        content_type: "application/pdf",
+        content_id: None,
+        is_inline: false,
+        size: 0,
+    }];
+    let message = written(&compose(&Content { attachments, ..jane() }, For::Readers), &[Vec::new()]);
+    assert!(message.windows(4).any(|four| four == b"\r\n a"), "it is folded");
+    let opened = crate::content::Opened::read(&message, str::to_owned);
+    assert_eq!(opened.content.attachments[0].filename, name);
+}
+
 proptest! {
     #[test]
     fn a_message_reads_back_as_it_was_asked_for(
@@ -314,7 +332,9 @@ proptest! {
         prop_assert_eq!(found.len(), expected.len());
         for (found, (name, bytes, _)) in found.into_iter().zip(expected) {
             prop_assert_eq!(found.contents(), bytes.as_slice());
-            prop_assert_eq!(found.attachment_name(), name.as_deref());
+            // The parser leaves the folds of a name that has an escaped quote.
+            let unfolded = found.attachment_name().map(|name| name.replace("\r\n", ""));
+            prop_assert_eq!(&unfolded, name);
         }
     }
 
