@@ -23,12 +23,10 @@ pub fn build_binaries<N: AsRef<str>>(
     wrapper: Option<&Path>,
     names: impl IntoIterator<Item = N>,
 ) -> Result<PathBuf> {
-    // The whole workspace selects the features, as in `cargo test --workspace`, `sam build` and `cargo run` for us: so
-    // nothing is compiled twice.
-    let mut command = cargo_command(&["build", "--workspace", "--message-format=json-render-diagnostics"]);
-    if release {
-        command.arg("--release");
-    }
+    let mut command = cargo_command(&["build", "--message-format=json-render-diagnostics"]);
+    // For development the whole workspace selects the features, as in `cargo test --workspace` and `cargo run` for us: so
+    // nothing is compiled twice. For release the functions do, as for a deployment.
+    command.arg(if release { "--release" } else { "--workspace" });
     if let Some(wrapper) = wrapper {
         command.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
     }

@@ -55,6 +55,31 @@ fn crates_depend_in_one_direction() {
     assert!(seen.len() >= 4, "{seen:?}");
 }
 
+/// Every crate that Cargo compiles for these options, with its version and features.
+fn compiled(options: &[&str]) -> BTreeSet<String> {
+    let mut command = local::build::cargo_command(&["tree", "--offline", "--prefix=none", "--format={p} {f}"]);
+    let output = command.args(options).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+#[test]
+fn nothing_is_compiled_twice_for_development_and_no_test_is_deployed() {
+    let tests = compiled(&["--workspace", "--edges=normal,build,dev"]);
+    let functions = compiled(&["--workspace", "--edges=normal,build"]);
+    let commands = compiled(&["--package=xtask", "--edges=normal,build"]);
+    let twice: Vec<_> = functions.union(&commands).filter(|unit| !tests.contains(*unit)).collect();
+    assert!(twice.is_empty(), "with other features than the tests have: {twice:#?}");
+
+    let deployed = compiled(&["--edges=normal,build"]);
+    for (unit, feature) in [("tokio v", "test-util"), ("mail v", "testing"), ("shared v", "openapi")] {
+        let of = |set: &BTreeSet<String>| set.iter().find(|line| line.starts_with(unit)).unwrap().clone();
+        assert!(of(&tests).contains(feature), "{}", of(&tests));
+        assert!(!of(&deployed).contains(feature), "{}", of(&deployed));
+    }
+}
+
 /// A module, as its file has it. Its tests count for nothing.
 #[derive(Debug)]
 struct Module {

@@ -5,19 +5,23 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local::{
     environment::{Answer, Environment},
     mail_server::Dovecot,
+    signing::SigningKey,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Bench, DATABASE, Row, Times, micros,
+    Bench, DATABASE, JWT_KEY, Row, Times, micros,
     requests::{Caller, PASSWORD, account, ensure_good},
 };
 
 const OPERATIONS: usize = 5000;
+const ALGORITHMS: [Algorithm; 5] =
+    [Algorithm::HS256, Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 const UNCOUNTED: usize = 40;
 const ROUNDS: usize = 400;
 /// A user may have hosts tried so often in a minute.
@@ -51,7 +55,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
 
 /// In a process of its own, which is built for release.
 fn cryptography(bench: &Bench) -> Result<Vec<Row>> {
-    let output = Command::new(bench.binary("crypto")?).arg(bench.rounds(OPERATIONS).to_string()).output()?;
+    let tokens = Value::from_iter(ALGORITHMS.map(signed).into_iter().collect::<Result<Vec<_>>>()?);
+    let mut command = Command::new(bench.binary("crypto")?);
+    let output = command.arg(bench.rounds(OPERATIONS).to_string()).arg(tokens.to_string()).output()?;
     ensure!(output.status.success(), "crypto: {}", String::from_utf8_lossy(&output.stderr));
     let figures: Value = serde_json::from_slice(&output.stdout)?;
     let mut rows = Vec::new();
@@ -60,12 +66,31 @@ fn cryptography(bench: &Bench) -> Result<Vec<Row>> {
         rows.push(Row::alone(format!("{what}: p50"), "µs", figure("median")?).at_most(200.0));
         rows.push(Row::alone(format!("{what}: CPU"), "µs", figure("cpu")?).at_most(200.0));
     }
-    for name in ["HS256", "RS256", "PS256", "ES256", "EdDSA"] {
-        let figure = |kind: &str| figures[name][kind].as_f64().with_context(|| format!("{name} has no {kind}"));
+    for name in ALGORITHMS.map(|algorithm| format!("{algorithm:?}")) {
+        let figure = |kind: &str| figures[&name][kind].as_f64().with_context(|| format!("{name} has no {kind}"));
         rows.push(Row::alone(format!("a token of {name} is verified: p50"), "µs", figure("median")?));
         rows.push(Row::alone(format!("a token of {name} is verified: CPU"), "µs", figure("cpu")?));
     }
     Ok(rows)
+}
+
+/// A token of this algorithm, and the key that verifies it.
+fn signed(algorithm: Algorithm) -> Result<Value> {
+    let claims = json!({
+        "tenant_id": Uuid::now_v7(), "user_id": Uuid::now_v7(), "role": "user", "iss": "https://issuer.example.com/",
+        "aud": "email_service", "iat": 0, "exp": 4_102_444_800_u64,
+    });
+    let (token, key) = match algorithm {
+        Algorithm::HS256 => {
+            let secret = EncodingKey::from_secret(JWT_KEY.as_bytes());
+            (jsonwebtoken::encode(&Header::new(algorithm), &claims, &secret)?, JWT_KEY.to_owned())
+        }
+        _ => {
+            let pair = SigningKey::new(algorithm, "1")?;
+            (pair.sign(&claims)?, pair.pem().to_owned())
+        }
+    };
+    Ok(json!({ "algorithm": format!("{algorithm:?}"), "token": token, "key": key }))
 }
 
 fn settings(server: &Dovecot) -> Value {
