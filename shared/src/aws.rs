@@ -4,30 +4,35 @@
 //! Lambda. Without it each function's zip is a tenth smaller, and nobody who answers as a metadata service can lend us his
 //! credentials.
 
-use std::time::Duration;
-
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_secretsmanager::config::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector, http_client_fn};
 
+use crate::connections::Connections;
 use crate::variables::Variables;
 
-/// As long as the SDK itself waits for a connection.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_millis(3_100);
-
 /// For a service, named as `AWS_ENDPOINT_URL_…` has it.
-pub(crate) fn config(service: &str, timeouts: TimeoutConfig, retries: RetryConfig) -> SdkConfig {
+pub(crate) fn config(service: &str, retries: RetryConfig) -> SdkConfig {
     let vars = Variables::of_process();
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(vars.get("AWS_REGION").map(Region::new))
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
         .retry_config(retries)
-        .timeout_config(timeouts.into_builder().connect_timeout(CONNECT_LIMIT).build());
+        // Connections have limits of their own.
+        .timeout_config(TimeoutConfig::disabled())
+        .http_client(client());
     config.set_endpoint_url(endpoint(&vars, service));
     config.build()
+}
+
+/// How the SDK's requests are sent.
+pub(crate) fn client() -> SharedHttpClient {
+    let connector = SharedHttpConnector::new(Connections::default());
+    http_client_fn(move |_, _| connector.clone())
 }
 
 /// Another place than AWS's own, where one is named: for this service, or for all.

@@ -60,6 +60,7 @@ pub mod validation;
 mod openapi;
 
 mod aws;
+mod connections;
 pub mod db;
 pub mod log;
 pub mod metrics;

@@ -4,34 +4,28 @@
 //! makes a key has a [`Scope`]. Only functions that make an [`ObjectStore`] have S3's client in their program.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use lambda_http::http::{HeaderName, Request, Response, StatusCode, header};
 use rand::TryRng;
 use rand::rngs::SysRng;
-use rustls::ClientConfig;
 use rusty_s3::actions::{DeleteObjectsResponse, ListObjectsV2, ObjectIdentifier};
 use rusty_s3::{Bucket, Credentials, Method, S3Action, UrlStyle};
 use tokio::time::{sleep, timeout};
-use url::{Position, Url};
+use url::Url;
 use uuid::Uuid;
 
-use crate::MAX_IDLE;
 use crate::account::AccountId;
 use crate::aws;
 use crate::composition::UploadId;
+use crate::connections::Connections;
 use crate::error::{Error, describe};
 use crate::identity::Scope;
 use crate::message::MessageId;
-use crate::tls;
 use crate::upload::{NewUpload, PUT_LIFETIME, PutLink, Upload};
 use crate::variables::Variables;
 
@@ -41,8 +35,6 @@ pub const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const MAX_DELETED: usize = 1000;
 /// How many objects are asked for at once.
 const MAX_ASKED_AT_ONCE: usize = 16;
-/// The longest that one attempt takes. The largest objects have some 50 MB, at which S3 gives or takes them in a second.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a call takes, second attempts included, so that there is time to answer.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// How long to wait at most before a second and a third attempt. The first failure mostly is a connection that was closed
@@ -85,12 +77,8 @@ impl fmt::Display for Key {
 pub struct ObjectStore {
     bucket: Bucket,
     credentials: Credentials,
-    tls: Arc<ClientConfig>,
-    /// Connections that nobody uses, and since when. There are as many as were used at once.
-    idle: Arc<Mutex<Vec<(Connection, Instant)>>>,
+    connections: Connections,
 }
-
-type Connection = SendRequest<Full<Bytes>>;
 
 impl ObjectStore {
     /// The bucket of this name, by the function's own rights.
@@ -121,41 +109,12 @@ impl ObjectStore {
         let endpoint = Url::parse(&endpoint).context("AWS_ENDPOINT_URL_S3 must be a URL")?;
         let bucket =
             Bucket::new(endpoint, style, bucket, region).map_err(|error| anyhow!("no such bucket: {error}"))?;
-        Ok(Self { bucket, credentials, tls: Arc::new(tls::client_config()?), idle: Arc::default() })
+        Ok(Self { bucket, credentials, connections: Connections::default() })
     }
 
-    /// Has a connection ready for the request that comes next. What it takes to connect goes by beside what else comes
-    /// before that.
+    /// Has a connection ready for the request that comes next.
     pub async fn approach(&self) {
-        // What fails here fails again there, where it is said.
-        if let Ok(connection) = self.connection().await {
-            self.keep(connection);
-        }
-    }
-
-    /// A connection that nobody uses, or a new one.
-    async fn connection(&self) -> anyhow::Result<Connection> {
-        // A function that thaws learns at once that S3 closed what was idle: the connections' tasks come first.
-        tokio::task::yield_now().await;
-        while let Some((mut connection, since)) = self.take() {
-            if since.elapsed() < MAX_IDLE && connection.ready().await.is_ok() {
-                return Ok(connection);
-            }
-        }
-        let stream = timeout(aws::CONNECT_LIMIT, https::connect(self.bucket.base_url(), &self.tls)).await;
-        let (mut connection, task) = handshake(TokioIo::new(stream.context("no connection in time")??)).await?;
-        drop(tokio::spawn(task));
-        connection.ready().await?;
-        Ok(connection)
-    }
-
-    /// The one that was used last.
-    fn take(&self) -> Option<(Connection, Instant)> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    fn keep(&self, connection: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, Instant::now()));
+        self.connections.approach(self.bucket.base_url()).await;
     }
 
     /// Whom requests are signed by.
@@ -174,12 +133,10 @@ impl ObjectStore {
         let attempts = async {
             let mut waits = RETRIES_WITHIN.into_iter();
             loop {
-                let attempt = timeout(ATTEMPT_LIMIT, self.attempt(action, header.clone(), body.clone())).await;
-                let failure = match attempt {
-                    Ok(Ok(answer)) if !is_passing(answer.status()) => return accepted(A::METHOD, answer),
-                    Ok(Ok(answer)) => refusal(&answer),
-                    Ok(Err(error)) => error,
-                    Err(_) => anyhow!("no answer within {ATTEMPT_LIMIT:?}"),
+                let failure = match self.attempt(action, header.clone(), body.clone()).await {
+                    Ok(answer) if !is_passing(answer.status()) => return accepted(A::METHOD, answer),
+                    Ok(answer) => refusal(&answer),
+                    Err(error) => error,
                 };
                 match waits.next() {
                     Some(longest) => sleep(some_of(longest)).await,
@@ -197,11 +154,7 @@ impl ObjectStore {
         header: Option<(HeaderName, String)>,
         body: Bytes,
     ) -> anyhow::Result<Response<Bytes>> {
-        let url = action.sign(SIGNED_FOR);
-        let mut request = Request::builder()
-            .method(A::METHOD.to_str())
-            .uri(&url[Position::BeforePath..Position::AfterQuery])
-            .header(header::HOST, &url[Position::BeforeHost..Position::AfterPort]);
+        let mut request = Request::builder().method(A::METHOD.to_str());
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
@@ -209,11 +162,7 @@ impl ObjectStore {
         if [Method::Put, Method::Post].contains(&A::METHOD) {
             request = request.header(header::CONTENT_LENGTH, body.len());
         }
-        let mut connection = self.connection().await?;
-        let (head, body) = connection.send_request(request.body(Full::new(body))?).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        self.keep(connection);
-        Ok(Response::from_parts(head, body))
+        self.connections.send(&action.sign(SIGNED_FOR), request, body).await
     }
 
     /// Opens a connection, so that no request pays for it. A store that is away is no reason not to start.

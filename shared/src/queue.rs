@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::StreamExt;
@@ -49,7 +48,7 @@ impl Queue {
     pub fn new(url: Option<String>) -> Self {
         let Some(url) = url else { return Self(None) };
         let retries = RetryConfig::standard().with_initial_backoff(RETRY_AFTER);
-        let aws = aws::config("SQS", TimeoutConfig::disabled(), retries);
+        let aws = aws::config("SQS", retries);
         Self(Some(Link { client: Client::new(&aws), url }))
     }
 
@@ -159,6 +158,7 @@ mod tests {
             .region(Region::from_static("us-east-1"))
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
+            .http_client(aws::client())
             .build();
         let url = "https://sqs.us-east-1.amazonaws.com/123456789012/sync".to_owned();
         Queue(Some(Link { client: Client::from_conf(config), url }))

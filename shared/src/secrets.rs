@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use serde::Deserialize;
 use tokio::sync::{Mutex, RwLock};
 use zeroize::Zeroizing;
@@ -346,7 +345,7 @@ impl SecretsManager {
 
     fn client(&self) -> &aws_sdk_secretsmanager::Client {
         self.0.get_or_init(|| {
-            let aws = aws::config("SECRETS_MANAGER", TimeoutConfig::disabled(), RetryConfig::standard());
+            let aws = aws::config("SECRETS_MANAGER", RetryConfig::standard());
             aws_sdk_secretsmanager::Client::new(&aws)
         })
     }
