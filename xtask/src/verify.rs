@@ -1,8 +1,9 @@
 //! `cargo verify`: everything that has to be right before a change is handed in.
 
 use std::{
+    num::NonZero,
     process::{Command, ExitStatus},
-    thread::sleep,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,11 @@ const STEPS: [Step; 16] = [
     }),
     ("tests", || {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
-        Ok(cargo_command(&["test", "--workspace"]))
+        let mut command = cargo_command(&["test", "--workspace"]);
+        // Tests wait for servers, and one more than there are processors works meanwhile.
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        command.env("RUST_TEST_THREADS", (processors + 1).to_string());
+        Ok(command)
     }),
     // Of the development build, which the tests have made already: a release takes a quarter of an hour to build.
     ("benchmark", || Ok(cargo_command(&["bench", "--", "--quick"]))),
