@@ -213,7 +213,9 @@ mod tests {
             ask(&connections, &url).await;
             assert_eq!(connected.load(Ordering::Relaxed), times);
             // Until the end of the connection is here.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            while connections.0.idle.lock().unwrap().iter().any(|idle| !idle.connection.is_closed()) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
