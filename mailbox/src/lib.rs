@@ -8,7 +8,6 @@ pub mod sync;
 pub mod tokens;
 pub mod visit;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -61,7 +60,7 @@ pub fn connector(outbound: &Outbound) -> anyhow::Result<Connector> {
         ..Policy::default()
     };
     let tls = shared::tls::client_config()?;
-    Ok(Connector::new(resolver(outbound)?, policy, Arc::new(tls)))
+    Ok(Connector::new(resolver(outbound)?, policy, tls))
 }
 
 /// What stands between commas.

@@ -4,7 +4,7 @@
 //! here, and all of it would be in every function's zip.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,7 +17,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use lambda_http::http::{Request, Response, header, request};
-use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::{Position, Url};
 
@@ -28,16 +27,10 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(3_100);
 /// The longest that one attempt takes. The largest objects have some 50 MB, at which S3 gives or takes them in a second.
 pub(crate) const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Connections to whom one is asked for, none older than what a service or a network may have forgotten.
+/// Connections to whom one is asked for, none older than what a service or a network may have forgotten: those that nobody
+/// uses. There are as many as were used at once.
 #[derive(Clone, Default)]
-pub(crate) struct Connections(Arc<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    tls: OnceLock<Arc<ClientConfig>>,
-    /// Those that nobody uses. There are as many as were used at once.
-    idle: Mutex<Vec<Idle>>,
-}
+pub(crate) struct Connections(Arc<Mutex<Vec<Idle>>>);
 
 struct Idle {
     origin: String,
@@ -90,31 +83,23 @@ impl Connections {
                 return Ok(idle.connection);
             }
         }
-        let stream = timeout(CONNECT_LIMIT, https::connect(url, &self.tls()?)).await;
+        let stream = timeout(CONNECT_LIMIT, https::connect(url, &tls::client_config()?)).await;
         let (mut connection, task) = handshake(TokioIo::new(stream.context("no connection in time")??)).await?;
         drop(tokio::spawn(task));
         connection.ready().await?;
         Ok(connection)
     }
 
-    fn tls(&self) -> anyhow::Result<Arc<ClientConfig>> {
-        if let Some(known) = self.0.tls.get() {
-            return Ok(known.clone());
-        }
-        let read = Arc::new(tls::client_config()?);
-        Ok(self.0.tls.get_or_init(|| read).clone())
-    }
-
     /// The one that was used last.
     fn take(&self, url: &Url) -> Option<Idle> {
-        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = idle.iter().rposition(|idle| idle.origin == origin(url))?;
         Some(idle.remove(last))
     }
 
     fn keep(&self, url: &Url, connection: Connection) {
         let idle = Idle { origin: origin(url).to_owned(), connection, since: Instant::now() };
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
     }
 
     /// A request of the SDK's. None of ours has a body that is not in memory.
@@ -213,7 +198,7 @@ mod tests {
             ask(&connections, &url).await;
             assert_eq!(connected.load(Ordering::Relaxed), times);
             // Until the end of the connection is here.
-            while connections.0.idle.lock().unwrap().iter().any(|idle| !idle.connection.is_closed()) {
+            while connections.0.lock().unwrap().iter().any(|idle| !idle.connection.is_closed()) {
                 tokio::task::yield_now().await;
             }
         }

@@ -99,7 +99,7 @@ impl Keys {
             }
             KeySource::Fixed(set) => Ok(Self::fixed(KeySet::clone(set))),
             KeySource::Url(url) => {
-                let (url, tls) = (url.clone(), Arc::new(tls::client_config()?));
+                let (url, tls) = (url.clone(), tls::client_config()?);
                 let ask = move || -> BoxFuture<'static, _> {
                     let (url, tls) = (url.clone(), tls.clone());
                     Box::pin(async move {

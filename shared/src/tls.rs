@@ -1,6 +1,6 @@
 //! TLS towards whom we call: rustls on aws-lc, the back end that the AWS SDK brings along anyway.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use rustls::{ClientConfig, RootCertStore};
@@ -18,14 +18,24 @@ pub fn install_provider() {
 /// # Errors
 /// As [`client_config`].
 pub fn postgres_connector() -> anyhow::Result<MakeRustlsConnect> {
-    Ok(MakeRustlsConnect::new(client_config()?))
+    Ok(MakeRustlsConnect::new(ClientConfig::clone(&*client_config()?)))
 }
 
-/// Verifies certificate and host name against the system's roots, or the bundle that `SSL_CERT_FILE` names.
+/// Verifies certificate and host name against the system's roots, or the bundle that `SSL_CERT_FILE` names. They are read
+/// once in a process: PostgreSQL, AWS and mail servers are all met in its first request.
 ///
 /// # Errors
 /// There are no roots.
-pub fn client_config() -> anyhow::Result<ClientConfig> {
+pub fn client_config() -> anyhow::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(known) = CONFIG.get() {
+        return Ok(known.clone());
+    }
+    let read = Arc::new(read_config()?);
+    Ok(CONFIG.get_or_init(|| read).clone())
+}
+
+fn read_config() -> anyhow::Result<ClientConfig> {
     install_provider();
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();

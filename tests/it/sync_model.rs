@@ -98,7 +98,7 @@ impl Worker {
             allow_plaintext: true,
             ..Policy::default()
         };
-        Connector::new(Resolver::new(&[]), policy, Arc::new(shared::tls::client_config().unwrap()))
+        Connector::new(Resolver::new(&[]), policy, shared::tls::client_config().unwrap())
     }
 
     async fn build(url: String, connector: Connector) -> Self {

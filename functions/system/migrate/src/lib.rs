@@ -6,7 +6,6 @@ pub mod keys;
 pub mod online;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -123,7 +122,7 @@ async fn report(url: &str, event: &Event, outcome: &anyhow::Result<Migrated>) ->
             "SealingPublicKey": outcome.as_ref().ok().and_then(|migrated| migrated.sealing_public_key.as_deref()),
         },
     });
-    let tls = TlsConnector::from(Arc::new(client_config()?));
+    let tls = TlsConnector::from(client_config()?);
     // No error here names the URL, whose signature is a secret for as long as it is valid.
     let url = url.parse().context("the ResponseURL is none")?;
     let mut last = Ok(());

@@ -33,7 +33,7 @@ impl Keeper {
     /// It is bad, or there are no certificate authorities to trust.
     pub fn from_env() -> anyhow::Result<Self> {
         let config = KeySetConfig::from_env()?;
-        let tls = Arc::new(tls::client_config()?);
+        let tls = tls::client_config()?;
         Ok(Self { config, manager: SecretsManager::default(), tls, kept: Mutex::default() })
     }
 
