@@ -21,6 +21,15 @@ pub mod smtp_sink;
 pub mod template;
 pub mod tools;
 
+/// What Lambda sets in every process of a function, beside its name and where it asks for events. The rights are nobody's.
+const LAMBDA_ENV: [(&str, &str); 5] = [
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+    ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+    ("AWS_REGION", "us-east-1"),
+    ("AWS_ACCESS_KEY_ID", "local"),
+    ("AWS_SECRET_ACCESS_KEY", "local"),
+];
+
 /// The directory of the workspace's `Cargo.toml`.
 pub fn workspace_root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -3,6 +3,10 @@
 //! What the SDK would try beside that (profiles, single sign-on, a machine's or a container's metadata) is never there on
 //! Lambda. Without it each function's zip is a tenth smaller, and nobody who answers as a metadata service can lend us his
 //! credentials.
+//!
+//! Who calls the SDK does so in a [`BoxFuture`](futures_util::future::BoxFuture) that is made in this crate. What is awaited
+//! as it is becomes code of the crate that awaits it: each function would have the SDK twice, in a hundredth of its zip, and
+//! its futures in the memory of each request.
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;

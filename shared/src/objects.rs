@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use lambda_http::http::{HeaderName, Request, Response, StatusCode, header};
@@ -113,8 +114,8 @@ impl ObjectStore {
     }
 
     /// Has a connection ready for the request that comes next.
-    pub async fn approach(&self) {
-        self.connections.approach(self.bucket.base_url()).await;
+    pub fn approach(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.connections.approach(self.bucket.base_url()))
     }
 
     /// Whom requests are signed by.
@@ -124,17 +125,29 @@ impl ObjectStore {
 
     /// Sends a request, up to three times where S3 does not answer or says that it cannot: each that there is here may be
     /// repeated. A refusal is a failure, an object that is missing is not.
-    async fn send<'a, A: S3Action<'a>>(
+    async fn send<'a, A: S3Action<'a> + Sync>(
         &self,
         action: &A,
         header: Option<(HeaderName, String)>,
         body: Bytes,
     ) -> Result<Response<Bytes>, Error> {
-        let attempts = async {
+        let sign = || action.sign(SIGNED_FOR);
+        self.send_signed(A::METHOD, &sign, header, body).await
+    }
+
+    /// The same, for all kinds of requests at once: see `aws.rs`.
+    fn send_signed<'a>(
+        &'a self,
+        method: Method,
+        sign: &'a (dyn Fn() -> Url + Sync),
+        header: Option<(HeaderName, String)>,
+        body: Bytes,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, Error>> {
+        let attempts = async move {
             let mut waits = RETRIES_WITHIN.into_iter();
             loop {
-                let failure = match self.attempt(action, header.clone(), body.clone()).await {
-                    Ok(answer) if !is_passing(answer.status()) => return accepted(A::METHOD, answer),
+                let failure = match self.attempt(method, &sign(), header.clone(), body.clone()).await {
+                    Ok(answer) if !is_passing(answer.status()) => return accepted(method, answer),
                     Ok(answer) => refusal(&answer),
                     Err(error) => error,
                 };
@@ -144,25 +157,28 @@ impl ObjectStore {
                 }
             }
         };
-        let answer = timeout(CALL_LIMIT, attempts).await;
-        answer.unwrap_or_else(|_| Err(anyhow!("no answer within {CALL_LIMIT:?}"))).map_err(unavailable)
+        Box::pin(async {
+            let answer = timeout(CALL_LIMIT, attempts).await;
+            answer.unwrap_or_else(|_| Err(anyhow!("no answer within {CALL_LIMIT:?}"))).map_err(unavailable)
+        })
     }
 
-    async fn attempt<'a, A: S3Action<'a>>(
+    async fn attempt(
         &self,
-        action: &A,
+        method: Method,
+        url: &Url,
         header: Option<(HeaderName, String)>,
         body: Bytes,
     ) -> anyhow::Result<Response<Bytes>> {
-        let mut request = Request::builder().method(A::METHOD.to_str());
+        let mut request = Request::builder().method(method.to_str());
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
         // S3 wants to be told also of none, which hyper does not.
-        if [Method::Put, Method::Post].contains(&A::METHOD) {
+        if [Method::Put, Method::Post].contains(&method) {
             request = request.header(header::CONTENT_LENGTH, body.len());
         }
-        self.connections.send(&action.sign(SIGNED_FOR), request, body).await
+        self.connections.send(url, request, body).await
     }
 
     /// Opens a connection, so that no request pays for it. A store that is away is no reason not to start.

@@ -10,6 +10,7 @@ use aws_config::retry::RetryConfig;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::time::timeout;
 
@@ -60,13 +61,15 @@ impl Queue {
     }
 
     /// Whether the queue answers, or why it does not; `None` without a queue.
-    pub async fn ask(&self, limit: Duration) -> Option<Result<(), String>> {
-        let Link { client, url } = self.0.as_ref()?;
-        // Any call would do. This one changes nothing.
-        let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn).send();
-        Some(match timeout(limit, call).await {
-            Ok(answer) => answer.map(drop).map_err(describe),
-            Err(_) => Err(format!("no answer within {limit:?}")),
+    pub fn ask(&self, limit: Duration) -> BoxFuture<'_, Option<Result<(), String>>> {
+        Box::pin(async move {
+            let Link { client, url } = self.0.as_ref()?;
+            // Any call would do. This one changes nothing.
+            let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn);
+            Some(match timeout(limit, call.send()).await {
+                Ok(answer) => answer.map(drop).map_err(describe),
+                Err(_) => Err(format!("no answer within {limit:?}")),
+            })
         })
     }
 
@@ -77,14 +80,9 @@ impl Queue {
 
     /// The same, and the worker hears it so much later, at most [`LONGEST_DELAY`].
     pub async fn ring_after(&self, scope: Scope, account_id: AccountId, delay: Duration) {
-        let Some(Link { client, url }) = &self.0 else { return };
-        let message = Doorbell::new(scope, account_id).body();
-        // Whole seconds; what comes too early finds nothing to do.
-        let seconds = i32::try_from(delay.min(LONGEST_DELAY).as_millis().div_ceil(1000)).unwrap_or_default();
-        let call = client.send_message().queue_url(url).message_body(message);
-        let call = call.set_delay_seconds(Some(seconds).filter(|seconds| *seconds > 0));
-        let reason = match timeout(RING_LIMIT, call.send()).await {
-            Ok(Ok(_)) => return,
+        let Some(link) = &self.0 else { return };
+        let reason = match timeout(RING_LIMIT, link.send(Doorbell::new(scope, account_id), delay)).await {
+            Ok(Ok(())) => return,
             Ok(Err(error)) => describe(error),
             Err(_) => format!("no answer within {RING_LIMIT:?}"),
         };
@@ -103,6 +101,14 @@ impl Queue {
 }
 
 impl Link {
+    fn send(&self, doorbell: Doorbell, delay: Duration) -> BoxFuture<'_, anyhow::Result<()>> {
+        // Whole seconds; what comes too early finds nothing to do.
+        let seconds = i32::try_from(delay.min(LONGEST_DELAY).as_millis().div_ceil(1000)).unwrap_or_default();
+        let call = self.client.send_message().queue_url(&self.url).message_body(doorbell.body());
+        let call = call.set_delay_seconds(Some(seconds).filter(|seconds| *seconds > 0));
+        Box::pin(async { Ok(call.send().await.map(drop)?) })
+    }
+
     /// Rings for at most [`BATCH_SIZE`] accounts; returns those for which it could not.
     async fn ring_batch(&self, batch: Vec<Doorbell>) -> Vec<Doorbell> {
         let reason = match timeout(BATCH_LIMIT, self.send_batch(&batch)).await {
@@ -115,19 +121,21 @@ impl Link {
     }
 
     /// The call may succeed and single messages fail.
-    async fn send_batch(&self, batch: &[Doorbell]) -> anyhow::Result<Vec<Doorbell>> {
-        let mut call = self.client.send_message_batch().queue_url(&self.url);
-        for (index, doorbell) in batch.iter().enumerate() {
-            let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(doorbell.body());
-            call = call.entries(entry.build()?);
-        }
-        let answer = call.send().await.context("SQS did not take the batch")?;
-        let mut failed = Vec::new();
-        for failure in answer.failed() {
-            tracing::warn!(code = failure.code(), error = failure.message(), "a message of a batch was not taken");
-            failed.extend(failure.id().parse().ok().and_then(|index: usize| batch.get(index)));
-        }
-        Ok(failed)
+    fn send_batch<'a>(&'a self, batch: &'a [Doorbell]) -> BoxFuture<'a, anyhow::Result<Vec<Doorbell>>> {
+        Box::pin(async move {
+            let mut call = self.client.send_message_batch().queue_url(&self.url);
+            for (index, doorbell) in batch.iter().enumerate() {
+                let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(doorbell.body());
+                call = call.entries(entry.build()?);
+            }
+            let answer = call.send().await.context("SQS did not take the batch")?;
+            let mut failed = Vec::new();
+            for failure in answer.failed() {
+                tracing::warn!(code = failure.code(), error = failure.message(), "a message of a batch was not taken");
+                failed.extend(failure.id().parse().ok().and_then(|index: usize| batch.get(index)));
+            }
+            Ok(failed)
+        })
     }
 }
 

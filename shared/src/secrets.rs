@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use aws_config::retry::RetryConfig;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio::sync::{Mutex, RwLock};
 use zeroize::Zeroizing;
@@ -276,15 +277,16 @@ impl SecretStore {
     ///
     /// # Errors
     /// As [`SecretStore::get`].
-    pub async fn read_again(&self) -> anyhow::Result<Secrets> {
-        // The SDK's futures are large, and would make each request's as large, which may have to come here: boxed.
-        let secrets = match &self.source {
-            SecretSource::Environment(secrets) => return Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager(place) => Box::pin(self.fetch_all(place)).await?,
-            SecretSource::Login(place) => Box::pin(self.fetch_login(place)).await?,
-        };
-        *self.cached.write().await = Some(secrets.clone());
-        Ok(secrets)
+    pub fn read_again(&self) -> BoxFuture<'_, anyhow::Result<Secrets>> {
+        Box::pin(async {
+            let secrets = match &self.source {
+                SecretSource::Environment(secrets) => return Ok(Secrets::clone(secrets)),
+                SecretSource::SecretsManager(place) => self.fetch_all(place).await?,
+                SecretSource::Login(place) => self.fetch_login(place).await?,
+            };
+            *self.cached.write().await = Some(secrets.clone());
+            Ok(secrets)
+        })
     }
 
     async fn fetch_all(&self, place: &SecretPlace) -> anyhow::Result<Secrets> {

@@ -77,10 +77,6 @@ impl Servers {
             (SCHEDULER_QUEUES[0], "http://127.0.0.1:1/123456789012/none".to_owned()),
             (SCHEDULER_QUEUES[1], "http://127.0.0.1:1/123456789012/none".to_owned()),
             ("MAIL_BUCKET", "none".to_owned()),
-            // Lambda sets these.
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "none".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "none".to_owned()),
         ])
     }
 
@@ -126,15 +122,7 @@ pub async fn servers() -> &'static Servers {
 /// The run's own API: development headers allowed, no limit that a test would meet.
 pub async fn api() -> &'static Api {
     static API: OnceCell<Api> = OnceCell::const_new();
-    API.get_or_init(|| async {
-        let mut env = servers().await.env();
-        // To sign links with. Nobody is asked there.
-        for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-            env.insert(name, "local".to_owned());
-        }
-        Api::start(env).await
-    })
-    .await
+    API.get_or_init(|| async { servers().await.api().await }).await
 }
 
 /// The functions and routes of `template.yaml`.

@@ -25,7 +25,7 @@ use local::{
     tools::{SCHEMATHESIS, python_tool},
     workspace_root,
 };
-use mail::clean::clean;
+use mail::clean::{Cleaned, clean};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -273,7 +273,7 @@ fn clean_samples() -> Result<PathBuf> {
         let mut samples: Vec<Value> = serde_json::from_str(&fs::read_to_string(path)?)?;
         for sample in &mut samples {
             let html = sample["html"].as_str().context("a sample has no HTML")?;
-            let cleaned = clean(html, |id| (id == "logo").then(|| "/attachments/1".to_owned()));
+            let cleaned = cleaned(html);
             sample["cleaned"] = json!({"html": cleaned.html, "hasRemoteContent": cleaned.has_remote_content});
         }
         Ok(samples.into())
@@ -291,7 +291,12 @@ fn clean_samples() -> Result<PathBuf> {
 
 /// A sample beside what is left of it.
 fn pair(html: &str) -> Value {
-    json!({"html": html, "cleaned": clean(html, |id| (id == "logo").then(|| "/attachments/1".to_owned())).html})
+    json!({"html": html, "cleaned": cleaned(html).html})
+}
+
+/// What is left of a message with one picture of its own.
+fn cleaned(html: &str) -> Cleaned {
+    clean(html, |id| (id == "logo").then(|| "/attachments/1".to_owned()))
 }
 
 /// Of hostile samples new ones: the beginning of one, and the end of another, cut anywhere. The same at each run.

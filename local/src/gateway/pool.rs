@@ -21,7 +21,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Log, Options, Outcome};
-use crate::template::Function;
+use crate::{LAMBDA_ENV, template::Function};
 
 /// How long a process may take until it asks for its first event, as in Lambda.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
@@ -243,8 +243,7 @@ impl Pool {
             .env_clear()
             .envs(["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .env("AWS_LAMBDA_FUNCTION_NAME", self.name())
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .envs(LAMBDA_ENV)
             .env("AWS_LAMBDA_RUNTIME_API", format!("http://{}/{}/{id}", self.runtime_api, self.name()))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
