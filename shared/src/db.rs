@@ -84,6 +84,8 @@ enum Access {
 pub struct Db {
     pool: Pool,
     secrets: Arc<SecretStore>,
+    /// Whether there is a key to open sealed secrets.
+    opens: bool,
     /// Microseconds that requests have waited here.
     waited: Arc<AtomicU64>,
 }
@@ -109,13 +111,12 @@ impl Db {
             .max_size(size)
             .wait_timeout(Some(REQUEST_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
-            .post_create(Hook::async_fn(move |client, _| Box::pin(refuse_powerful_role(client, opens))))
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
                 if metrics.last_used() < max_idle { Ok(()) } else { Err(HookError::message("unused for too long")) }
             }))
             .build()
             .context("the connection pool cannot be built")?;
-        Ok(Self { pool, secrets, waited: Arc::default() })
+        Ok(Self { pool, secrets, opens, waited: Arc::default() })
     }
 
     /// The same pool with a stopwatch of its own, for one request.
@@ -129,23 +130,27 @@ impl Db {
     }
 
     /// Opens the first connection, so that no request pays for it. A database that is away is no reason not to
-    /// start: it may be back for the next request.
+    /// start: it may be back for the next request. What is answered tells whether this function may work with its role at
+    /// all, and is to be awaited beside the first request, which waits for the connection until then.
     ///
     /// # Errors
     /// The role is one that row-level security does not hold, or one that may read sealed secrets where there is no key
     /// to open them.
-    pub async fn warm_up(&self) -> anyhow::Result<()> {
-        match timeout(REQUEST_TIMEOUT, self.connection()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error @ PoolError::PostCreateHook(HookError::Message(_)))) => bail!(error),
-            Err(_) => {
-                tracing::warn!("PostgreSQL does not answer; starting all the same");
-                Ok(())
+    pub async fn warm_up(&self) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
+        let (db, tried_at) = (self.clone(), Instant::now());
+        let opened = timeout(REQUEST_TIMEOUT, self.pool.get()).await;
+        async move {
+            let accepted = match opened {
+                Ok(opened) => timeout(REQUEST_TIMEOUT, db.accept(tried_at, opened)).await,
+                Err(elapsed) => Err(elapsed),
+            };
+            match accepted {
+                Ok(Ok(_)) => {}
+                Ok(Err(error @ NoConnection::Refused(_))) => bail!(error),
+                Ok(Err(error)) => tracing::warn!(error = describe(&error), "PostgreSQL is away; starting all the same"),
+                Err(_) => tracing::warn!("PostgreSQL does not answer; starting all the same"),
             }
-            Ok(Err(error)) => {
-                tracing::warn!(error = describe(&error), "PostgreSQL is away; starting all the same");
-                Ok(())
-            }
+            Ok(())
         }
     }
 
@@ -206,14 +211,18 @@ impl Db {
 
     /// A connection of the pool. Where PostgreSQL refuses the login, be it on connecting or with the first statement
     /// as RDS Proxy does, the secret was probably rotated: it is read again, and then tried once more.
-    async fn connection(&self) -> Result<Object, PoolError> {
+    async fn connection(&self) -> Result<Object, NoConnection> {
         let tried_at = Instant::now();
-        let refused = match self.pool.get().await {
+        self.accept(tried_at, self.pool.get().await).await
+    }
+
+    async fn accept(&self, tried_at: Instant, opened: Result<Object, PoolError>) -> Result<Object, NoConnection> {
+        let refused = match self.check(opened).await {
             Err(error) if is_refused_login(&error) => error,
             other => return other,
         };
         match self.secrets.refresh(tried_at).await {
-            Ok(true) => self.pool.get().await,
+            Ok(true) => self.check(self.pool.get().await).await,
             Ok(false) => Err(refused),
             Err(error) => {
                 tracing::error!(
@@ -223,6 +232,20 @@ impl Db {
                 Err(refused)
             }
         }
+    }
+
+    /// Of a role that row-level security does not hold we want no connection: each is looked at before it is lent for the
+    /// first time.
+    async fn check(&self, opened: Result<Object, PoolError>) -> Result<Object, NoConnection> {
+        let connection = opened?;
+        if Object::metrics(&connection).recycled.is_some() {
+            return Ok(connection);
+        }
+        let mut unknown = Unknown(Some(connection));
+        if let Some(client) = &unknown.0 {
+            refuse_powerful_role(client, self.opens).await?;
+        }
+        Ok(unknown.0.take().ok_or(PoolError::Closed)?)
     }
 
     /// The newest migration that the database has.
@@ -236,23 +259,46 @@ impl Db {
     }
 }
 
+/// Why there is no connection to lend.
+#[derive(Debug, thiserror::Error)]
+enum NoConnection {
+    /// None could be opened, or all are in use.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// Its role was asked for, in vain.
+    #[error(transparent)]
+    Unknown(#[from] tokio_postgres::Error),
+    /// It is not one to work with.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A connection of whose role nobody knows yet. Where that is not found out, the pool does not get it back.
+struct Unknown(Option<Object>);
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        self.0.take().map(Object::take);
+    }
+}
+
 /// Of a role that row-level security does not hold we want no connection; nor, without private keys (`opens`), of one that
 /// may read what they open. What counts is in `migrations/V17__role_powers.sql`.
-async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookError> {
+async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), NoConnection> {
     let rows = match client.query_typed("select * from role_powers()", &[]).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => return refuse_older_schema(client).await,
-        answer => answer.map_err(HookError::Backend)?,
+        answer => answer?,
     };
     for row in rows {
-        let role: String = row.try_get("role").map_err(HookError::Backend)?;
-        if !row.try_get::<_, bool>("is_bound").map_err(HookError::Backend)? {
-            return Err(HookError::message(format!(
+        let role: String = row.try_get("role")?;
+        if !row.try_get::<_, bool>("is_bound")? {
+            return Err(NoConnection::Refused(format!(
                 "row-level security does not bind {role}: it must be on, and DATABASE_URL must log in as a role that \
                  owns no table and cannot bypass it, such as email_service_app"
             )));
         }
-        if !opens && row.try_get("reads_secrets").map_err(HookError::Backend)? {
-            return Err(HookError::message(format!(
+        if !opens && row.try_get("reads_secrets")? {
+            return Err(NoConnection::Refused(format!(
                 "{role} may read sealed secrets, which is for functions with private keys: DATABASE_URL must log in as a \
                  role that may not, such as email_service_app"
             )));
@@ -262,11 +308,11 @@ async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), HookEr
 }
 
 /// A database without the tables has nothing to fence yet. One that has them cannot say what a role may do.
-async fn refuse_older_schema(client: &Client) -> Result<(), HookError> {
-    let rows = client.query_typed("select to_regclass('email_accounts') is null", &[]).await;
-    match rows.map_err(HookError::Backend)?.first().map(|row| row.try_get(0)) {
+async fn refuse_older_schema(client: &Client) -> Result<(), NoConnection> {
+    let rows = client.query_typed("select to_regclass('email_accounts') is null", &[]).await?;
+    match rows.first().map(|row| row.try_get(0)) {
         Some(Ok(true)) => Ok(()),
-        _ => Err(HookError::message("the database is older than this release: run the migrations")),
+        _ => Err(NoConnection::Refused("the database is older than this release: run the migrations".to_owned())),
     }
 }
 
@@ -281,8 +327,8 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
 
 /// Whether PostgreSQL does not accept who we say we are: class 28 as a whole, for RDS Proxy says 28000 where
 /// PostgreSQL says 28P01.
-fn is_refused_login(error: &PoolError) -> bool {
-    let (PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error))) = error else {
+fn is_refused_login(error: &NoConnection) -> bool {
+    let (NoConnection::Pool(PoolError::Backend(error)) | NoConnection::Unknown(error)) = error else {
         return false;
     };
     error.code().is_some_and(|code| code.code().starts_with("28"))

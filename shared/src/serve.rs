@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
+use futures_util::{FutureExt, TryFutureExt};
 use lambda_http::http::{HeaderName, HeaderValue, header};
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 
@@ -42,9 +43,9 @@ where
     H: Fn(Call) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, app) = start().await?;
+    let (config, app, checked) = start().await?;
     let app = Arc::new(app);
-    run(config.public, move |front, event| {
+    run(config.public, checked, move |front, event| {
         let (app, handler) = (app.clone(), handler.clone());
         async move {
             let (db, accounts_per_user) = (app.db.for_request(), app.accounts_per_user);
@@ -124,7 +125,7 @@ where
 {
     let config = PublicConfig::from_env()?;
     log::start(config.log_level);
-    run(config, move |front, event| {
+    run(config, future::ok(()), move |front, event| {
         let handler = handler.clone();
         async move {
             let cors = front.cors.clone();
@@ -147,8 +148,8 @@ where
     let QueueConfig { sync_queue_url, outbox_queue_url, .. } = QueueConfig::from_env()?;
     let queues = [warming_queue(sync_queue_url).await, warming_queue(outbox_queue_url).await];
     let objects = probed_bucket().map(ObjectStore::new).transpose()?;
-    let (db, redis) = connect(&config, store, &secrets).await?;
-    run(config.public, move |front, event| {
+    let Connected { db, redis, checked } = connect(&config, store, &secrets).await?;
+    run(config.public, checked, move |front, event| {
         let request_id = event.context.request_id.clone();
         let (queues, objects) = (queues.clone(), objects.clone());
         let call = ReadinessCall { request_id, db: db.clone(), redis: redis.clone(), queues, objects };
@@ -193,24 +194,33 @@ async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
     Ok((config, store, secrets))
 }
 
+/// The ways to PostgreSQL and Redis.
+struct Connected {
+    db: Db,
+    redis: RedisLink,
+    checked: Checked,
+}
+
+/// Whether PostgreSQL's role is one to work with.
+type Checked = BoxFuture<'static, anyhow::Result<()>>;
+
 /// Opens PostgreSQL and Redis, both at once.
-async fn connect(config: &Config, store: Arc<SecretStore>, secrets: &Secrets) -> anyhow::Result<(Db, RedisLink)> {
+async fn connect(config: &Config, store: Arc<SecretStore>, secrets: &Secrets) -> anyhow::Result<Connected> {
     let db = Db::new(store, config.concurrency, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
-    let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
-    connected?;
-    Ok((db, redis))
+    let (checked, ()) = tokio::join!(db.warm_up(), redis.warm_up());
+    Ok(Connected { db, redis, checked: checked.boxed() })
 }
 
 /// Reads the configuration, opens PostgreSQL and Redis, and asks for the keys that check tokens, all at once.
-async fn start() -> anyhow::Result<(Config, App)> {
+async fn start() -> anyhow::Result<(Config, App, Checked)> {
     let (config, store, secrets) = begin().await?;
     let keys = Keys::new(&config.auth, &secrets, &store)?;
     let (connected, ()) = tokio::join!(connect(&config, store.clone(), &secrets), keys.warm_up());
-    let (db, redis) = connected?;
+    let Connected { db, redis, checked } = connected?;
     let gate = Gate::new(&config, keys, &redis, false);
     let accounts_per_user = config.accounts_per_user;
-    Ok((config, App { gate, secrets: store, db, accounts_per_user }))
+    Ok((config, App { gate, secrets: store, db, accounts_per_user }, checked))
 }
 
 /// What every function has at its front, whoever may call it.
@@ -223,8 +233,13 @@ struct Front {
 }
 
 /// Polls the Lambda runtime. Nothing that `respond` does is a failed invocation, for then the gateway would answer in
-/// its own words.
-async fn run<H, F>(config: PublicConfig, respond: H) -> anyhow::Result<()>
+/// its own words. What `checked` finds amiss ends the process as if it had not started: the first request is on its way
+/// here, and has not come to PostgreSQL, while that is asked.
+async fn run<H, F>(
+    config: PublicConfig,
+    checked: impl Future<Output = anyhow::Result<()>>,
+    respond: H,
+) -> anyhow::Result<()>
 where
     H: Fn(Arc<Front>, LambdaEvent<Event>) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
@@ -241,7 +256,8 @@ where
     });
     // One at a time on classic Lambda; as many as AWS_LAMBDA_MAX_CONCURRENCY says on Managed Instances.
     // Boxed, because the compiler refuses futures that nest as deeply as the runtime's does around ours.
-    Box::pin(lambda_runtime::run_concurrent(service)).await.map_err(|error: RuntimeError| anyhow!(error))
+    let serving = Box::pin(lambda_runtime::run_concurrent(service));
+    future::try_join(serving.map_err(|error: RuntimeError| anyhow!(error)), checked).await.map(drop)
 }
 
 /// One request of an endpoint of identified callers, start to end. `db` is what the handler works with, for its stopwatch.

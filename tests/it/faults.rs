@@ -10,11 +10,12 @@ use local::gateway::PayloadVersion;
 use serde_json::{Value, json};
 use shared::db::Db;
 use shared::secrets::{SecretSource, SecretStore, SecretText, Secrets, Transport};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::proxy::{Fate, Proxy};
-use crate::support::{Api, Servers, User, account, connect, lasting, servers};
+use crate::support::{Api, Servers, User, account, connect, lasting, new_database, servers};
 
 #[tokio::test]
 async fn a_dead_postgresql_is_a_plain_500_and_after_its_return_all_is_well_without_a_restart() {
@@ -347,6 +348,33 @@ async fn a_connection_that_was_unused_for_long_is_replaced_before_it_is_lent() {
     let (used, unused) = tokio::join!(used.schema_version(), unused.schema_version());
     assert_eq!(unused.unwrap(), shared::db::SCHEMA_VERSION);
     used.expect_err("within the time, the connection is trusted");
+}
+
+#[tokio::test]
+async fn a_connection_is_not_lent_while_nobody_knows_its_role() {
+    let database = new_database().await;
+    let postgres = &servers().await.postgres;
+    let owner = connect(&postgres.owner_url(&database)).await;
+    // It is a bad one, and that takes long to tell.
+    owner
+        .batch_execute(
+            "create or replace function role_powers() returns table (role text, is_bound boolean, reads_secrets boolean)
+             language plpgsql stable rows 1 as $$ begin
+                 perform pg_advisory_xact_lock_shared(1);
+                 return query select 'nobody', false, false;
+             end $$;
+             select pg_advisory_lock(1)",
+        )
+        .await
+        .unwrap();
+    let mut env = servers().await.env();
+    env.insert("DATABASE_URL", postgres.app_url(&database));
+    let db = Db::new(store(&env), 1, shared::MAX_IDLE).await.unwrap();
+    let checked = db.warm_up().await;
+    timeout(Duration::from_millis(100), checked).await.expect_err("nobody can know yet");
+    owner.batch_execute("select pg_advisory_unlock(1)").await.unwrap();
+    let refused = db.schema_version().await.unwrap_err();
+    assert!(format!("{refused:?}").contains("row-level security does not bind nobody"), "{refused:?}");
 }
 
 /// What a client knows of its accounts.

@@ -210,7 +210,7 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
         let mut env = servers.env();
         env.insert("DATABASE_URL", url.clone());
         let api = Api::start(env).await;
-        assert!(api.gateway.invoke("list-accounts", json!({})).await.unwrap().is_err(), "{power}");
+        assert_eq!(api.get("/api/accounts").by(&User::new()).status().await, 500, "{power}");
         assert!(api.log().contains("row-level security does not bind powerful"), "{power}: {}", api.log());
     }
     // Nothing of all that: the functions take it, and it reaches no row and no function of ours.
@@ -221,7 +221,8 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
     let mut env = servers.env();
     env.insert("DATABASE_URL", url);
     let api = Api::start(env).await;
-    assert!(api.gateway.invoke("list-accounts", json!({})).await.unwrap().is_ok());
+    api.get("/api/accounts").by(&User::new()).send().await.is_refused(500);
+    assert!(api.log().contains("permission denied"), "{}", api.log());
 }
 
 /// The context of a transaction: whose rows its policies allow.
@@ -1009,7 +1010,8 @@ async fn mail_functions_refuse_a_role_that_the_policies_do_not_hold() {
     let mut env = servers().await.env();
     env.insert(MAIL_DATABASE_URL, url);
     let api = Api::start(env).await;
-    assert!(api.gateway.invoke("test-account", json!({})).await.unwrap().is_err());
+    let test = format!("/api/accounts/{}/test", Uuid::now_v7());
+    assert_eq!(api.request("POST", &test).by(&User::new()).status().await, 500);
     // A command has no start of its own to fail: it fails as a whole.
     let refused = api.gateway.invoke("reseal-secrets", json!({})).await.unwrap().unwrap_err();
     for words in [api.log(), refused.to_string()] {

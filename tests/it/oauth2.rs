@@ -747,7 +747,7 @@ async fn a_worker_that_dies_with_the_answer_in_hand_loses_nothing_that_could_be_
             }
             api.signal("test-account", "KILL");
         };
-        let (tried, ()) = tokio::join!(status_of_try(&api, &user, &path), killed);
+        let (tried, ()) = tokio::join!(api.request("POST", &format!("{path}/test")).by(&user).status(), killed);
         assert!(tried >= 500, "{tried}");
         let after = sealed_tokens(&account).await;
         assert_eq!((after.0, after.2), (before.0, before.2), "the old token is there");
@@ -773,12 +773,6 @@ async fn a_worker_that_dies_with_the_answer_in_hand_loses_nothing_that_could_be_
             }
         }
     }
-}
-
-/// The status alone: a gateway whose function died answers in its own words.
-async fn status_of_try(api: &Api, user: &User, path: &str) -> u16 {
-    let request = reqwest::Client::new().post(format!("{}{path}/test", api.url())).bearer_auth(user.token());
-    lasting(async { request.send().await.unwrap().status().as_u16() }).await
 }
 
 #[tokio::test]

@@ -511,6 +511,11 @@ impl Request {
         answer.check_what_all_answers_have();
         answer
     }
+
+    /// The status alone: a gateway whose function died answers in its own words.
+    pub async fn status(self) -> u16 {
+        lasting(async { self.http.send().await.unwrap().status().as_u16() }).await
+    }
 }
 
 #[derive(Debug)]

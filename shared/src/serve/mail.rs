@@ -5,10 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use futures_util::future;
 use lambda_http::lambda_runtime::{self, Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
 
-use super::{Gate, begin, connect, respond, run, serve, start};
+use super::{Connected, Gate, begin, connect, respond, run, serve, start};
 use crate::MAX_IDLE;
 use crate::call::{Call, MailCall, NetworkCall, Reply, SignInCall};
 use crate::config::{Config, Outbound, SignInConfig, mail_bucket, sealing_public_key};
@@ -68,9 +69,9 @@ where
     let seal_with = Arc::new(sealing_public_key()?);
     seal_with.warm_up()?;
     let network = prepare(&Outbound::from_env()?)?;
-    let (config, app) = start().await?;
+    let (config, app, checked) = start().await?;
     let app = Arc::new(app);
-    run(config.public, move |front, event| {
+    run(config.public, checked, move |front, event| {
         let (app, handler, network, seal_with) = (app.clone(), handler.clone(), network.clone(), seal_with.clone());
         async move {
             let db = app.db.for_request();
@@ -103,7 +104,7 @@ where
     let redis = RedisLink::new(&secrets.redis_url)?;
     tokio::join!(redis.warm_up(), keys.warm_up());
     let gate = Arc::new(Gate::new(&config, keys, &redis, true));
-    run(config.public, move |front, event| {
+    run(config.public, future::ok(()), move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         async move {
             let handling = |identity, request| handler(NetworkCall { identity, request, network: network.clone() });
@@ -155,9 +156,9 @@ where
     let (keyring, clients) = (Keyring::new(store.clone()).await?, Clients::new(store.clone()));
     let keys = Keys::new(&config.auth, &secrets, &store)?;
     let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
-    let (db, redis) = connected?;
+    let Connected { db, redis, checked } = connected?;
     let gate = Arc::new(Gate::new(&config, keys, &redis, are_tries));
-    run(config.public, move |front, event| {
+    run(config.public, checked, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         let (db, keyring, seal_with, clients) = (db.for_request(), keyring.clone(), seal_with.clone(), clients.clone());
         async move {

@@ -48,8 +48,8 @@ where
     let outbox = Queue::new(Some(config.outbox_queue_url));
     let db = Db::new(Arc::new(SecretStore::new(config.secrets)), 1, MAX_IDLE).await?;
     let objects = ObjectStore::new(config.mail_bucket)?;
-    let (connected, ()) = tokio::join!(db.warm_up(), queue.warm_up());
-    connected?;
+    let (checked, ()) = tokio::join!(db.warm_up(), queue.warm_up());
+    checked.await?;
     let turn = DueTurn { stop_at: Instant::now(), db, queue, outbox, objects, retention: config.retention };
     serve_schedule(move |tick| handler(DueTurn { stop_at: tick.stop_at, ..turn.clone() })).await
 }

@@ -91,8 +91,8 @@ where
     let (keyring, clients) = (Keyring::new(store.clone()).await?, Clients::new(store.clone()));
     let db = Db::new(store, JOBS_AT_ONCE, MAX_IDLE).await?;
     let redis = RedisLink::new(&secrets.redis_url)?;
-    let (connected, ()) = tokio::join!(db.warm_up(), redis.warm_up());
-    connected?;
+    let (checked, ()) = tokio::join!(db.warm_up(), redis.warm_up());
+    checked.await?;
     let slots = HostSlots::new(per_host, redis);
     let all = db.clone();
     let handler = move |job| {
