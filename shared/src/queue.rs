@@ -81,7 +81,7 @@ impl Queue {
     /// The same, and the worker hears it so much later, at most [`LONGEST_DELAY`].
     pub async fn ring_after(&self, scope: Scope, account_id: AccountId, delay: Duration) {
         let Some(link) = &self.0 else { return };
-        let reason = match timeout(RING_LIMIT, link.send(Doorbell::new(scope, account_id), delay)).await {
+        let reason = match timeout(RING_LIMIT, link.ring_one(Doorbell::new(scope, account_id), delay)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => describe(error),
             Err(_) => format!("no answer within {RING_LIMIT:?}"),
@@ -101,7 +101,7 @@ impl Queue {
 }
 
 impl Link {
-    fn send(&self, doorbell: Doorbell, delay: Duration) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn ring_one(&self, doorbell: Doorbell, delay: Duration) -> BoxFuture<'_, anyhow::Result<()>> {
         // Whole seconds; what comes too early finds nothing to do.
         let seconds = i32::try_from(delay.min(LONGEST_DELAY).as_millis().div_ceil(1000)).unwrap_or_default();
         let call = self.client.send_message().queue_url(&self.url).message_body(doorbell.body());
