@@ -5,7 +5,7 @@
 //! credentials.
 //!
 //! Who calls the SDK does so in a [`BoxFuture`](futures_util::future::BoxFuture) that is made in this crate. What is awaited
-//! as it is becomes code of the crate that awaits it: each function would have the SDK twice, in a hundredth of its zip, and
+//! as it is becomes code of the crate that awaits it: each function would have the SDK twice, a fortieth of its zip, and
 //! its futures in the memory of each request.
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
