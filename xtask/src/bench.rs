@@ -146,6 +146,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         .collect();
     let built: Vec<String> = match options.only.as_deref() {
         Some("cold") => cold::BINARIES.map(str::to_owned).to_vec(),
+        Some("warm") => warm::BINARIES.map(str::to_owned).to_vec(),
         Some("sync") => sync::BINARIES.map(str::to_owned).to_vec(),
         Some("sending") => sending::BINARIES.map(str::to_owned).to_vec(),
         Some("reading") => reading::BINARIES.map(str::to_owned).to_vec(),

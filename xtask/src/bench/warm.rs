@@ -11,6 +11,18 @@ use super::{
     requests::{Caller, PASSWORD, Sent, account, ensure_good, seed, seed_messages},
 };
 
+/// What is run here.
+pub(super) const BINARIES: [&str; 8] = [
+    "floor",
+    "get-account",
+    "list-accounts",
+    "list-messages",
+    "list-changes",
+    "update-account",
+    "create-account",
+    "delete-account",
+];
+
 const UNCOUNTED: usize = 300;
 const ROUNDS: usize = 2000;
 
