@@ -74,7 +74,7 @@ impl Environment {
         let sent = Instant::now();
         link.send(&message)?;
         let request = link.receive()?.context("the process hung up")?;
-        let answered = Instant::now();
+        let answered = link.heard;
         ensure!(request.path.ends_with("/response"), "{}: {}", request.path, String::from_utf8_lossy(&request.body));
         link.send(ACCEPTED)?;
         self.wait_for_question()?;
@@ -208,6 +208,8 @@ pub fn invocation(id: &str, event: &[u8]) -> Vec<u8> {
 pub struct Link {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// When the last bytes came. What becomes of them here is not the process's time.
+    heard: Instant,
 }
 
 /// A process's request.
@@ -228,7 +230,7 @@ impl Link {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream, buffer: Vec::new(), heard: Instant::now() })
     }
 
     /// Sends an HTTP response.
@@ -250,7 +252,9 @@ impl Link {
                 return Ok(Some(request));
             }
             let mut chunk = [0; 64 * 1024];
-            match self.stream.read(&mut chunk) {
+            let read = self.stream.read(&mut chunk);
+            self.heard = Instant::now();
+            match read {
                 Ok(0) => return Ok(None),
                 Ok(length) => self.buffer.extend_from_slice(&chunk[..length]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),

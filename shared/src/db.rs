@@ -31,6 +31,7 @@ use anyhow::{Context, anyhow, bail};
 use deadpool_postgres::{
     Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -162,20 +163,42 @@ impl Db {
         sql: &str,
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, Error> {
+        self.query_as(access, scope, sql, params, |row| row).await
+    }
+
+    /// As [`Self::query`], where there are many rows: each is read while the next are on their way.
+    async fn query_as<T>(
+        &self,
+        access: Access,
+        scope: &Scope,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+        read: impl Fn(Row) -> T,
+    ) -> Result<Vec<T>, Error> {
         let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(params.len() + 2);
         all.push((&scope.tenant_id.0, Type::UUID));
         all.push((&scope.user_id.0, Type::UUID));
         all.extend(params.iter().cloned());
-        match self.run(access, sql, &all).await {
+        match self.run_as(access, sql, &all, &read).await {
             // PostgreSQL has undone all of it, and what was in the way is through: once more, before the client has to.
-            Err(Error::Unavailable(_)) => self.run(access, sql, &all).await,
+            Err(Error::Unavailable(_)) => self.run_as(access, sql, &all, &read).await,
             outcome => outcome,
         }
     }
 
+    async fn run(&self, access: Access, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        self.run_as(access, sql, params, |row| row).await
+    }
+
     /// A connection that turns out to be lost was so before this request, mostly: a network forgets those that are
     /// quiet. So a read is sent once more, over another one. Of a write nobody knows whether it was done.
-    async fn run(&self, access: Access, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+    async fn run_as<T>(
+        &self,
+        access: Access,
+        sql: &str,
+        params: &[(&(dyn ToSql + Sync), Type)],
+        read: impl Fn(Row) -> T,
+    ) -> Result<Vec<T>, Error> {
         let started = Instant::now();
         let mut lent = None;
         let answer = timeout(REQUEST_TIMEOUT, async {
@@ -184,13 +207,13 @@ impl Db {
                 // tasks come first, so that the pool knows of those that were closed.
                 tokio::task::yield_now().await;
             }
-            let mut answer = lent.insert(self.lend().await?).query_typed(sql, params).await;
+            let mut answer = rows(lent.insert(self.lend().await?), sql, params, &read).await;
             if answer.as_ref().is_err_and(is_lost) {
                 // The pool's others were quiet for as long.
                 lent.take().map(Object::take);
                 self.pool.retain(|_, _| false);
                 if access == Access::Read {
-                    answer = lent.insert(self.lend().await?).query_typed(sql, params).await;
+                    answer = rows(lent.insert(self.lend().await?), sql, params, &read).await;
                 }
             }
             answer.map_err(Error::from)
@@ -257,6 +280,16 @@ impl Db {
         let version = rows.first().and_then(|row| row.try_get(0).ok());
         version.ok_or_else(|| Error::internal(anyhow!("the database has no schema: run the migrations")))
     }
+}
+
+async fn rows<T>(
+    client: &Client,
+    sql: &str,
+    params: &[(&(dyn ToSql + Sync), Type)],
+    read: impl Fn(Row) -> T,
+) -> Result<Vec<T>, tokio_postgres::Error> {
+    let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
+    client.query_typed_raw(sql, params).await?.map_ok(read).try_collect().await
 }
 
 /// Why there is no connection to lend.

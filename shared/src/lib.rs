@@ -63,6 +63,7 @@ mod aws;
 mod connections;
 pub mod db;
 pub mod log;
+mod memory;
 pub mod metrics;
 pub mod redis_link;
 pub mod secrets;

@@ -26,6 +26,7 @@ use crate::event::{Event, Request, Response};
 use crate::identity::Identity;
 use crate::issuer::Keys;
 use crate::log::{self, RequestLine};
+use crate::memory::keep_freed;
 use crate::metrics::{Measured, Metrics, milliseconds};
 use crate::objects::ObjectStore;
 use crate::queue::Queue;
@@ -256,6 +257,7 @@ where
     });
     // One at a time on classic Lambda; as many as AWS_LAMBDA_MAX_CONCURRENCY says on Managed Instances.
     // Boxed, because the compiler refuses futures that nest as deeply as the runtime's does around ours.
+    keep_freed();
     let serving = Box::pin(lambda_runtime::run_concurrent(service));
     future::try_join(serving.map_err(|error: RuntimeError| anyhow!(error)), checked).await.map(drop)
 }

@@ -23,6 +23,7 @@ use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::identity::Scope;
 use crate::log::{self, JobLine};
+use crate::memory::keep_freed;
 use crate::metrics::{JobMetrics, milliseconds};
 use crate::queue::Queue;
 
@@ -187,6 +188,7 @@ where
     H: Fn(LambdaEvent<E>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<A, RuntimeError>> + Send + 'static,
 {
+    keep_freed();
     // Boxed for the reasons that serve.rs has.
     let service = service_fn(move |event| Box::pin(answer(event)));
     Box::pin(lambda_runtime::run_concurrent(service)).await.map_err(|error: RuntimeError| anyhow!(error))

@@ -34,9 +34,9 @@ pub(super) use shown;
 
 /// A page of messages.
 #[derive(Debug)]
-pub struct MessagePage {
+pub struct MessagePage<T> {
     /// Newest first.
-    pub messages: Vec<Message>,
+    pub messages: Vec<T>,
     /// Where the next page begins; `None` on the last one.
     pub next: Option<Cursor>,
 }
@@ -58,21 +58,28 @@ impl Db {
         })
     }
 
-    /// The user's messages that `filter` is for, newest first, after `cursor`.
+    /// The user's messages that `filter` is for, newest first, after `cursor`; of each what `show` makes of it, while the
+    /// next are on their way.
     ///
     /// # Errors
     /// See [`Db::list_folders`].
-    pub async fn list_messages(
+    pub async fn list_messages<T>(
         &self,
         scope: &Scope,
         filter: &Filter,
         limit: i64,
         cursor: Option<Cursor>,
-    ) -> Result<MessagePage, Error> {
+        show: impl Fn(&Message) -> Result<T, Error>,
+    ) -> Result<MessagePage<T>, Error> {
         let text = filter.text.as_ref().map(SearchText::in_text);
         let names = filter.text.as_ref().map(SearchText::in_names).filter(|names| text.as_ref() != Some(names));
+        let read = |row: Row| {
+            let message = message(&row)?;
+            let place = Cursor { received_at: message.received_at, id: message.id };
+            Ok::<_, Error>((row.raw_size_bytes(), place, show(&message)?))
+        };
         let rows = self
-            .query(
+            .query_as(
                 Access::Read,
                 scope,
                 shown!(
@@ -100,18 +107,20 @@ impl Db {
                     (&text, Type::TEXT_ARRAY),
                     (&names, Type::TEXT_ARRAY),
                 ],
+                read,
             )
             .await?;
-        let (mut messages, mut bytes) = (Vec::with_capacity(rows.len()), 0);
-        for row in rows.iter().take(usize::try_from(limit).unwrap_or_default()) {
-            bytes += row.raw_size_bytes();
+        let (found, mut messages, mut bytes, mut last) = (rows.len(), Vec::with_capacity(rows.len()), 0, None);
+        for row in rows.into_iter().take(usize::try_from(limit).unwrap_or_default()) {
+            let (size, place, message) = row?;
+            bytes += size;
             if bytes > MAX_PAGE_BYTES && !messages.is_empty() {
                 break;
             }
-            messages.push(message(row)?);
+            messages.push(message);
+            last = Some(place);
         }
-        let last = messages.last().filter(|_| messages.len() < rows.len());
-        let next = last.map(|message| Cursor { received_at: message.received_at, id: message.id });
+        let next = last.filter(|_| messages.len() < found);
         Ok(MessagePage { messages, next })
     }
 
