@@ -60,8 +60,11 @@ pub(super) async fn measure(bench: &Bench, messages: usize) -> Result<Vec<Row>> 
     bench.progress(&format!("synchronising: filling a mailbox with {messages} messages"));
     let mut rig = Rig::new(bench, DATABASE, "jane@mail.example").await?;
     rig.fill(0, messages)?;
-    let mut rows = rig.first(messages).await?;
-    for (name, delay) in [("", None), (", 20 ms a round trip", Some(DELAY))] {
+    let (mut rows, links) = (Vec::new(), [("", None), (", 20 ms a round trip", Some(DELAY))]);
+    for (name, delay) in links {
+        rows.extend(rig.first(name, delay, messages).await?);
+    }
+    for (name, delay) in links {
         rows.extend(rig.unchanged(name, delay).await?);
         rows.extend(rig.delta(name, delay, messages).await?);
     }
@@ -284,8 +287,9 @@ impl<'a> Rig<'a> {
     }
 
     /// The first synchronisation, beside fetching the same and copying the same rows.
-    async fn first(&mut self, messages: usize) -> Result<Vec<Row>> {
-        self.bench.progress("synchronising: for the first time");
+    async fn first(&mut self, name: &str, delay: Option<Duration>, messages: usize) -> Result<Vec<Row>> {
+        self.bench.progress(&format!("synchronising: for the first time{name}"));
+        let port = self.reach(delay).await?;
         let mut worker = self.start("sync-account")?;
         let rows_file = self.directory.join("rows").display().to_string();
         let each = messages / FOLDERS;
@@ -314,23 +318,24 @@ impl<'a> Rig<'a> {
             ours.0.push(took);
             if round == 0 {
                 self.copy_out(&rows_file).await?;
-                self.owner.batch_execute("create table floor_messages (like email_messages including all)").await?;
+                let sql = "create table if not exists floor_messages (like email_messages including all)";
+                self.owner.batch_execute(sql).await?;
             }
             self.owner.batch_execute("truncate floor_messages").await?;
             let before = self.floor.cpu_time()?;
-            let took = self.say(self.server.ports().imaps, &rounds, Some((&rows_file, "floor_messages")))?;
+            let took = self.say(port, &rounds, Some((&rows_file, "floor_messages")))?;
             floor_cpu += self.floor.cpu_time()? - before;
             floor.0.push(took);
         }
-        let name = format!("first synchronisation, {messages} messages ÷ bare fetch and COPY");
+        let what = format!("first synchronisation, {messages} messages{name} ÷ bare fetch and COPY");
         let cpu = |time: Duration| micros(time) / 1000.0 / count as f64;
         let time =
-            Row::beside(format!("{name}: time"), "ms", micros(ours.median()) / 1e3, micros(floor.median()) / 1e3);
+            Row::beside(format!("{what}: time"), "ms", micros(ours.median()) / 1e3, micros(floor.median()) / 1e3);
         Ok(vec![
             time.at_most(1.25),
-            Row::beside(format!("{name}: CPU"), "ms", cpu(our_cpu), cpu(floor_cpu)).at_most(3.0),
+            Row::beside(format!("{what}: CPU"), "ms", cpu(our_cpu), cpu(floor_cpu)).at_most(3.0),
             Row::alone(
-                format!("sync-account, {messages} messages: peak memory"),
+                format!("sync-account, {messages} messages{name}: peak memory"),
                 "MB",
                 worker.peak_memory()? as f64 / 1e6,
             )
@@ -436,7 +441,7 @@ impl Drop for Rig<'_> {
     }
 }
 
-/// A message as there are many: some with a file, some with names and subjects in other letters.
+/// A message as there are many: most with names and subjects in other letters, some with a file, some as they should not be.
 fn message(number: usize) -> String {
     let head = format!(
         "From: =?utf-8?q?J=C3=BCrgen_{number}?= <j{number}@example.com>\r\nTo: Jane Doe <jane@mail.example>\r\n\
@@ -446,8 +451,24 @@ fn message(number: usize) -> String {
         number % 60,
         number / 5,
     );
-    match number % 10 {
-        0 => format!(
+    let id = format!("Message-ID: <{number}.bench@example.com>\r\n");
+    // Of each kind, some in each folder.
+    match number / FOLDERS % 50 {
+        // No date, and letters that nobody encoded.
+        1 => format!("From: Jürgen {number} <j{number}@example.com>\r\nSubject: Grüße\r\n{id}\r\nA line.\r\n"),
+        // Nothing in it ends, and no calendar has its day.
+        11 => format!(
+            "From: \"Jane <<@>\r\nSubject: =?utf-8?q?J=C3=\r\nDate: Mon, 99 Foo 2026 99:99:99 +9999\r\n{id}\r\nA line.\r\n"
+        ),
+        // Parts of which none is there, in an encoding that they must not have.
+        21 => format!(
+            "{head}Content-Type: multipart/mixed; boundary=never\r\nContent-Transfer-Encoding: base64\r\n\r\n!!!!\r\n"
+        ),
+        // All of its header twice.
+        31 => format!("{head}{head}\r\nA line.\r\n"),
+        // Nothing but its text.
+        41 => format!("\r\nThe {number}th line of nobody.\r\n"),
+        0 | 10 | 20 | 30 | 40 => format!(
             "{head}Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
              See the file.\r\n--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\
              Content-Transfer-Encoding: base64\r\n\r\n{}\r\n--b--\r\n",
