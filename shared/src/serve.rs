@@ -245,6 +245,7 @@ where
     H: Fn(Arc<Front>, LambdaEvent<Event>) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    keep_freed();
     let front = Arc::new(Front {
         cors: Arc::new(Cors::new(config.cors_origins)),
         cold: AtomicBool::new(true),
@@ -257,7 +258,6 @@ where
     });
     // One at a time on classic Lambda; as many as AWS_LAMBDA_MAX_CONCURRENCY says on Managed Instances.
     // Boxed, because the compiler refuses futures that nest as deeply as the runtime's does around ours.
-    keep_freed();
     let serving = Box::pin(lambda_runtime::run_concurrent(service));
     future::try_join(serving.map_err(|error: RuntimeError| anyhow!(error)), checked).await.map(drop)
 }
