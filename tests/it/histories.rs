@@ -1,5 +1,6 @@
 //! The histories of `sync_model.rs` at a real server: what happens to the model is done at a Dovecot as well, by another client
-//! and its administrator, while workers synchronise and die. In the end the database is what that server is, and the model.
+//! and its administrator, while workers synchronise, meet, die and are cut off. In the end the database is what that server is,
+//! and the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,10 +9,11 @@ use shared::work::Done;
 
 use crate::mailboxes::{OtherClient, Rig};
 use crate::model_imap::{Extensions, FLAGS, World};
-use crate::support::mail;
-use crate::sync_model::{Dice, happen, here, pass_time, poll_times};
+use crate::proxy::Proxy;
+use crate::support::{mail, servers};
+use crate::sync_model::{Dice, happen, here, pass_time, turn};
 
-/// In `cargo verify`; `DOVECOT_HISTORIES` asks for another number.
+/// In `cargo verify`; `DOVECOT_HISTORIES` asks for another number, `DOVECOT_SEED` for one of them.
 const HISTORIES: u64 = 8;
 const TIME: Duration = Duration::from_secs(60);
 
@@ -31,15 +33,6 @@ fn places(world: &World) -> BTreeMap<u64, (String, u8)> {
 fn flag_list(flags: u8) -> String {
     let names: Vec<_> = (0..4).filter(|bit| flags & 1 << bit != 0).map(|bit| FLAGS[bit]).collect();
     format!("({})", names.join(" "))
-}
-
-/// Opens a folder, and finds a message in it.
-async fn open(client: &mut OtherClient, folder: &str, key: u64) -> String {
-    client.say(&format!("SELECT {folder}")).await;
-    let found = client.say(&format!("UID SEARCH HEADER Message-ID <{key}@example.com>")).await;
-    let uid =
-        found.iter().find_map(|line| line.strip_prefix("* SEARCH ")).unwrap_or_else(|| panic!("{key} in {folder}"));
-    uid.trim().to_owned()
 }
 
 /// Does at the server what has happened to the model.
@@ -69,22 +62,21 @@ async fn follow(client: &mut OtherClient, mailbox: &str, mut before: World, afte
     }
     let (old, new) = (places(&before), places(after));
     for (key, (folder, flags)) in &old {
-        match new.get(key) {
-            None => {
-                let uid = open(client, folder, *key).await;
-                client.say(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)")).await;
-                client.say(&format!("UID EXPUNGE {uid}")).await;
-            }
-            Some((to, _)) if to != folder => {
-                let uid = open(client, folder, *key).await;
-                client.say(&format!("UID MOVE {uid} {to}")).await;
-            }
-            Some((_, now)) if now != flags => {
-                let uid = open(client, folder, *key).await;
-                client.say(&format!("UID STORE {uid} FLAGS.SILENT {}", flag_list(*now))).await;
-            }
-            Some(_) => {}
+        let done = match new.get(key) {
+            None => vec!["UID STORE * +FLAGS.SILENT (\\Deleted)".to_owned(), "UID EXPUNGE *".to_owned()],
+            Some((to, _)) if to != folder => vec![format!("UID MOVE * {to}")],
+            Some((_, now)) if now != flags => vec![format!("UID STORE * FLAGS.SILENT {}", flag_list(*now))],
+            Some(_) => continue,
+        };
+        client.say(&format!("SELECT {folder}")).await;
+        let found = client.say(&format!("UID SEARCH HEADER Message-ID <{key}@example.com>")).await;
+        let uid =
+            found.iter().find_map(|line| line.strip_prefix("* SEARCH ")).unwrap_or_else(|| panic!("{key} in {folder}"));
+        for command in done {
+            client.say(&command.replacen('*', uid.trim(), 1)).await;
         }
+        // Who has a folder open that is deleted is thrown out.
+        client.say("UNSELECT").await;
     }
     for (key, (folder, flags)) in new.iter().filter(|(key, _)| !old.contains_key(key)) {
         let message =
@@ -95,10 +87,13 @@ async fn follow(client: &mut OtherClient, mailbox: &str, mut before: World, afte
 
 async fn live(seed: u64) {
     let mut dice = Dice::new(seed);
-    let (rig, mailbox) = Rig::dovecot("imap").await;
+    let postgres = Proxy::to_port(servers().await.postgres.port()).await;
+    let dovecot = Proxy::to_port(mail().await.ports().imaps).await;
+    let (rig, mailbox) = Rig::dovecot_through(&dovecot, &postgres).await;
+    let proxies = [("database", &postgres), ("server", &dovecot)];
     let mut client = OtherClient::sign_in(&mailbox).await;
     let mut world = World::new(Extensions::default());
-    let (mut history, mut moved, mut ids) = (format!("history {seed}: "), BTreeSet::new(), BTreeMap::new());
+    let (mut history, mut moved, mut ids) = (format!("DOVECOT_SEED={seed}: "), BTreeSet::new(), BTreeMap::new());
     for _ in 0..4 + dice.roll(4) {
         for _ in 0..dice.roll(8) {
             let before = world.clone();
@@ -106,15 +101,7 @@ async fn live(seed: u64) {
             history += "; ";
             follow(&mut client, &mailbox, before, &world).await;
         }
-        if dice.roll(3) == 0 {
-            let polls = 1 + dice.roll(80);
-            history += &format!("killed after {polls}; ");
-            let mut running = Box::pin(rig.run_for(TIME));
-            let _ = poll_times(&mut running, polls).await;
-        } else {
-            rig.run_for(TIME).await;
-            history += "ran; ";
-        }
+        turn(&mut dice, &mut history, || rig.try_for(TIME), || rig.ring(), &proxies).await;
         for (_, (_, key, id)) in here(&rig.owner, rig.account).await {
             ids.entry(key).or_insert(id);
         }
@@ -135,8 +122,11 @@ async fn live(seed: u64) {
 
 #[tokio::test]
 async fn at_a_real_server_too_the_database_ends_as_the_server_is() {
-    let count = std::env::var("DOVECOT_HISTORIES").ok().and_then(|count| count.parse().ok()).unwrap_or(HISTORIES);
-    for seed in 0..count {
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    if let Some(seed) = number("DOVECOT_SEED") {
+        return live(seed).await;
+    }
+    for seed in 0..number("DOVECOT_HISTORIES").unwrap_or(HISTORIES) {
         live(seed).await;
     }
 }

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use shared::account::AccountId;
 use shared::identity::{Scope, TenantId, UserId};
-use shared::work::Done;
+use shared::work::{Done, WorkError};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -145,13 +145,24 @@ impl Rig {
 
     /// Of a mailbox on the run's Dovecot.
     pub async fn dovecot(protocol: &str) -> (Self, String) {
-        let (name, ports) = (mailbox().await, mail().await.ports());
+        let ports = mail().await.ports();
         let port = if protocol == "imap" { ports.imaps } else { ports.pop3s };
+        Self::dovecot_at(Worker::with(connector().await).await, protocol, port).await
+    }
+
+    /// The same by way of proxies: to its IMAP by TLS, and to PostgreSQL.
+    pub async fn dovecot_through(dovecot: &Proxy, postgres: &Proxy) -> (Self, String) {
+        let worker = Worker::through_with(postgres, connector().await).await;
+        Self::dovecot_at(worker, "imap", dovecot.address.port()).await
+    }
+
+    async fn dovecot_at(worker: Worker, protocol: &str, port: u16) -> (Self, String) {
+        let name = mailbox().await;
         let settings = json!({
             "emailAddress": name, "username": name, "hostname": "localhost", "port": port, "password": PASSWORD,
             "protocol": protocol,
         });
-        (Self::new(Worker::with(connector().await).await, settings).await, name)
+        (Self::new(worker, settings).await, name)
     }
 
     /// Of a mailbox at a model server.
@@ -164,10 +175,20 @@ impl Rig {
         Self::new(Worker::new().await, settings).await
     }
 
-    pub async fn run_for(&self, time: Duration) -> Done {
+    /// Somebody rings, and the lease of whoever was killed has ended.
+    pub async fn ring(&self) {
         let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
         self.owner.execute(sql, &[&self.account.0]).await.unwrap();
-        self.worker.run(&self.scope, self.account, time).await.unwrap()
+    }
+
+    /// A worker's turn.
+    pub async fn try_for(&self, time: Duration) -> Result<Done, WorkError> {
+        self.worker.run(&self.scope, self.account, time).await
+    }
+
+    pub async fn run_for(&self, time: Duration) -> Done {
+        self.ring().await;
+        self.try_for(time).await.unwrap()
     }
 
     pub async fn run(&self) {
@@ -335,7 +356,7 @@ async fn round_trips_and_statements_are_few() {
     let server = ModelServer::start(world).await;
     let proxy = Proxy::to_port(servers().await.postgres.port()).await;
     let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
-    let rig = Rig::new(Worker::through(proxy.address).await, settings).await;
+    let rig = Rig::new(Worker::through(&proxy).await, settings).await;
     rig.run().await;
     let cost = async || {
         proxy.take_trips();

@@ -9,13 +9,12 @@ use serde_json::json;
 use shared::account::AccountId;
 use shared::identity::{Scope, TenantId, UserId};
 use shared::work::Done;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::model_pop3::{Mailbox, ModelPop3};
-use crate::proxy::{Fate, Proxy};
+use crate::proxy::Proxy;
 use crate::support::{User, api, owner, servers};
-use crate::sync_model::{Dice, Worker, here, pass_time, poll_times};
+use crate::sync_model::{Dice, Worker, here, pass_time, turn};
 
 /// In `cargo verify`; `POP3_HISTORIES` asks for another number, `POP3_SEED` for one of them.
 const HISTORIES: u64 = 60;
@@ -63,9 +62,9 @@ async fn live(seed: u64) {
     let created = api().await.create(&user, settings).await;
     let account = AccountId(created["id"].as_str().unwrap().parse().unwrap());
     let postgres = Proxy::to_port(servers().await.postgres.port()).await;
-    let (worker, owner) = (Worker::through(postgres.address).await, owner().await);
+    let (worker, owner) = (Worker::through(&postgres).await, owner().await);
     let scope = Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) };
-    let ring = async || {
+    let ring = || async {
         let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
         owner.execute(sql, &[&account.0]).await.unwrap();
     };
@@ -77,36 +76,12 @@ async fn live(seed: u64) {
             history += "; ";
         }
         once_gone.extend(gone.iter().copied());
-        ring().await;
-        let mut running = Box::pin(worker.run(&scope, account, TIME));
-        match dice.roll(6) {
-            0..=1 => {
-                let polls = 1 + dice.roll(60);
-                history += &format!("killed after {polls}; ");
-                let _ = poll_times(&mut running, polls).await;
-                drop(running);
-            }
-            2 => {
-                let polls = 1 + dice.roll(60);
-                history += &format!("the database was cut off after {polls}; ");
-                if poll_times(&mut running, polls).await.is_none() {
-                    // A connection that is being made meanwhile lives on.
-                    let _ = timeout(Duration::from_millis(100), postgres.strike(Fate::Reset)).await;
-                    // Whether it got through with another connection or not.
-                    let _ = running.await;
-                }
-            }
-            3 => {
-                let bytes = dice.roll(3000);
-                history += &format!("the server was cut off after {bytes}; ");
-                server.mailbox.lock().unwrap().drop_after = Some(bytes);
-                running.await.expect(&history);
-            }
-            _ => {
-                running.await.expect(&history);
-                history += "ran; ";
-            }
+        if dice.roll(6) == 0 {
+            let bytes = dice.roll(3000);
+            history += &format!("the server hangs up after {bytes}; ");
+            server.mailbox.lock().unwrap().drop_after = Some(bytes);
         }
+        turn(&mut dice, &mut history, || worker.run(&scope, account, TIME), &ring, &[("database", &postgres)]).await;
         server.mailbox.lock().unwrap().drop_after = None;
         for (_, (_, key, id)) in here(&owner, account).await {
             ids.entry(key).or_insert(id);

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,11 +83,15 @@ impl Worker {
         self
     }
 
-    /// By way of a proxy to PostgreSQL.
-    pub async fn through(proxy: SocketAddr) -> Self {
+    /// For model servers, by way of a proxy to PostgreSQL.
+    pub async fn through(proxy: &Proxy) -> Self {
+        Self::through_with(proxy, Self::connector()).await
+    }
+
+    /// By way of a proxy to PostgreSQL, and by this way to mail hosts.
+    pub async fn through_with(proxy: &Proxy, connector: Connector) -> Self {
         let postgres = &servers().await.postgres;
-        let url = postgres.mail_url("app").replace(&format!(":{}/", postgres.port()), &format!(":{}/", proxy.port()));
-        Self::build(url, Self::connector()).await
+        Self::build(proxy.url(&postgres.mail_url("app"), postgres.port()), connector).await
     }
 
     fn connector() -> Connector {
@@ -151,6 +154,58 @@ pub async fn poll_times<F: Future + Unpin>(future: &mut F, mut times: usize) -> 
     .await
 }
 
+/// One turn of an account's worker, and perhaps what strikes it there: it is killed, or another one works beside it, or has
+/// its turn before it is done, or a connection is cut, to one of these.
+pub async fn turn<R, F>(
+    dice: &mut Dice,
+    history: &mut String,
+    run: impl Fn() -> R,
+    ring: impl Fn() -> F,
+    servers: &[(&str, &Proxy)],
+) where
+    R: Future<Output = Result<Done, WorkError>>,
+    F: Future<Output = ()>,
+{
+    ring().await;
+    let mut running = Box::pin(run());
+    let (stroke, polls) = (dice.roll(6 + servers.len()), 1 + dice.roll(60));
+    match stroke {
+        0 => {
+            *history += &format!("killed after {polls}; ");
+            let _ = poll_times(&mut running, polls).await;
+        }
+        1 => {
+            *history += "two at once; ";
+            let (first, second) = tokio::join!(running, run());
+            first.expect(history);
+            second.expect(history);
+        }
+        2 => {
+            // Its lease ends while it works on, and another one has its turn.
+            *history += &format!("overtaken after {polls}; ");
+            if poll_times(&mut running, polls).await.is_none() {
+                ring().await;
+                run().await.expect(history);
+                running.await.expect(history);
+            }
+        }
+        3..=5 => {
+            *history += "ran; ";
+            running.await.expect(history);
+        }
+        cut => {
+            let (name, proxy) = servers[cut - 6];
+            *history += &format!("cut off from the {name} after {polls}; ");
+            if poll_times(&mut running, polls).await.is_none() {
+                // A connection that is being made meanwhile lives on.
+                let _ = timeout(Duration::from_millis(100), proxy.strike(Fate::Reset)).await;
+                // Whether it got through with another connection or not.
+                let _ = running.await;
+            }
+        }
+    }
+}
+
 /// Time passes: what was doubted is looked at again.
 pub async fn pass_time(owner: &Client, account: AccountId) {
     let sql = "update email_folders set doubted_at = 0 where account_id = $1 and doubted_at is not null";
@@ -190,7 +245,7 @@ impl Rig {
         let created = api().await.create(&user, settings).await;
         let postgres = Proxy::to_port(servers().await.postgres.port()).await;
         Self {
-            worker: Worker::through(postgres.address).await,
+            worker: Worker::through(&postgres).await,
             postgres,
             owner: owner().await,
             server,
@@ -441,48 +496,8 @@ async fn live(seed: u64) {
             let world = rig.server.world();
             moved.extend(world.folders.values().flat_map(|folder| folder.messages.values()).map(|message| message.key));
         }
-        rig.ring().await;
-        let time = Duration::from_secs(20);
-        let running = rig.worker.run(&rig.scope, rig.account, time);
-        match dice.roll(7) {
-            0 => {
-                let polls = 1 + dice.roll(60);
-                history += &format!("killed after {polls}; ");
-                let mut running = Box::pin(running);
-                let _ = poll_times(&mut running, polls).await;
-            }
-            1 => {
-                history += "two at once; ";
-                let (first, second) = tokio::join!(running, rig.worker.run(&rig.scope, rig.account, time));
-                first.expect(&history);
-                second.expect(&history);
-            }
-            2 => {
-                // Its lease ends while it works on, and another one has its turn.
-                let polls = 1 + dice.roll(60);
-                history += &format!("overtaken after {polls}; ");
-                let mut slow = Box::pin(running);
-                if poll_times(&mut slow, polls).await.is_none() {
-                    rig.run().await;
-                    slow.await.expect(&history);
-                }
-            }
-            3 => {
-                let polls = 1 + dice.roll(60);
-                history += &format!("the database was cut off after {polls}; ");
-                let mut running = Box::pin(running);
-                if poll_times(&mut running, polls).await.is_none() {
-                    // A connection that is being made meanwhile lives on.
-                    let _ = timeout(Duration::from_millis(100), rig.postgres.strike(Fate::Reset)).await;
-                    // Whether it got through with another connection or not.
-                    let _ = running.await;
-                }
-            }
-            _ => {
-                running.await.expect(&history);
-                history += "ran; ";
-            }
-        }
+        let run = || rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20));
+        turn(&mut dice, &mut history, run, || rig.ring(), &[("database", &rig.postgres)]).await;
         for (_, (_, key, id)) in rig.here().await {
             ids.entry(key).or_insert(id);
         }
