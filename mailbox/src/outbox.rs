@@ -492,7 +492,7 @@ async fn visit(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<S
     }
     let key = Key::new(&tokens, account, &claimed.stored.sealed, deadline()).await?;
     let key = key.ok_or_else(|| unavailable("there is no password"))?;
-    let Some(slot) = job.slots.take(&account.hostname, FOLDER_TIME).await else {
+    let Some(slot) = job.slots.take(&key.settings.incoming.host, FOLDER_TIME).await else {
         return Err(unavailable("the host has as many connections as it may have"));
     };
     let end = job.job.ends_at.min(Instant::now() + FOLDER_TIME);

@@ -544,7 +544,7 @@ async fn a_reply_is_marked_as_well_where_no_copy_is_ours_to_file() {
 }
 
 /// A name server for which each name is this machine's.
-async fn everybody_is_here() -> SocketAddr {
+pub async fn everybody_is_here() -> SocketAddr {
     const A: [u8; 2] = [0, 1];
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = socket.local_addr().unwrap();

@@ -2,6 +2,7 @@
 //! as they may be, providers that keep what is sent, connections that break within TLS. What is usual is in `outbox.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,15 +10,19 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, stream};
 use local::gateway::PayloadVersion;
 use local::services::Redis;
+use mail::dns::Resolver;
 use serde_json::{Value, json};
+use shared::host_slots::HostSlots;
+use shared::redis_link::RedisLink;
+use shared::secrets::SecretText;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use crate::mailboxes::{OtherClient, connector};
+use crate::mailboxes::{OtherClient, connector, connector_by};
 use crate::model_imap::{Extensions, ModelServer, World};
 use crate::model_smtp::{End, SmtpModel, message_id};
-use crate::outbox::{OFFERS, Rig, TIME, is};
+use crate::outbox::{OFFERS, Rig, TIME, everybody_is_here, is};
 use crate::sign_in::{PASSWORD, mailbox};
 use crate::support::{Answer, Api, Request, Service, User, api, connect, mail, mail_api, merged, now_seconds, servers};
 use crate::sync_model::Worker;
@@ -76,6 +81,30 @@ async fn a_host_has_no_more_senders_than_it_may_and_who_found_no_place_comes_aga
         assert_eq!((&entry["status"], &entry["attempts"]), (&json!("sent"), &json!(1)), "{entry}");
     }
     assert_eq!((server.taken().len(), connections.most()), (4, 2));
+}
+
+/// Its host is the same to who sends, who synchronises and who files a copy, however its name is written.
+#[tokio::test]
+async fn a_host_whose_name_is_in_letters_has_its_slots_by_the_name_that_is_connected_to() {
+    let (redis, server) = (Redis::start().unwrap(), SmtpModel::start(&OFFERS).await);
+    let mut world = World::new(Extensions { special_use: true, ..Extensions::default() });
+    world.create("Sent");
+    let mailbox = ModelServer::start(world).await;
+    let host = json!({"protocol": "imap", "hostname": "imap.bücher.example", "port": mailbox.port()});
+    let connector = connector_by(Resolver::new(&[everybody_is_here().await])).await;
+    let worker = Worker::with(connector).await.with_slots(1, &redis.url()).await;
+    let rig = Rig::new(api().await, worker, merged(plain(&server), host)).await;
+    let link = RedisLink::new(&SecretText::new(redis.url())).unwrap().with_patience(Duration::from_secs(10));
+    let others = HostSlots::new(NonZeroU32::MIN, link);
+    let slot = others.take("imap.xn--bcher-kva.example", TIME).await.unwrap();
+    let entry = rig.put(json!({})).await;
+    rig.work().await;
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await).0, "sent");
+    assert!(mailbox.world().commands.is_empty(), "{:?}", mailbox.world().commands);
+    others.give_back(slot).await;
+    rig.work().await;
+    assert!(!mailbox.world().commands.is_empty());
 }
 
 /// The server has heard the same, all but the dot, whether the note of it was made or not. What was noted is known to nobody,
