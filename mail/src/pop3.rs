@@ -385,7 +385,14 @@ impl Tops<'_> {
     async fn read(&mut self) -> Result<Result<Begin, String>, Error> {
         match self.pop3.answer().await? {
             Answer::Ok => {}
-            Answer::Err(text) => return Ok(Err(cut(clean(&text)))),
+            Answer::Err(text) => {
+                let (code, words) = response_code(&text);
+                // Of the message nothing is known then.
+                return match is_for_now(&code, words) {
+                    true => Err(Error::new(Code::Unavailable, cut(clean(&text)))),
+                    false => Ok(Err(cut(clean(&text)))),
+                };
+            }
             Answer::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
         }
         let mut begin = Begin::default();
@@ -455,17 +462,22 @@ fn verdict(answer: Answer) -> Result<(), Error> {
         Answer::Err(text) => text,
         Answer::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
     };
-    let (code, words) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((code, words)) => (code.to_ascii_uppercase(), words),
-        None => (String::new(), text.as_str()),
-    };
-    let code = match code.as_str() {
-        "AUTH" => Code::Authentication,
-        "IN-USE" | "LOGIN-DELAY" | "SYS/TEMP" | "SYS/PERM" => Code::Unavailable,
-        _ if asks_to_wait(words) => Code::Unavailable,
-        _ => Code::Authentication,
-    };
+    let (code, words) = response_code(&text);
+    let code = if code != "AUTH" && is_for_now(&code, words) { Code::Unavailable } else { Code::Authentication };
     Err(Login::refused(code, words))
+}
+
+/// The code of a refusal, in capitals, and its words.
+fn response_code(text: &str) -> (String, &str) {
+    match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((code, words)) => (code.to_ascii_uppercase(), words),
+        None => (String::new(), text),
+    }
+}
+
+/// Whether it is the server that cannot, and not what was asked for that is amiss.
+fn is_for_now(code: &str, words: &str) -> bool {
+    matches!(code, "IN-USE" | "LOGIN-DELAY" | "SYS/TEMP" | "SYS/PERM") || asks_to_wait(words)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, User, api, folder_row, merged, message_row, owner, store, store_label};
+use crate::support::{Api, User, api, folder_row, merged, message_row, owner, servers, store, store_label};
 
 async fn folder(client: &Client, account: &Value, path: &str, changes: Value) -> Uuid {
     store(client, "email_folders", folder_row(account, path, changes)).await
@@ -232,6 +232,33 @@ async fn messages_that_were_written_to_be_large_make_short_pages_and_no_answer_t
         cursor = format!("&cursor={next}");
     }
     assert_eq!(found, (0..25).rev().collect::<Vec<_>>());
+}
+
+/// What one request has freed is there for the next: it is not given back to the system, to be asked for again page by page.
+#[tokio::test]
+async fn a_function_that_is_warm_asks_for_no_more_memory() {
+    const REQUESTS: u64 = 20;
+    let (api, user, client) = (Api::start(servers().await.env()).await, User::new(), owner().await);
+    let account = api.create(&user, json!({})).await;
+    let inbox = folder(&client, &account, "INBOX", json!({})).await;
+    for _ in 0..50 {
+        message(&client, &account, inbox, json!({"subject": "long ".repeat(400)})).await;
+    }
+    let faults = || {
+        let [pid] = &api.gateway.pids("list-messages").unwrap()[..] else { panic!("one at a time") };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // proc_pid_stat(5): minflt is the tenth field, and the name before it has an end of its own.
+        status.rsplit(") ").next().unwrap().split(' ').nth(7).unwrap().parse::<u64>().unwrap()
+    };
+    let mut before = 0;
+    for request in 0..2 * REQUESTS {
+        if request == REQUESTS {
+            before = faults();
+        }
+        assert_eq!(page(&api, &user, "").await.0.len(), 50);
+    }
+    let each = (faults() - before) / REQUESTS;
+    assert!(each < 10, "{each} pages for a request");
 }
 
 #[tokio::test]

@@ -75,6 +75,8 @@ pub enum Poison {
     Nonsense,
     /// It says goodbye.
     Bye,
+    /// It refuses the command, and gives out none of what would have come after it.
+    No,
 }
 
 /// What a server says to a command that begins so, each time, whatever is true.
@@ -514,11 +516,15 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
                 Poison::HangUp | Poison::HangUpAtOnce => "",
                 Poison::Nonsense => "what is this\r\n",
                 Poison::Bye => "* BYE Internal error\r\n",
+                Poison::No => &format!("{tag} NO Some messages could not be FETCHed (Failure)\r\n"),
             };
             answer.pop();
             let said = if poison == Poison::HangUpAtOnce { String::new() } else { answer.concat() + end };
-            let _ = io.write_all(said.as_bytes()).await;
-            return;
+            if io.write_all(said.as_bytes()).await.is_err() || poison != Poison::No {
+                return;
+            }
+            session.poisoned = None;
+            continue;
         }
         let mut end = answer.pop().unwrap_or_else(|| "BAD what".to_owned());
         if let Some(left) = &mut no {

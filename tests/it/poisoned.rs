@@ -1,4 +1,4 @@
-//! Messages at which a server breaks each session, by hanging up or with nonsense: they hold nothing up for long, are there in
+//! Messages at which a server breaks each session, by hanging up, with nonsense or a refusal: they hold nothing up for long, are there in
 //! the end as ones that cannot be read, and are not fetched again.
 
 use std::collections::BTreeSet;
@@ -71,11 +71,13 @@ async fn a_message_that_breaks_sessions_is_there_as_one_that_cannot_be_read() {
         (Extensions::default(), Poison::HangUp, middle.clone(), 5),
         (ALL, Poison::Nonsense, middle.clone(), 5),
         (ALL, Poison::Bye, middle.clone(), 5),
+        (ALL, Poison::No, middle.clone(), 5),
         (ALL, Poison::HangUpAtOnce, middle, 12),
         // The newest and the oldest of the inbox, and more than one.
         (ALL, Poison::HangUp, vec![700], 5),
         (ALL, Poison::HangUp, vec![1], 5),
         (ALL, Poison::HangUp, vec![100, 101, 650], 14),
+        (Extensions::default(), Poison::No, vec![100, 101, 650], 14),
     ];
     let each = cases.into_iter().map(|(extensions, poison, poisoned, most)| async move {
         let context = format!("{poison:?} {poisoned:?}");
@@ -96,7 +98,7 @@ async fn a_message_that_breaks_sessions_is_there_as_one_that_cannot_be_read() {
 #[tokio::test]
 async fn what_arrives_beside_it_is_there_at_once() {
     for extensions in [ALL, Extensions::default()] {
-        for poison in [Poison::HangUp, Poison::HangUpAtOnce] {
+        for poison in [Poison::HangUp, Poison::HangUpAtOnce, Poison::No] {
             let mut world = World::new(extensions);
             (0..20).for_each(|_| world.append("INBOX", 0));
             let server = ModelServer::start(world).await;

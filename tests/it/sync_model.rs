@@ -525,18 +525,25 @@ async fn whatever_happens_the_database_ends_as_the_server_is() {
     stream::iter(0..count).map(live).buffer_unordered(4).collect::<Vec<_>>().await;
 }
 
-/// A first synchronisation of a folder of many pieces, whose worker dies again and again while messages arrive: what is here
-/// stays what it is, each goes on where the last one was, and in the end all is here.
+/// A folder of which there is much, at first or all at once later, whose worker dies again and again while messages arrive: what
+/// is here stays what it is, the newest comes first, each goes on where the last one was, and in the end all is here.
 #[tokio::test]
 async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
     const MESSAGES: usize = 4_000;
     let all = Extensions { condstore: true, qresync: true, list_status: true, esearch: true, ..Extensions::default() };
-    for extensions in [Extensions::default(), all] {
+    let some = Extensions { condstore: true, ..Extensions::default() };
+    for (extensions, is_first) in
+        [(Extensions::default(), true), (all, true), (Extensions::default(), false), (some, false), (all, false)]
+    {
         let mut world = World::new(extensions);
-        (0..MESSAGES).for_each(|_| world.append("INBOX", 0));
+        (0..10).for_each(|_| world.append("INBOX", 0));
         let rig = Rig::new(world).await;
-        let (mut dice, mut polls) = (Dice::new(0x5EED), 10);
-        let (mut before, mut partial) = (BTreeMap::new(), 0);
+        if !is_first {
+            rig.settle().await;
+        }
+        let (newest, mut before) = (("INBOX".to_owned(), 10 + MESSAGES as u32), rig.here().await);
+        (0..MESSAGES).for_each(|_| rig.server.world().append("INBOX", 0));
+        let (mut dice, mut polls, mut partial) = (Dice::new(0x5EED), 10, 0);
         loop {
             rig.ring().await;
             let mut running = Box::pin(rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20)));
@@ -547,6 +554,7 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
             for (place, stored) in &before {
                 assert_eq!(here.get(place), Some(stored), "{place:?}");
             }
+            assert!(here.len() <= 10 || here.contains_key(&newest));
             if let Some(Done::Complete) = ended.map(Result::unwrap) {
                 break;
             }
@@ -563,5 +571,50 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
         let after = rig.here().await;
         assert!(before.iter().all(|(place, stored)| after.get(place) == Some(stored)));
         assert!(partial >= 4, "{partial} have died between two pieces");
+    }
+}
+
+/// What a session has lost that saw nothing is looked for before it is given up, also where as many have arrived meanwhile.
+#[tokio::test]
+async fn what_was_lost_in_a_lie_is_found_though_the_numbers_agree() {
+    for extensions in [Extensions::default(), Extensions { condstore: true, ..Extensions::default() }] {
+        let mut world = World::new(extensions);
+        (0..3).for_each(|_| world.append("INBOX", 0));
+        let rig = Rig::new(world).await;
+        rig.settle().await;
+        let first = rig.here().await;
+        (0..3).for_each(|_| rig.server.world().append("INBOX", 0));
+        rig.run().await;
+        // As a session leaves it to which the folder seemed to be empty, and after it a worker that died when it had stored what
+        // arrived and not how far it was.
+        let sql = "update email_messages set uid = null where account_id = $1 and uid <= 3";
+        rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+        let sql = "update email_folders set uid_next = 4, stored = 3, orphans = 3, is_complete = true
+                   where account_id = $1 and path = 'INBOX'";
+        rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+        rig.server.world().append("INBOX", 0);
+        rig.settle().await;
+        let here = rig.here().await;
+        assert!(first.iter().all(|(place, stored)| here.get(place) == Some(stored)), "{first:?} {here:?}");
+        rig.check("lost and found").await;
+    }
+}
+
+/// A message that was moved from here lies above the cursor, and is read elsewhere before the next synchronisation.
+#[tokio::test]
+async fn flags_of_what_is_here_above_the_cursor_are_known_as_well() {
+    for qresync in [false, true] {
+        let extensions = Extensions { condstore: true, qresync, ..Extensions::default() };
+        let mut world = World::new(extensions);
+        (0..3).for_each(|_| world.append("INBOX", 0));
+        let rig = Rig::new(world).await;
+        rig.settle().await;
+        rig.server.world().append("INBOX", 0);
+        rig.run().await;
+        let sql = "update email_folders set uid_next = 4, modseq = modseq - 1 where account_id = $1 and path = 'INBOX'";
+        rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+        rig.server.world().flag("INBOX", 3, 1);
+        rig.settle().await;
+        rig.check("read elsewhere").await;
     }
 }

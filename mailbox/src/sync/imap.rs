@@ -60,7 +60,9 @@ struct Work {
     waits: usize,
     /// How far it is was stored.
     is_concluded: bool,
-    /// How many messages had no UID when the session began.
+    /// How many messages had a UID when the session began.
+    stored_before: i32,
+    /// How many had none.
     orphans_before: i32,
     /// What came of it in this session.
     shown: Shown,
@@ -69,6 +71,7 @@ struct Work {
 impl Work {
     fn new(here: Folder, there: Status, failed: bool) -> Self {
         Self {
+            stored_before: here.stored,
             orphans_before: here.orphans,
             here,
             there,
@@ -86,10 +89,12 @@ impl Work {
 
     /// The UIDs that messages here may have.
     fn known(&self) -> UidSet {
-        match self.here.uid_next.saturating_sub(1) {
-            0 => UidSet::new(),
-            last => UidSet::from(1..=last),
-        }
+        below(self.here.uid_next)
+    }
+
+    /// The UIDs that messages there may have.
+    fn named(&self) -> UidSet {
+        below(self.there.uid_next)
     }
 
     /// Takes what is suspected out of what is missing. What is proved is not fetched again, only looked for.
@@ -130,6 +135,14 @@ impl Work {
             && (cursor.modseq.is_none() || cursor.modseq == *modseq)
             && (cursor.total, cursor.unread) == (Some(*total), Some(*unread))
             && *is_complete == (stored == total)
+    }
+}
+
+/// All UIDs that are less.
+fn below(uid_next: u32) -> UidSet {
+    match uid_next.saturating_sub(1) {
+        0 => UidSet::new(),
+        last => UidSet::from(1..=last),
     }
 }
 
@@ -219,12 +232,14 @@ impl Driver<'_> {
         works.sort_by_key(|work| plan::rank(&work.here, self.has_labels()));
         self.keep_labels(&mut works, false).await?;
         self.begin_anew(&mut works).await?;
+        self.begin_backlogs(&mut works).await?;
         let read = self.compare(imap, &mut works).await?;
         self.fetch(imap, &mut works, read).await?;
         let pass = self.sweep(&works).await?;
-        // Labels are all told when all messages have told theirs.
+        // Labels are all told when all messages have told theirs, at once: between two turns a label may get another name.
         let is_whole = |work: &Work| !work.failed && i64::from(work.here.stored) == i64::from(work.there.messages);
-        if !pass.doubt && works.iter().any(|work| is_all(&work.here) && is_whole(work)) {
+        let is_told = |work: &Work| is_all(&work.here) && is_whole(work) && (work.checked || work.stored_before == 0);
+        if !pass.doubt && works.iter().any(is_told) {
             self.keep_labels(&mut works, true).await?;
         }
         Ok(pass)
@@ -360,6 +375,21 @@ impl Driver<'_> {
         }
     }
 
+    /// Has those of which much has come be incomplete folders without arrivals.
+    async fn begin_backlogs(&self, works: &mut [Work]) -> Result<(), Stop> {
+        let mut batches = Vec::new();
+        for work in works.iter_mut().filter(|work| plan::is_backlog(&work.here, &work.there)) {
+            let Look::Changes(changes) = work.look else { continue };
+            let uid_next = work.there.uid_next;
+            let cursor = Cursor { uid_next: Some(uid_next), is_complete: Some(false), ..Cursor::default() };
+            batches.push(Batch { cursor, ..Batch::new(work.here.id, work.there.uid_validity) });
+            (work.here.uid_next, work.here.is_complete) = (uid_next, false);
+            work.look = Look::Changes(Changes { compare: true, arrivals: false, ..changes });
+        }
+        self.db.store_batches(&self.mailbox.lease, &batches).await?.ok_or(Stop::Lost)?;
+        Ok(())
+    }
+
     /// Asks for what has changed of messages that are here, all folders in one flight. Returns what is not stored yet.
     async fn compare(&self, imap: &mut Imap, works: &mut [Work]) -> Result<Vec<Read>, Stop> {
         let mut orders = Vec::new();
@@ -370,13 +400,13 @@ impl Driver<'_> {
             }
             let mut order = |step, command| orders.push(Order { work: index, step, command });
             order(Step::Open, self.open(&work.here, changes.flags == Flags::Resync));
-            let known = work.known();
             let flags =
-                |changed_since| Command::Fetch { uids: known, items: Items::Flags, changed_since, vanished: false };
+                |uids, changed_since| Command::Fetch { uids, items: Items::Flags, changed_since, vanished: false };
             match changes.flags {
                 Flags::No | Flags::Resync => {}
-                Flags::Since(modseq) => order(Step::Flags { all: false }, flags(Some(modseq))),
-                Flags::All => order(Step::Flags { all: true }, flags(None)),
+                // Of what has come some may be here: what a worker that died has stored, or somebody has moved from here.
+                Flags::Since(modseq) => order(Step::Flags { all: false }, flags(work.named(), Some(modseq))),
+                Flags::All => order(Step::Flags { all: true }, flags(work.known(), None)),
             }
             // Asking for all flags tells all UIDs as well.
             if changes.compare && changes.flags != Flags::All {
@@ -516,7 +546,8 @@ impl Driver<'_> {
             let here = &work.here;
             // What was seen missing just now may lie in a folder that could not be read: it has until the next time.
             let has_orphans = if failed { work.orphans_before > 0 } else { here.orphans > 0 };
-            here.is_gone && !failed || has_orphans || here.doubted_at.is_some()
+            // An empty folder has nothing that could.
+            here.is_gone && (!failed || here.orphans == 0) || has_orphans || here.doubted_at.is_some()
         };
         let due: Vec<Uuid> = works.iter().filter(is_due).map(|work| work.here.id).collect();
         while !due.is_empty() {
@@ -678,8 +709,8 @@ impl Driver<'_> {
             work.missing = present;
             return Ok(());
         }
-        if work.here.is_complete && i64::try_from(present.len()).is_ok_and(|count| count == i64::from(work.here.stored))
-        {
+        let is_as_many = i64::try_from(present.len()).is_ok_and(|count| count == i64::from(work.here.stored));
+        if plan::is_whole(&work.here) && is_as_many {
             return Ok(());
         }
         let (lease, present) = (&self.mailbox.lease, multirange(&present));
@@ -781,6 +812,9 @@ impl Reader<'_> {
     async fn read(&mut self) -> Result<bool, mail::Error> {
         self.rows = 0;
         while let Some(event) = self.talk.next().await? {
+            if let Event::Done { outcome, .. } = &event {
+                self.check_given(outcome)?;
+            }
             let Some((index, step)) = self.plan.get(self.done) else { break };
             let (Some(seen), Some((folder, validity))) = (self.seen.get_mut(*index), self.folders.get(*index)) else {
                 break;
@@ -859,6 +893,18 @@ impl Reader<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Some servers end with a refusal, each time, where they cannot read one of the messages that were asked for. It is found
+    /// as one at which sessions break.
+    fn check_given(&self, outcome: &Outcome) -> Result<(), mail::Error> {
+        let Err(error) = outcome.check("FETCH", mail::Code::Protocol) else { return Ok(()) };
+        // Who asks to come later, or has not opened the folder, says nothing of messages.
+        let is_open = |(index, ..): &(usize, UidSet, bool)| self.seen.get(*index).is_some_and(|seen| !seen.failed);
+        match self.unanswered().filter(is_open) {
+            Some(_) if error.code != mail::Code::Unavailable => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What was read since the last time: at any moment rows that are good, and of what is absent only what commands said

@@ -9,6 +9,9 @@ pub(super) const SMALL: i32 = 2_000;
 /// In milliseconds: half an hour. A full comparison of 200,000 messages transfers some 8 MB.
 const CHECK_EVERY: i64 = 30 * 60 * 1000;
 
+/// New UIDs of a folder that one command asks for, the oldest first, while how far it is stays as it was.
+const BACKLOG: u32 = 500;
+
 /// What has to be done about a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
@@ -51,8 +54,8 @@ pub(super) fn look(here: &Folder, there: &Status, features: &Features, untold: b
     }
     let arrivals = there.uid_next > here.uid_next;
     let flags = match (here.modseq, there.highest_modseq) {
-        // Labels come with flags.
-        _ if untold && here.stored > 0 => Flags::All,
+        // Labels come with flags; and with messages, as long as not all of them are here.
+        _ if untold && here.is_complete && here.stored > 0 => Flags::All,
         (Some(known), Some(newest)) if known == newest => Flags::No,
         (Some(known), Some(newest)) if known < newest && features.qresync => Flags::Resync,
         (Some(known), Some(newest)) if known < newest && features.condstore => Flags::Since(known),
@@ -65,12 +68,24 @@ pub(super) fn look(here: &Folder, there: &Status, features: &Features, untold: b
     // Where each UID that came is a message, and all that were here are there, the numbers agree.
     let (came, more) =
         (i64::from(there.uid_next) - i64::from(here.uid_next), i64::from(there.messages) - i64::from(here.stored));
-    let compare = !here.is_complete || flags != Flags::Resync && came != more;
+    let compare = !is_whole(here) || flags != Flags::Resync && came != more;
     let counts = there.messages as i64 == i64::from(here.total) && there.unseen as i64 == i64::from(here.unread);
     if !arrivals && flags == Flags::No && !compare && counts {
         return Look::Nothing;
     }
     Look::Changes(Changes { flags, compare, arrivals })
+}
+
+/// Whether each message of this folder that the server had below `uid_next` is one with a UID here, so that numbers tell what
+/// differs. Where some have lost theirs, it may be the server that has not told of them.
+pub(super) fn is_whole(here: &Folder) -> bool {
+    here.is_complete && here.orphans == 0
+}
+
+/// Whether so much has come that it is fetched as in a first synchronisation: the newest first, and what was fetched is not
+/// fetched again, whenever that ends.
+pub(super) fn is_backlog(here: &Folder, there: &Status) -> bool {
+    there.uid_next.saturating_sub(here.uid_next) > BACKLOG
 }
 
 /// Whether the server's list is the one that is here.
