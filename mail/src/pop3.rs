@@ -610,6 +610,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_refusal_for_now_says_nothing_of_a_message() {
+        for refusal in ["-ERR [SYS/TEMP] no", "-ERR [in-use] no", "-ERR Server busy, please try again later"] {
+            let script = Script::new().hear("TOP 1 2").hear("TOP 2 2").say("+OK\r\nA: b\r\n\r\n.\r\n");
+            let (mut pop3, _server) = signed_in(PIPELINING, script.say(format!("{refusal}\r\n"))).await;
+            let (seen, outcome) = tops(&mut pop3, vec![1, 2]).await;
+            let error = outcome.unwrap_err();
+            assert_eq!((seen.len(), error.code), (1, Code::Unavailable), "{refusal}");
+            assert_eq!(error.detail, refusal.strip_prefix("-ERR ").unwrap());
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_too_long_is_cut_and_what_follows_is_read() {
         let long = "x".repeat(1 << 20);
         let script = Script::new().hear("TOP 1 2").hear("TOP 2 2").hear("TOP 3 2");

@@ -43,7 +43,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// The least that is left of the function's time for a message to be begun: a minute for the answer to the last dot, and
 /// what comes before it.
 const LEAST_TIME: Duration = Duration::from_secs(75);
-/// How long the sent folder may take.
+/// The least that is left of it when the last dot goes out: after it nobody would know whether the server took the message.
+const DOT_TIME: Duration = Duration::from_secs(30);
+/// How long the sent folder may take, but for a copy, which may be as large as what was sent.
 const FOLDER_TIME: Duration = Duration::from_secs(60);
 /// How often the end of an attempt is noted until it is given up. After it nobody would know what the server has said.
 const NOTES: u32 = 3;
@@ -59,6 +61,9 @@ const SMTP: &str = "smtp";
 const NO_PASSWORD: &str = "There is no password for this account that could be used. Set it again.";
 const NO_SERVER: &str = "This account cannot send: it has no smtpHostname. Set it, and try again.";
 const NO_FILE: &str = "A file that goes along was never uploaded, or is gone.";
+const TOO_SLOW: &str = "The mail server took too long until it had all of the message.";
+/// As `claim_outgoing` writes it (V16) of a message whose worker has died after the last dot.
+const INTERRUPTED: &str = "The service was interrupted while the mail server took the message.";
 const FOUND: &str = "The mail server had taken the message: it lies in the sent folder.";
 
 /// Sends what an account has to send, until nothing is due or it is time to make room for others.
@@ -185,7 +190,7 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
     };
     let pause = match (status, filed) {
         (Status::Queued, _) => to.pause,
-        (Status::Uncertain, _) => (!is_pop3(&claimed)).then_some(pause_after(1)),
+        (Status::Uncertain, _) => can_be_found(&claimed).then_some(pause_after(1)),
         (Status::Sent | Status::Failed, Filed::Due) => Some(Duration::ZERO),
         _ => None,
     };
@@ -211,6 +216,19 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
         is_untried: false,
     };
     note(job, &claimed, &finish).await
+}
+
+/// The alarms outbox-uncertain and outbox-rejects count these lines by their status.
+fn log_try(claimed: &Claimed, status: Status, response: &str) {
+    tracing::info!(
+        target: COUNTED,
+        outgoingId = %claimed.outgoing.id,
+        accountId = %claimed.stored.account.id,
+        status = status.as_str(),
+        attempts = claimed.outgoing.attempts,
+        response,
+        "message_tried"
+    );
 }
 
 /// Gives a message back. A database that is away for a moment is asked again: what is not noted is not known.
@@ -246,6 +264,9 @@ async fn attempt(
         return without_host(Attempt::ended(Ending::NoLogin(NO_SERVER.into())));
     }
     let refused = account.last_error.as_ref().filter(|_| account.state == State::AuthenticationError);
+    // Who sends with a login of its own is not refused where mail is read.
+    let has_own = account.smtp_username.is_some() || claimed.stored.sealed.smtp_password.is_some();
+    let refused = refused.filter(|error| !has_own || [SMTP, OAUTH2].contains(&error.service.as_str()));
     let just_now = i64::try_from(REFUSED_PAUSE.as_millis()).unwrap_or(i64::MAX);
     if let Some(refused) = refused.filter(|error| error.at.saturating_add(just_now) > crate::sync::now_ms()) {
         return without_host(Attempt::ended(Ending::NoLogin(refused.message.clone())));
@@ -343,6 +364,11 @@ async fn converse(
     let is_yes = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.verdict == Verdict::Yes);
     let doubtful: Vec<_> =
         asked.iter().zip(&answers).filter(|(_, answer)| is_yes(answer)).map(|(place, _)| *place).collect();
+    let left = || job.job.ends_at.saturating_duration_since(Instant::now());
+    // As at the beginning, a function with little time gives it a part of that.
+    if left() < DOT_TIME.min(job.job.ends_at.saturating_duration_since(job.job.stop_at)) {
+        return Ok((answers, Ending::Broken(TOO_SLOW.into())));
+    }
     match job.db.commit_outgoing(claimed, &doubtful).await {
         Ok(true) => {}
         // Who has taken it meanwhile finds that nothing was sent; this worker notes nothing any more.
@@ -352,8 +378,7 @@ async fn converse(
             return Ok((answers, Ending::Broken("The service could not note that it sends the message.".into())));
         }
     }
-    let wait = job.job.ends_at.saturating_duration_since(Instant::now());
-    match smtp.commit(login, wait).await {
+    match smtp.commit(login, left()).await {
         Ok(said) => Ok((answers, Ending::Answered(answer(&said)))),
         Err(error) => {
             tracing::warn!(detail = error.detail, outgoingId = %claimed.outgoing.id, "nobody knows whether a message was sent");
@@ -379,6 +404,13 @@ fn pending(claimed: &Claimed) -> Vec<usize> {
 
 fn is_pop3(claimed: &Claimed) -> bool {
     claimed.stored.account.protocol != "imap"
+}
+
+/// Whether the sent folder can tell that a message was sent of which nobody knows. Where an earlier attempt has reached
+/// somebody, the copy that lies there may be of that one.
+fn can_be_found(claimed: &Claimed) -> bool {
+    let mut recipients = claimed.outgoing.recipients.iter();
+    !is_pop3(claimed) && recipients.all(|recipient| recipient.status != Reception::Accepted)
 }
 
 /// Whether something is to be done in the mailbox when the message is sent: to file the copy, or to mark what was answered.
@@ -411,8 +443,17 @@ enum Seen {
 
 /// Looks into the sent folder: for a message of which nobody knows, or to put the sender's copy there.
 async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Noted, WorkError> {
+    let (is_first, response) = (claimed.looks == 0, claimed.outgoing.response.as_deref());
+    if let Some(INTERRUPTED) = response.filter(|_| is_first && claimed.task == Task::Look) {
+        // Its worker has not lived to say so.
+        log_try(&claimed, claimed.outgoing.status, INTERRUPTED);
+    }
+    let is_in_vain = match claimed.task {
+        Task::Look => !can_be_found(&claimed),
+        Task::Copy | Task::Send => is_pop3(&claimed),
+    };
     let visit = async {
-        match is_pop3(&claimed) {
+        match is_in_vain {
             true => Ok(Seen::NoFolder),
             false => visit(job, files, &claimed).await,
         }
@@ -492,10 +533,12 @@ async fn visit(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<S
     }
     let key = Key::new(&tokens, account, &claimed.stored.sealed, deadline()).await?;
     let key = key.ok_or_else(|| unavailable("there is no password"))?;
-    let Some(slot) = job.slots.take(&key.settings.incoming.host, FOLDER_TIME).await else {
+    let left = job.job.ends_at.saturating_duration_since(Instant::now());
+    let time = if claimed.task == Task::Copy { left } else { left.min(FOLDER_TIME) };
+    let Some(slot) = job.slots.take(&key.settings.incoming.host, time).await else {
         return Err(unavailable("the host has as many connections as it may have"));
     };
-    let end = job.job.ends_at.min(Instant::now() + FOLDER_TIME);
+    let end = Instant::now() + time;
     let session = Session { deadline: end.into(), bytes: FOLDER_BYTES };
     let seen = async {
         let mut host = key.settings.sign_in(&job.network.connector, session).await?;

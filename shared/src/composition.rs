@@ -219,6 +219,10 @@ impl Field for PersonName {
 
     fn read(value: Value) -> Option<Self> {
         let Value::String(untrimmed) = value else { return None };
+        // A break at an end is one as well, although it would be trimmed.
+        if untrimmed.contains(is_break) {
+            return None;
+        }
         line(Value::String(untrimmed.trim().to_owned()), MAX_NAME).map(Self)
     }
 }
@@ -489,6 +493,14 @@ mod tests {
         }
         for bad in ["", "<a@b>", "a b", "a\"b", "é", &"a".repeat(256)] {
             assert!(ContentId::read(json!(bad)).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_break_at_an_end_of_a_name_is_one_as_well() {
+        assert_eq!(PersonName::read(json!(" Jane ")), Some(PersonName("Jane".into())));
+        for broken in ["Jane\r\n", "\nJane", "Jane\u{2028}", "\t", "\u{85}Jane"] {
+            assert_eq!(PersonName::read(json!(broken)), None, "{broken:?}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::model_smtp::{At, Fault, SmtpModel};
 use crate::sign_in::body;
@@ -111,6 +112,15 @@ async fn what_is_counted_is_written_whatever_the_level() {
         service.queues.send("OutboxQueue", &[bell]).await.unwrap();
         each_finds_its_line(api, &[filter]).await;
     }
+    // What a worker leaves that has died after the last dot is counted by the next one.
+    let sql = "update email_outbox set status = 'sending', dot_at = 1, doubtful = '{0}', due_at = 1, leased_until = 1
+               where account_id = $1 and status = 'queued'";
+    let account: Uuid = sends.parse().unwrap();
+    assert_eq!(service.owner.execute(sql, &[&account]).await.unwrap(), 1);
+    let bell = json!({"tenantId": user.tenant, "userId": user.user, "accountId": sends}).to_string();
+    service.queues.send("OutboxQueue", &[bell]).await.unwrap();
+    let uncertain = metric_filters().find(|(id, _)| *id == "OutboxUncertain").unwrap().1;
+    api.log_lines(2, |line| counts(uncertain, line)).await;
     // And nothing else is: the level holds.
     let lines = api.log_lines(7, |line| line["message"].is_string()).await;
     let messages: BTreeSet<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();

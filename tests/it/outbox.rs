@@ -253,6 +253,27 @@ async fn a_refused_login_is_the_accounts_state_and_not_tried_at_once_again() {
     assert_eq!(is(&rig.get(&entries[0]).await).0, "sent");
 }
 
+/// The login for reading says nothing of another one for sending.
+#[tokio::test]
+async fn a_login_that_is_refused_where_mail_is_read_stops_nobody_who_sends_with_another() {
+    let server = SmtpModel::start(&OFFERS).await;
+    for (own, sent) in [(json!({}), false), (json!({"smtpUsername": "relay", "smtpPassword": "another"}), true)] {
+        let settings = json!({
+            "protocol": "pop3", "hostname": "127.0.0.1", "port": 1, "encryption": "none",
+            "smtpHostname": "127.0.0.1", "smtpPort": server.port, "smtpEncryption": "none",
+        });
+        let rig = Rig::new(api().await, Worker::new().await, merged(settings, own)).await;
+        let entry = rig.put(json!({})).await;
+        let sql = "update email_accounts set state = 'authenticationError', last_error_code = 'authentication',
+                       last_error_message = 'No.', last_error_service = 'pop3', last_error_at = epoch_ms()
+                   where id = $1";
+        rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+        rig.work().await;
+        let entry = rig.get(&entry).await;
+        assert_eq!(is(&entry).0, if sent { "sent" } else { "failed" }, "{entry}");
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_knows_is_tried_again_by_its_user_alone() {
     let server = SmtpModel::start(&OFFERS).await;
@@ -486,6 +507,27 @@ async fn what_lies_in_the_sent_folder_was_sent() {
     rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
     rig.work().await;
     assert_eq!(is(&rig.get(&entry).await).0, "uncertain");
+}
+
+/// The copy that lies there may be of the attempt that reached one of them, and says nothing of another.
+#[tokio::test]
+async fn what_lies_in_the_sent_folder_may_be_of_an_earlier_attempt() {
+    let (rig, _) = Rig::dovecot().await;
+    let to = json!([{"address": "reached@example.com"}, {"address": "doubtful@example.com"}]);
+    let entry = rig.put(json!({"to": to})).await;
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await), ("sent", vec!["accepted", "accepted"]));
+    // The second was not taken then, and when it was tried again the connection broke after the dot.
+    let sql = "update email_outbox set status = 'uncertain', dot_at = 1, doubtful = '{1}', due_at = 1, sent_at = null,
+                   recipients = regexp_replace(recipients, 'accepted(?!.*accepted)', 'pending') where account_id = $1";
+    rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await), ("uncertain", vec!["accepted", "pending"]));
+    let sql = "select due_at is null from email_outbox where account_id = $1";
+    assert!(
+        rig.owner.query_one(sql, &[&rig.account.0]).await.unwrap().get::<_, bool>(0),
+        "it is not looked for any more"
+    );
 }
 
 #[tokio::test]

@@ -83,6 +83,28 @@ async fn a_host_has_no_more_senders_than_it_may_and_who_found_no_place_comes_aga
     assert_eq!((server.taken().len(), connections.most()), (4, 2));
 }
 
+/// A server that has taken nearly all of the time is not given the last dot: nobody would hear what it says to it.
+#[tokio::test]
+async fn no_dot_goes_out_whose_answer_could_not_be_waited_for() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entry = rig.put(json!({})).await;
+    server.world.lock().unwrap().is_busy = true;
+    // Four seconds in all, of which the answer is to have two.
+    let work = rig.worker.deliver(&rig.scope, rig.account, Duration::from_secs(2));
+    let delay = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        server.world.lock().unwrap().is_busy = false;
+    };
+    tokio::join!(work, delay).0.unwrap();
+    let after = rig.get(&entry).await;
+    assert_eq!((is(&after).0, &after["attempts"]), ("queued", &json!(1)), "{after}");
+    assert!(after["response"].as_str().unwrap().contains("too long"), "{after}");
+    assert_eq!(server.taken().len(), 0);
+    rig.work().await;
+    assert_eq!((is(&rig.get(&entry).await).0, server.taken().len()), ("sent", 1));
+}
+
 /// Its host is the same to who sends, who synchronises and who files a copy, however its name is written.
 #[tokio::test]
 async fn a_host_whose_name_is_in_letters_has_its_slots_by_the_name_that_is_connected_to() {
