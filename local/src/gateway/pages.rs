@@ -38,3 +38,8 @@ pub(crate) fn is_from_another_origin(head: &Parts) -> bool {
     let own = head.headers.get(HOST).map(|host| [b"http://", host.as_bytes()].concat());
     head.headers.get_all(ORIGIN).iter().any(|origin| own.as_deref() != Some(origin.as_bytes()))
 }
+
+/// Whether a browser sent the request, for whatever page: nothing else says from where it asks.
+pub(super) fn is_from_a_browser(head: &Parts) -> bool {
+    head.headers.contains_key(ORIGIN) || head.headers.contains_key("sec-fetch-site")
+}

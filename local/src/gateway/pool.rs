@@ -43,7 +43,7 @@ pub(super) struct Pool {
     function: Function,
     binary: PathBuf,
     env: Vec<(String, String)>,
-    runtime_api: SocketAddr,
+    pub(super) runtime_api: SocketAddr,
     /// The most processes, and how many events each takes at once.
     concurrency: usize,
     events_per_process: usize,

@@ -2,7 +2,7 @@
 //!
 //! Each process has a base path of its own, `/{function}/{process}`, so one listener serves them all.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
 use http_body_util::Full;
 use hyper::{
@@ -13,7 +13,7 @@ use hyper::{
 use serde_json::{Value, json};
 
 use super::{
-    message,
+    message, pages,
     pool::{Invocation, Pool, ProcessId, trace_id},
     read_body, respond,
 };
@@ -23,6 +23,10 @@ const ANSWER_SIZE_LIMIT: usize = 6 * 1024 * 1024;
 
 pub(super) async fn answer(pools: HashMap<String, Arc<Pool>>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    // A page could take the event of somebody's request, or answer it.
+    if !pages::is_addressed_to_us(&head, Ipv4Addr::LOCALHOST.into()) || pages::is_from_a_browser(&head) {
+        return message(StatusCode::FORBIDDEN, "Forbidden");
+    }
     let parts: Vec<&str> = head.uri.path().split('/').skip(1).collect();
     let [function, process, "2018-06-01", "runtime", call @ ..] = parts.as_slice() else {
         return message(StatusCode::NOT_FOUND, "no such call");

@@ -22,7 +22,8 @@ fn fake_function() -> Result<()> {
         let length = body.len();
         write!(
             connection.get_mut(),
-            "{method} /{base}/2018-06-01/runtime/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} /{base}/2018-06-01/runtime/{path} HTTP/1.1\r\nHost: {address}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
         )?;
         let (mut id, mut length, mut line) = (String::new(), 0, String::from("-"));
         while !line.trim().is_empty() {
@@ -86,11 +87,7 @@ impl Fixture {
 
     /// Sends bytes as they are and returns everything that comes back.
     async fn send(&self, request: &[u8]) -> Result<String> {
-        let mut connection = TcpStream::connect(self.gateway.address).await?;
-        connection.write_all(request).await?;
-        let mut response = Vec::new();
-        connection.read_to_end(&mut response).await?;
-        Ok(String::from_utf8(response)?)
+        send_to(self.gateway.address, request).await
     }
 
     async fn get(&self, path: &str) -> Result<String> {
@@ -102,6 +99,14 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+async fn send_to(address: SocketAddr, request: &[u8]) -> Result<String> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(request).await?;
+    let mut response = Vec::new();
+    connection.read_to_end(&mut response).await?;
+    Ok(String::from_utf8(response)?)
 }
 
 const FAILED: &str = r#"{"message":"Internal Server Error"}"#;
@@ -271,5 +276,37 @@ async fn pages_of_other_origins_cannot_invoke_functions() -> Result<()> {
         assert!(send("/api/accounts", origin).await?.starts_with("HTTP/1.1 200"), "{origin}");
     }
     assert!(send("/2015-03-31/functions/fake/invocations", &own).await?.starts_with("HTTP/1.1 200"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_page_can_take_an_event_or_answer_one() -> Result<()> {
+    let fixture = Fixture::start(&[]).await?;
+    let runtime_api = fixture.gateway.shared.pools["fake"].runtime_api;
+    // Of a process and of an invocation that there are not: whoever is heard is told so.
+    for (call, heard) in [("GET invocation/next", "410"), ("POST invocation/none/response", "400")] {
+        let (method, path) = call.split_once(' ').context("no path")?;
+        let send = async |headers: String| {
+            let request = format!(
+                "{method} /fake/7/2018-06-01/runtime/{path} HTTP/1.1\r\n{headers}\r\nContent-Length: 2\r\n\
+                 Connection: close\r\n\r\n{{}}"
+            );
+            send_to(runtime_api, request.as_bytes()).await
+        };
+        let own = format!("Host: {runtime_api}");
+        let response = send(own.clone()).await?;
+        assert_eq!(response.get(9..12), Some(heard), "{call} {response}");
+        for headers in [
+            "Host: rebound.example".to_owned(),
+            format!("Host: rebound.example:{}", runtime_api.port()),
+            format!("{own}\r\nOrigin: https://page.example"),
+            format!("{own}\r\nOrigin: http://{runtime_api}"),
+            format!("{own}\r\nSec-Fetch-Site: cross-site"),
+            format!("{own}\r\nSec-Fetch-Site: none"),
+        ] {
+            let response = send(headers.clone()).await?;
+            assert!(response.starts_with("HTTP/1.1 403"), "{call} {headers} {response}");
+        }
+    }
     Ok(())
 }
