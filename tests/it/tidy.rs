@@ -105,6 +105,36 @@ fn every_variable_stands_in_the_configuration_the_readme_and_the_example() {
     }
 }
 
+/// What `cargo dev` has no use for, as it makes the thing itself: secrets in AWS, the queues and the bucket.
+const OF_DEPLOYED_FUNCTIONS: [&str; 8] = [
+    "MAIL_BUCKET",
+    "MAIL_SECRET_ARN",
+    "OUTBOX_QUEUE_URL",
+    "OWNER_SECRET_ARN",
+    "PROVIDERS_SECRET_ARN",
+    "SCHEDULER_SECRET_ARN",
+    "SECRET_ARN",
+    "SYNC_QUEUE_URL",
+];
+
+#[test]
+fn cargo_dev_heeds_every_variable_of_the_example_that_is_not_of_deployed_functions_alone() {
+    let dev = read("xtask/src/dev.rs");
+    let passed_on = dev.split("const PASSED_ON:").nth(1).unwrap().split("];").next().unwrap();
+    let sources = dev.clone() + &read("xtask/src/functions.rs");
+    let example = read(".env.example");
+    let lines = example.lines().map(|line| line.trim_start_matches("# "));
+    let names: Vec<_> = lines.filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    assert!(names.len() >= 40, "{names:?}");
+    // `also` asks the settings, too.
+    let heeded = |name: &&str| {
+        let calls = ["get", "also"].map(|call| format!("{call}(\"{name}\""));
+        passed_on.contains(&format!("\"{name}\"")) || calls.iter().any(|call| sources.contains(call))
+    };
+    let others: BTreeSet<_> = names.into_iter().filter(|name| !heeded(name)).collect();
+    assert_eq!(others, BTreeSet::from(OF_DEPLOYED_FUNCTIONS));
+}
+
 /// A template's text. Its tags (`!Ref`) read as if they were not there.
 fn template(file: &str) -> Value {
     serde_saphyr::from_str(&read(file)).unwrap()

@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use local::{
     build::build_functions,
     emulator::Emulator,
@@ -37,8 +37,9 @@ use crate::{
 
 pub(crate) const DATABASE: &str = "email_service";
 /// Handed to the functions when set; they have defaults for the rest.
-const PASSED_ON: [&str; 25] = [
+const PASSED_ON: [&str; 29] = [
     "ACCOUNTS_PER_USER",
+    "ALLOW_HEADER_AUTH",
     "CORS_ORIGINS",
     "JWT_ALGORITHM",
     "JWT_AUDIENCE",
@@ -62,7 +63,10 @@ const PASSED_ON: [&str; 25] = [
     "OAUTH2_PROVIDERS",
     "OAUTH2_REDIRECT_URIS",
     "RATE_LIMIT_PER_MINUTE",
+    "RETENTION_DAYS",
+    "SEND_PER_HOUR",
     "SSL_CERT_FILE",
+    "USER_SEND_PER_HOUR",
 ];
 
 /// The command line.
@@ -97,6 +101,8 @@ impl Options {
 
 /// Serves until Ctrl-C, SIGTERM or the end of the terminal.
 pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
+    let believes_headers = settings.get("ALLOW_HEADER_AUTH").is_none_or(|value| value.eq_ignore_ascii_case("true"));
+    ensure!(believes_headers || !options.demo, "--demo makes its accounts by headers: ALLOW_HEADER_AUTH=true");
     let address = free_address(settings)?;
     // Until the functions are built, signals end us as usual: the servers go by themselves when we are gone.
     let mut redis = None;
@@ -203,7 +209,7 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         .chain(mail_env)
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
-        eprintln!("{}", welcome(&url, signer.token(TOKEN_LIFE)?.as_deref(), &file));
+        eprintln!("{}", welcome(&url, believes_headers, signer.token(TOKEN_LIFE)?.as_deref(), &file));
         eprintln!(
             "Jobs run: each minute those accounts are synchronised that are due, by queues in an emulator. Messages that were read are in a bucket of it.\n"
         );
@@ -337,6 +343,7 @@ fn mail_environment(settings: &Settings, mail: &Dovecot) -> Vec<(String, String)
 
 pub(crate) fn environment(settings: &Settings, database: &str, redis: &str, key: &str) -> Vec<(String, String)> {
     let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), settings.get(name)?)));
+    // Of one name, the last value counts: the developer's.
     let own =
         [("ALLOW_HEADER_AUTH", "true"), ("DATABASE_URL", database), ("JWT_SECRET_KEY", key), ("REDIS_URL", redis)];
     own.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(passed_on).collect()
@@ -361,8 +368,11 @@ Its certificates' authority is in {}.
     )
 }
 
-fn welcome(url: &str, token: Option<&str>, file: &EnvFile) -> String {
-    let identity = format!("-H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'");
+fn welcome(url: &str, believes_headers: bool, token: Option<&str>, file: &EnvFile) -> String {
+    let identity = match believes_headers {
+        true => format!("-H 'X-Tenant-ID: {TENANT}' -H 'X-User-ID: {USER}'"),
+        false => "-H \"Authorization: Bearer $TOKEN\"".to_owned(),
+    };
     let account = json!({
         "accountName": "Work",
         "emailAddress": "me@example.com",

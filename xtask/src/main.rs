@@ -32,9 +32,8 @@ cargo dev [--release] [--demo] [--no-mail] [--no-page] [--concurrency N]
       --no-mail        start no mail server
       --no-page        build and serve no mail client
       --concurrency N  the most processes per function (default 2)
-    PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, JWT_ALGORITHM,
-    JWT_ISSUER, JWT_AUDIENCE, RATE_LIMIT_PER_MINUTE, CORS_ORIGINS, LOG_LEVEL, ACCOUNTS_PER_USER, SSL_CERT_FILE
-    and what begins with MAIL_, from the environment or a file .env, replace each part.
+    PORT, DATABASE_URL (with OWNER_DATABASE_URL for migrations), REDIS_URL, JWT_SECRET_KEY, RATE_LIMIT_PER_MINUTE,
+    SSL_CERT_FILE and so on, from the environment or a file .env, replace each part: see .env.example.
 cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
