@@ -1,6 +1,7 @@
 //! `cargo dev`: everything that the service needs, on this machine.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
@@ -156,9 +157,13 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
         gateway_options.env.extend(signer.env());
         let bucket = emulator.make_bucket().await?;
-        gateway_options.env.extend(queues.env().iter().chain(bucket.env()).cloned());
+        // Both name the emulator's region and keys.
+        let emulated: BTreeMap<_, _> = queues.env().iter().chain(bucket.env()).cloned().collect();
+        gateway_options.env.extend(emulated.clone());
         let [mail_url, scheduler_url] = [database.mail_url.clone(), database.scheduler_url.clone()];
-        SealingKeys::load(settings)?.hand_to(&mut gateway_options, mail_url, scheduler_url);
+        let keys = SealingKeys::load(settings)?;
+        let sealing_key = keys.public.clone();
+        keys.hand_to(&mut gateway_options, mail_url, scheduler_url);
         let client_secrets = settings.get("OAUTH2_CLIENT_SECRETS");
         gateway_options.providers_env.extend(client_secrets.map(|json| ("OAUTH2_CLIENT_SECRETS".to_owned(), json)));
         let mut mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
@@ -203,9 +208,12 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
             ("OWNER_DATABASE_URL", owner_url),
             ("REDIS_URL", Some(&redis_url)),
             ("JWT_SECRET_KEY", Some(&key)),
+            // The keys that open stay with the functions.
+            ("SEALING_PUBLIC_KEY", Some(&sealing_key)),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .chain(emulated)
         .chain(mail_env)
         .collect();
         let file = EnvFile::write(&workspace_root().join("target"), address.port(), &variables)?;
