@@ -304,6 +304,38 @@ fn openapi_json_has_the_routes_of_the_template() {
 }
 
 #[test]
+fn the_readme_has_a_row_for_each_operation_of_openapi_json_with_its_statuses() {
+    let readme = read("README.md");
+    let table = readme.split("\n## The API\n\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut rows = BTreeMap::new();
+    for row in table.lines().skip(2) {
+        let [call, answers, refusals]: [&str; 3] = row.split(" | ").collect::<Vec<_>>().try_into().unwrap();
+        let words = [answers, refusals].join(" ");
+        let words = words.split(|c: char| !c.is_ascii_alphanumeric());
+        let statuses = words.filter(|word| word.len() == 3).filter_map(|word| word.parse::<u16>().ok());
+        let statuses: BTreeSet<_> = statuses.collect();
+        for operation in call.split('`').skip(1).step_by(2) {
+            let mut statuses = statuses.clone();
+            statuses.insert(500);
+            if operation.contains(" /api/") {
+                statuses.extend([401, 429, 503]);
+            }
+            rows.insert(operation.split('?').next().unwrap().to_owned(), statuses);
+        }
+    }
+    let document: Value = serde_json::from_str(&read("openapi.json")).unwrap();
+    let mut documented = BTreeMap::<String, BTreeSet<u16>>::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let statuses = operation["responses"].as_object().unwrap().keys();
+            let statuses = statuses.map(|status| status.parse().unwrap()).collect();
+            documented.insert(format!("{} {path}", method.to_uppercase()), statuses);
+        }
+    }
+    assert_eq!(rows, documented);
+}
+
+#[test]
 fn every_test_that_the_security_page_names_exists() {
     let page = read("docs/SECURITY.md");
     let named: Vec<_> = page.split('`').filter_map(|word| word.split_once(".rs::")).collect();
