@@ -18,8 +18,15 @@ use crate::identity::{Role, TenantId, UserId};
 use crate::metrics::{JobMetrics, Metrics};
 
 /// The crates of ours whose events are heard at the configured level.
-const OURS: [&str; 6] =
-    [env!("CARGO_CRATE_NAME"), "mailbox", "migrate", "reseal_secrets", "schedule_work", "sync_account"];
+const OURS: [&str; 7] = [
+    env!("CARGO_CRATE_NAME"),
+    "batch_messages",
+    "finish_sign_in",
+    "health_ready",
+    "mailbox",
+    "migrate",
+    "reseal_secrets",
+];
 
 /// The target of the events that CloudWatch counts (`AWS::Logs::MetricFilter` in template.yaml). As other metrics they do
 /// not depend on the log's level.

@@ -256,6 +256,21 @@ pub fn sources(directory: &Path) -> Vec<String> {
 }
 
 #[test]
+fn the_log_hears_each_crate_that_says_something_at_the_configured_level_and_names_no_other() {
+    let log = read("shared/src/log.rs");
+    let list = log.split("const OURS:").nth(1).unwrap().split(';').nth(1).unwrap();
+    // The first is the crate of the log itself.
+    let listed: BTreeSet<_> = list.split('"').skip(3).step_by(2).map(str::to_owned).collect();
+    let beside = ["https", "mail", "mailbox"].map(|name| (name.to_owned(), local::workspace_root().join(name)));
+    let says_something = |folder: &Path| {
+        let files = sources(&folder.join("src"));
+        files.iter().any(|file| fs::read_to_string(file).unwrap().contains("tracing::"))
+    };
+    let crates = folders().into_iter().chain(beside).filter(|(_, folder)| says_something(folder));
+    assert_eq!(listed, crates.map(|(name, _)| name.replace('-', "_")).collect());
+}
+
+#[test]
 fn every_migration_is_recorded_under_its_file_name_in_order() {
     let mut files: Vec<_> = fs::read_dir(local::workspace_root().join("migrations"))
         .unwrap()
