@@ -274,10 +274,11 @@ where
         let started = Instant::now();
         exchange.decision = Some(match &identified {
             Ok(identity) if gate.counts_tries => {
-                // Both in one flight.
-                let user = limiter.check(Subject::User(identity.scope));
-                let (common, tries) = tokio::join!(user, limiter.check(Subject::Tries(identity.scope)));
-                if common.allowed && !tries.allowed { tries } else { common }
+                // One after the other: a try that is refused takes no place among all requests.
+                match limiter.check(Subject::Tries(identity.scope)).await {
+                    tries if !tries.allowed => tries,
+                    _ => limiter.check(Subject::User(identity.scope)).await,
+                }
             }
             Ok(identity) => limiter.check(Subject::User(identity.scope)).await,
             Err(_) => limiter.check(Subject::Address(&request.source_ip)).await,

@@ -1,6 +1,7 @@
 //! Gmail: a message is there once, and labels are the folders that it is in. Random histories are in `sync_model.rs`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -8,6 +9,47 @@ use uuid::Uuid;
 use crate::mailboxes::Rig;
 use crate::model_imap::{ALL_MAIL, BIN, ModelServer, SPAM, World};
 use crate::support::mail_api;
+use crate::sync_model::poll_times;
+
+/// Of all mail: the labels of each message, without the messages.
+fn count_label_fetches(server: &ModelServer) -> usize {
+    let commands = server.world().commands.clone();
+    commands.iter().filter(|command| command.contains("X-GM-LABELS)") && command.starts_with("UID FETCH 1:")).count()
+}
+
+/// Labels come with messages. Those of all messages are asked for anew once they are here, for a label may have got another
+/// name meanwhile, and not in each turn of a first synchronisation.
+#[tokio::test]
+async fn a_mailbox_of_many_turns_tells_its_labels_once_more_when_it_is_here() {
+    let mut world = World::gmail();
+    world.create("Work");
+    (0..3_000).for_each(|_| world.deliver(&["Work"], 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    let stored = "select count(*) from email_messages where account_id = $1 and uid is not null";
+    for polls in (10..).step_by(5) {
+        rig.ring().await;
+        let mut running = Box::pin(rig.try_for(Duration::from_secs(60)));
+        let ended = poll_times(&mut running, polls).await;
+        drop(running);
+        if rig.count(stored).await > 0 || ended.is_some() {
+            break;
+        }
+    }
+    let first = rig.count(stored).await;
+    assert!((1..3_000).contains(&first), "{first} came before the worker died");
+    assert_eq!(count_label_fetches(&server), 0);
+    server.world().rename("Work", "Play");
+    rig.run().await;
+    assert_eq!((rig.count(stored).await, count_label_fetches(&server)), (3_000, 0));
+    for _ in 0..2 {
+        rig.run().await;
+        assert_eq!(count_label_fetches(&server), 1);
+    }
+    let labelled = "select count(*) from email_labels l join email_folders f on f.id = l.folder_id
+                    where f.account_id = $1 and f.path = 'Play'";
+    assert_eq!(rig.count(labelled).await, 3_000);
+}
 
 /// The account's folders by their paths.
 async fn folders(rig: &Rig) -> BTreeMap<String, Value> {

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::model_imap::{ALL_MAIL, Extensions, Fault, ModelServer, STORES, World};
+use crate::model_imap::{ALL_MAIL, Extensions, Fault, Lie, ModelServer, STORES, Then, World};
 use crate::proxy::{Fate, Proxy};
 use crate::support::{JWT_KEY, SEALING_KEYS, User, api, owner, servers};
 
@@ -598,6 +598,24 @@ async fn what_was_lost_in_a_lie_is_found_though_the_numbers_agree() {
         assert!(first.iter().all(|(place, stored)| here.get(place) == Some(stored)), "{first:?} {here:?}");
         rig.check("lost and found").await;
     }
+}
+
+/// A folder that is shared and cannot be read keeps no other one in the list that is there no more.
+#[tokio::test]
+async fn an_empty_folder_that_is_gone_goes_though_another_one_is_refused() {
+    let mut world = World::new(Extensions::default());
+    world.append("INBOX", 0);
+    world.create("Shared");
+    world.create("Old");
+    let refusal = |on| Lie::new(on, "{tag} NO [NOPERM] It is not yours\r\n", Then::GoOn);
+    world.lies = vec![refusal("STATUS \"Shared\""), refusal("EXAMINE \"Shared\"")];
+    let rig = Rig::new(world).await;
+    rig.settle().await;
+    rig.server.world().delete("Old");
+    rig.run().await;
+    let sql = "select array_agg(path order by path) from email_folders where account_id = $1";
+    let left: Vec<String> = rig.owner.query_one(sql, &[&rig.account.0]).await.unwrap().get(0);
+    assert_eq!(left, ["INBOX", "Shared"]);
 }
 
 /// A message that was moved from here lies above the cursor, and is read elsewhere before the next synchronisation.
