@@ -618,6 +618,32 @@ async fn an_empty_folder_that_is_gone_goes_though_another_one_is_refused() {
     assert_eq!(left, ["INBOX", "Shared"]);
 }
 
+/// Commands for the next folder are under way when a server tells what has become of the one before: that ends with CLOSED
+/// (RFC 7162 section 3.2.11).
+#[tokio::test]
+async fn what_is_said_before_a_folder_is_closed_is_not_of_the_next_one() {
+    let all = Extensions { condstore: true, qresync: true, list_status: true, esearch: true, ..Extensions::default() };
+    let mut world = World::new(all);
+    world.create("Work");
+    for name in ["INBOX", "INBOX", "INBOX", "Work", "Work", "Work"] {
+        world.append(name, 0);
+    }
+    let rig = Rig::new(world).await;
+    rig.settle().await;
+    let before = rig.here().await;
+    let of_inbox = "* VANISHED 1\r\n* 2 FETCH (UID 3 FLAGS (\\Answered))\r\n* OK [CLOSED] It was the inbox\r\n";
+    {
+        let mut world = rig.server.world();
+        world.lies = vec![Lie::new("EXAMINE \"Work\"", of_inbox, Then::Truth)];
+        world.flag("INBOX", 1, 1);
+        world.flag("Work", 1, 1);
+    }
+    rig.run().await;
+    rig.check("closed").await;
+    let ids = |here: BTreeMap<_, (u8, u64, Uuid)>| here.into_values().map(|(_, key, id)| (key, id)).collect::<Vec<_>>();
+    assert_eq!(ids(rig.here().await), ids(before));
+}
+
 /// A message that was moved from here lies above the cursor, and is read elsewhere before the next synchronisation.
 #[tokio::test]
 async fn flags_of_what_is_here_above_the_cursor_are_known_as_well() {

@@ -156,6 +156,8 @@ pub enum Event {
     NoModseq,
     /// The folder does not keep UIDs from one time to the next.
     UidNotSticky,
+    /// What came before it was about the folder that was open until then (RFC 7162 section 3.2.11).
+    Closed,
     /// These messages are gone; `earlier`: before this folder was opened.
     Vanished {
         /// Which. May have many that never were, and be `1:4294967295`.
@@ -505,6 +507,7 @@ fn read_code(code: &str) -> Option<Event> {
         "HIGHESTMODSEQ" => number.map(Event::HighestModseq),
         "NOMODSEQ" => Some(Event::NoModseq),
         "UIDNOTSTICKY" => Some(Event::UidNotSticky),
+        "CLOSED" => Some(Event::Closed),
         "COPYUID" => read_copied(argument),
         _ => None,
     }

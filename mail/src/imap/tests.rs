@@ -352,7 +352,7 @@ async fn a_folder_is_opened_and_read_in_one_flight() {
         .hear(format!("a7 UID FETCH 5 (UID FLAGS MODSEQ INTERNALDATE RFC822.SIZE {fields} EMAILID THREADID)"))
         .hear("a8 UID SEARCH RETURN (ALL) ALL")
         .say("* ENABLED QRESYNC\r\na3 OK enabled\r\n")
-        .say("* FLAGS (\\Seen)\r\n* OK [PERMANENTFLAGS ()] x\r\n* 12 EXISTS\r\n* 0 RECENT\r\n* OK [UIDVALIDITY 9] x\r\n")
+        .say("* OK [CLOSED] x\r\n* FLAGS (\\Seen)\r\n* OK [PERMANENTFLAGS ()] x\r\n* 12 EXISTS\r\n* 0 RECENT\r\n* OK [UIDVALIDITY 9] x\r\n")
         .say("* OK [uidnext 20] x\r\n* OK [HIGHESTMODSEQ 18446744073709551615]\r\n* OK [NOMODSEQ] x\r\n* OK [UIDNOTSTICKY] x\r\n")
         .say("* VANISHED (EARLIER) 1:4294967295\r\n* 3 FETCH (UID 4 FLAGS ())\r\na4 OK [READ-ONLY] open\r\n")
         .say("* OK [ALERT] the weather is fine\r\n* 13 EXISTS\r\na5 OK done\r\n* VANISHED 3:1\r\n* 4 EXPUNGE\r\n")
@@ -368,6 +368,7 @@ async fn a_folder_is_opened_and_read_in_one_flight() {
     let (events, outcome) = events(&mut imap, commands).await;
     outcome.unwrap();
     let expected = [
+        Event::Closed,
         Event::Exists(12),
         Event::UidValidity(9),
         Event::UidNext(20),

@@ -835,6 +835,8 @@ impl Reader<'_> {
                 // Whatever else comes of a folder that was not opened is of another one.
                 _ if seen.failed => {}
                 Event::UidValidity(number) if number != *validity => seen.failed = true,
+                // Until now it was about the folder that was open before.
+                Event::Closed if matches!(step, Step::Open) => *seen = Seen::default(),
                 Event::Vanished { uids, .. } => seen.vanished.add(&uids),
                 Event::Found(uids) if matches!(step, Step::Uids) => seen.found.get_or_insert_default().add(&uids),
                 Event::Undecodable { uid } => match (uid, step) {
