@@ -38,7 +38,7 @@ cargo bench [-- OPTIONS]
     Measure the release binaries beside a floor; see docs/PERFORMANCE.md.
       --accounts N     in the large table (default 1000000)
       --messages N     in the large table of those (default 1000000)
-      --mailbox N      in the mailbox that is synchronised (default 20000)
+      --mailbox N      in the mailbox that is synchronised (default 20000); of a larger one only time and memory
       --only SECTION   size, cold, warm, sign-in, sync, reading, actions,
                        sending, context, crowd, scale, messages or capacity
       --quick          see that all can be measured, with the development build and about a second for each row
