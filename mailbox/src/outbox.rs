@@ -194,16 +194,7 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
         (Status::Sent | Status::Failed, Filed::Due) => Some(Duration::ZERO),
         _ => None,
     };
-    // The alarms outbox-uncertain and outbox-rejected count these lines by their status.
-    tracing::info!(
-        target: COUNTED,
-        outgoingId = %claimed.outgoing.id,
-        accountId = %claimed.stored.account.id,
-        status = status.as_str(),
-        attempts = claimed.outgoing.attempts,
-        response = to.response,
-        "message_tried"
-    );
+    log_try(&claimed, status, &to.response);
     let finish = Finish {
         status,
         recipients: &to.recipients,
@@ -218,7 +209,7 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
     note(job, &claimed, &finish).await
 }
 
-/// The alarms outbox-uncertain and outbox-rejects count these lines by their status.
+/// The alarms outbox-uncertain and outbox-rejected count these lines by their status.
 fn log_try(claimed: &Claimed, status: Status, response: &str) {
     tracing::info!(
         target: COUNTED,
