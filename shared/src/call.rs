@@ -273,11 +273,15 @@ impl Reply {
     /// # Errors
     /// The value has no JSON form, which no type of ours lacks.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Error> {
-        let body = serde_json::to_string(body).map_err(Error::internal)?;
+        Ok(Self::json_text(status, serde_json::to_string(body).map_err(Error::internal)?))
+    }
+
+    /// Answers with a text that is JSON.
+    pub fn json_text(status: StatusCode, body: String) -> Self {
         if body.len() > MAX_TEXT_BYTES {
-            return Ok(Self::bytes(status, Vec::new(), body.as_bytes()));
+            return Self::bytes(status, Vec::new(), body.as_bytes());
         }
-        Ok(Self::text(status, Vec::new(), body))
+        Self::text(status, Vec::new(), body)
     }
 
     /// Answers with bytes, of the type that the headers say; at most [`MAX_ANSWER_BYTES`].

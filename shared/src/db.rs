@@ -173,15 +173,15 @@ impl Db {
         scope: &Scope,
         sql: &str,
         params: &[(&(dyn ToSql + Sync), Type)],
-        read: impl Fn(Row) -> T,
+        mut read: impl FnMut(Row) -> T,
     ) -> Result<Vec<T>, Error> {
         let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(params.len() + 2);
         all.push((&scope.tenant_id.0, Type::UUID));
         all.push((&scope.user_id.0, Type::UUID));
         all.extend(params.iter().cloned());
-        match self.run_as(access, sql, &all, &read).await {
+        match self.run_as(access, sql, &all, &mut read).await {
             // PostgreSQL has undone all of it, and what was in the way is through: once more, before the client has to.
-            Err(Error::Unavailable(_)) => self.run_as(access, sql, &all, &read).await,
+            Err(Error::Unavailable(_)) => self.run_as(access, sql, &all, &mut read).await,
             outcome => outcome,
         }
     }
@@ -197,7 +197,7 @@ impl Db {
         access: Access,
         sql: &str,
         params: &[(&(dyn ToSql + Sync), Type)],
-        read: impl Fn(Row) -> T,
+        mut read: impl FnMut(Row) -> T,
     ) -> Result<Vec<T>, Error> {
         let started = Instant::now();
         let mut lent = None;
@@ -207,13 +207,13 @@ impl Db {
                 // tasks come first, so that the pool knows of those that were closed.
                 tokio::task::yield_now().await;
             }
-            let mut answer = rows(lent.insert(self.lend().await?), sql, params, &read).await;
+            let mut answer = rows(lent.insert(self.lend().await?), sql, params, &mut read).await;
             if answer.as_ref().is_err_and(is_lost) {
                 // The pool's others were quiet for as long.
                 lent.take().map(Object::take);
                 self.pool.retain(|_, _| false);
                 if access == Access::Read {
-                    answer = rows(lent.insert(self.lend().await?), sql, params, &read).await;
+                    answer = rows(lent.insert(self.lend().await?), sql, params, &mut read).await;
                 }
             }
             answer.map_err(Error::from)
@@ -286,7 +286,7 @@ async fn rows<T>(
     client: &Client,
     sql: &str,
     params: &[(&(dyn ToSql + Sync), Type)],
-    read: impl Fn(Row) -> T,
+    read: impl FnMut(Row) -> T,
 ) -> Result<Vec<T>, tokio_postgres::Error> {
     let params = params.iter().map(|(value, kind)| (*value, kind.clone()));
     client.query_typed_raw(sql, params).await?.map_ok(read).try_collect().await

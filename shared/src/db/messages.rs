@@ -69,7 +69,7 @@ impl Db {
         filter: &Filter,
         limit: i64,
         cursor: Option<Cursor>,
-        show: impl Fn(&Message) -> Result<T, Error>,
+        mut show: impl FnMut(&Message) -> Result<T, Error>,
     ) -> Result<MessagePage<T>, Error> {
         let text = filter.text.as_ref().map(SearchText::in_text);
         let names = filter.text.as_ref().map(SearchText::in_names).filter(|names| text.as_ref() != Some(names));
