@@ -46,6 +46,8 @@ pub struct Pop3 {
     is_talking: bool,
     /// Once somebody has signed in.
     echo: Option<Echo>,
+    /// Whether it has turned out that the server gives messages out whole alone.
+    lacks_top: bool,
 }
 
 /// A message of the mailbox.
@@ -73,7 +75,7 @@ pub struct Top {
 pub struct Begin {
     /// Up to the empty line; 128 KiB at most.
     pub header: Vec<u8>,
-    /// The lines that were asked for; 16 KiB at most.
+    /// The lines that were asked for, or more where the server cannot count them; 16 KiB at most.
     pub text: Vec<u8>,
     /// Whether either is longer than what is here.
     pub is_cut: bool,
@@ -96,8 +98,12 @@ impl Pop3 {
         work.await.map_err(|error| login.redact(error))
     }
 
+    fn new(stream: Stream) -> Self {
+        Self { stream, capabilities: Vec::new(), is_talking: false, echo: None, lacks_top: false }
+    }
+
     async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
-        let mut pop3 = Self { stream, capabilities: Vec::new(), is_talking: false, echo: None };
+        let mut pop3 = Self::new(stream);
         match pop3.answer().await? {
             Answer::Ok => {}
             Answer::Err(text) => return Err(Error::new(Code::Unavailable, format!("no welcome: {}", clean(&text)))),
@@ -108,7 +114,7 @@ impl Pop3 {
     }
 
     async fn start_tls(mut self) -> Result<Self, Error> {
-        if !self.capabilities.iter().any(|line| line == "STLS") {
+        if !self.lists("STLS") {
             return Err(Error::new(Code::Tls, "STLS is not offered"));
         }
         self.send("STLS").await?;
@@ -118,8 +124,7 @@ impl Pop3 {
             Answer::Continue => return Err(Error::new(Code::Protocol, "STLS was answered with a question")),
         }
         // What was listed in clear may be anybody's.
-        let mut pop3 =
-            Self { stream: self.stream.start_tls().await?, capabilities: Vec::new(), is_talking: false, echo: None };
+        let mut pop3 = Self::new(self.stream.start_tls().await?);
         pop3.ask_capabilities().await?;
         Ok(pop3)
     }
@@ -129,7 +134,7 @@ impl Pop3 {
         let mut mechanisms = self.capabilities.iter().filter_map(|line| line.strip_prefix("SASL "));
         let offered = mechanisms.next().unwrap_or_default().to_owned();
         let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
-        let has_user = self.capabilities.is_empty() || self.capabilities.iter().any(|line| line == "USER");
+        let has_user = self.capabilities.is_empty() || self.lists("USER");
         let answer = match (mechanism, login.secret()) {
             (Some(mechanism), _) => self.authenticate(Exchange::new(mechanism, login), mechanism).await?,
             (None, Secret::Password(password)) if has_user => self.user_and_pass(login.username(), password).await?,
@@ -160,7 +165,7 @@ impl Pop3 {
     /// more than 200,000 messages.
     pub async fn uids(&mut self) -> Result<Vec<Listed>, Error> {
         self.begin()?;
-        let together = self.is_pipelining();
+        let together = self.lists("PIPELINING");
         self.send(if together { "UIDL\r\nLIST" } else { "UIDL" }).await?;
         let mut listed = Vec::new();
         self.list("UIDL", |line| {
@@ -193,12 +198,14 @@ impl Pop3 {
         Ok(listed)
     }
 
-    /// The header and so many lines of each of these messages, asked for together where the server takes that.
+    /// The header and so many lines of each of these messages, asked for together where the server takes that. From one
+    /// that does not know TOP, which RFC 1939 leaves to it, each comes whole, and is read to its end.
     ///
     /// Read it to its end: after one that was left before, the connection is good for nothing.
     pub fn tops(&mut self, numbers: Vec<u32>, lines: u32) -> Tops<'_> {
         let is_lost = self.begin().is_err();
-        let window = if self.is_pipelining() { WINDOW } else { 1 };
+        // Where TOP may be unknown, the answer to one says what to ask for next.
+        let window = if self.lists("PIPELINING") && self.lists("TOP") { WINDOW } else { 1 };
         Tops { pop3: self, numbers: numbers.into(), waiting: VecDeque::new(), lines, window, is_lost }
     }
 
@@ -247,8 +254,8 @@ impl Pop3 {
         }
     }
 
-    fn is_pipelining(&self) -> bool {
-        self.capabilities.iter().any(|line| line == "PIPELINING")
+    fn lists(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|line| line == capability)
     }
 
     /// Reads an answer of many lines. `each` gives `None` for one that is none.
@@ -358,7 +365,7 @@ impl Tops<'_> {
         }
         self.ask().await?;
         let top = match self.waiting.pop_front() {
-            Some(number) => Some(Top { number, begin: self.read().await? }),
+            Some(number) => Some(Top { number, begin: self.read(number).await? }),
             None => {
                 self.pop3.is_talking = false;
                 None
@@ -374,7 +381,11 @@ impl Tops<'_> {
             return Ok(());
         }
         let fits = self.numbers.len().min(self.window - self.waiting.len());
-        let commands: String = self.numbers.iter().take(fits).map(|n| format!("TOP {n} {}\r\n", self.lines)).collect();
+        let command = |number: &u32| match self.pop3.lacks_top {
+            true => format!("RETR {number}\r\n"),
+            false => format!("TOP {number} {}\r\n", self.lines),
+        };
+        let commands: String = self.numbers.iter().take(fits).map(command).collect();
         self.waiting.extend(self.numbers.drain(..fits));
         match commands.strip_suffix("\r\n") {
             Some(commands) => self.pop3.send(commands).await,
@@ -382,18 +393,31 @@ impl Tops<'_> {
         }
     }
 
-    async fn read(&mut self) -> Result<Result<Begin, String>, Error> {
+    /// Whether there is something to be read, or the server's words where there is not.
+    async fn answer(&mut self) -> Result<Result<(), String>, Error> {
         match self.pop3.answer().await? {
-            Answer::Ok => {}
+            Answer::Ok => Ok(Ok(())),
             Answer::Err(text) => {
                 let (code, words) = response_code(&text);
                 // Of the message nothing is known then.
-                return match is_for_now(&code, words) {
+                match is_for_now(&code, words) {
                     true => Err(Error::new(Code::Unavailable, cut(clean(&text)))),
                     false => Ok(Err(cut(clean(&text)))),
-                };
+                }
             }
-            Answer::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
+            Answer::Continue => Err(Error::new(Code::Protocol, "a question where an answer was due")),
+        }
+    }
+
+    async fn read(&mut self, number: u32) -> Result<Result<Begin, String>, Error> {
+        let mut answer = self.answer().await?;
+        if answer.is_err() && !self.pop3.lists("TOP") && !self.pop3.lacks_top {
+            self.pop3.send(&format!("RETR {number}")).await?;
+            answer = self.answer().await?;
+            self.pop3.lacks_top = answer.is_ok();
+        }
+        if let Err(words) = answer {
+            return Ok(Err(words));
         }
         let mut begin = Begin::default();
         let (mut line, mut is_header, mut is_start) = (Vec::new(), true, true);
@@ -601,11 +625,28 @@ mod tests {
         let together = answers.iter().fold(commands.iter().fold(Script::new(), |s, c| s.hear(*c)), Script::say);
         let apart =
             commands.iter().zip(answers).fold(Script::new(), |s, (command, answer)| s.hear(*command).say(answer));
-        for (capabilities, script) in [(PIPELINING, together), ("", apart)] {
+        for (capabilities, script) in [(PIPELINING, together), ("TOP\r\n", apart)] {
             let (mut pop3, server) = signed_in(capabilities, script).await;
             assert_eq!(tops(&mut pop3, vec![7, 9, 8, 8]).await, (expected.to_vec(), Ok(())));
             assert_eq!(tops(&mut pop3, vec![]).await, (vec![], Ok(())));
             assert_eq!(server.await.unwrap().len(), 3 + 4);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_without_top_gives_messages_out_whole() {
+        let message = "+OK\r\nA: b\r\n\r\n1\r\n2\r\n3\r\n.\r\n";
+        // What is not there is not for RETR either, and says nothing of TOP.
+        let script = Script::new().hear("TOP 1 2").say("-ERR what?\r\n").hear("RETR 1").say("-ERR none\r\n");
+        let script = script.hear("TOP 2 2").say("-ERR what?\r\n").hear("RETR 2").say(message);
+        let script = script.hear("RETR 3").say(message).hear("RETR 4").say("-ERR none\r\n").hear("RETR 5").say(message);
+        for capabilities in ["", "PIPELINING\r\n"] {
+            let (mut pop3, _server) = signed_in(capabilities, script.clone()).await;
+            let none = |number| Top { number, begin: Err("none".into()) };
+            let whole = |number| top(number, "A: b\r\n\r\n", "1\r\n2\r\n3\r\n");
+            let expected = vec![none(1), whole(2), whole(3), none(4)];
+            assert_eq!(tops(&mut pop3, vec![1, 2, 3, 4]).await, (expected, Ok(())));
+            assert_eq!(tops(&mut pop3, vec![5]).await, (vec![whole(5)], Ok(())));
         }
     }
 

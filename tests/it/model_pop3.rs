@@ -16,6 +16,8 @@ pub struct Mailbox {
     pub messages: Vec<u32>,
     /// Those at which it hangs up, each time.
     pub poison: BTreeSet<u32>,
+    /// Messages are given out whole alone.
+    pub lacks_top: bool,
     /// The next connection breaks after so many bytes.
     pub drop_after: Option<usize>,
     pub lies: Vec<Lie>,
@@ -89,6 +91,7 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
         let words: Vec<&str> = line.split_whitespace().collect();
         answer = "+OK\r\n".to_owned();
         match words[0] {
+            "CAPA" if mailbox.lacks_top => answer += "PIPELINING\r\nUIDL\r\nUSER\r\n.\r\n",
             "CAPA" => answer += "PIPELINING\r\nUIDL\r\nTOP\r\nUSER\r\n.\r\n",
             "UIDL" | "LIST" => {
                 for (index, message) in messages.iter().enumerate() {
@@ -96,7 +99,8 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
                 }
                 answer += ".\r\n";
             }
-            "TOP" => {
+            "TOP" if mailbox.lacks_top => answer = "-ERR unknown command\r\n".to_owned(),
+            "TOP" | "RETR" => {
                 let message = messages[words[1].parse::<usize>().unwrap() - 1];
                 if mailbox.poison.contains(&message) {
                     return;

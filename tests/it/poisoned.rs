@@ -155,7 +155,17 @@ async fn a_server_that_gives_out_nothing_for_a_while_spoils_nothing() {
 
 #[tokio::test]
 async fn pop3_as_well() {
-    let mailbox = Mailbox { messages: (1..=500).collect(), poison: [1, 250, 500].into(), ..Mailbox::default() };
+    poisoned_pop3(false).await;
+}
+
+#[tokio::test]
+async fn pop3_without_top_as_well() {
+    poisoned_pop3(true).await;
+}
+
+async fn poisoned_pop3(lacks_top: bool) {
+    let poison = [1, 250, 500].into();
+    let mailbox = Mailbox { messages: (1..=500).collect(), poison, lacks_top, ..Mailbox::default() };
     let server = ModelPop3::start(mailbox).await;
     let rig = Rig::at(json!({
         "hostname": "127.0.0.1", "port": server.port, "encryption": "none", "protocol": "pop3",
@@ -173,5 +183,6 @@ async fn pop3_as_well() {
     assert_eq!(here(&rig).await, (expected(510, &[1, 250, 500, 505]), 4));
     server.mailbox.lock().unwrap().commands.clear();
     rig.run().await;
-    assert!(server.mailbox.lock().unwrap().commands.iter().all(|command| !command.starts_with("TOP")));
+    let commands = std::mem::take(&mut server.mailbox.lock().unwrap().commands);
+    assert!(commands.iter().all(|command| !command.starts_with("TOP") && !command.starts_with("RETR")), "{commands:?}");
 }
