@@ -57,7 +57,8 @@ impl Input {
     }
 }
 
-/// One page: the form of what the handler writes piece by piece.
+// The form of the answer, which the handler puts together by itself.
+/// One page.
 #[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(as = MessageList, rename_all = "camelCase")]
