@@ -375,6 +375,13 @@ impl Tops<'_> {
         Ok(top)
     }
 
+    /// Asks for no more; those that were asked for still come. Whether some are left.
+    pub fn stop(&mut self) -> bool {
+        let is_left = !self.numbers.is_empty();
+        self.numbers.clear();
+        is_left
+    }
+
     async fn ask(&mut self) -> Result<(), Error> {
         // Not one by one as each is answered: a few together are one packet.
         if self.waiting.len() > self.window / 2 {
@@ -648,6 +655,18 @@ mod tests {
             assert_eq!(tops(&mut pop3, vec![1, 2, 3, 4]).await, (expected, Ok(())));
             assert_eq!(tops(&mut pop3, vec![5]).await, (vec![whole(5)], Ok(())));
         }
+    }
+
+    #[tokio::test]
+    async fn who_stops_gets_what_was_asked_for_and_goes_on_later() {
+        let message = "+OK\r\nA: b\r\n\r\n.\r\n";
+        let script = Script::new().hear("TOP 1 2").say(message).hear("TOP 3 2").say(message);
+        let (mut pop3, _server) = signed_in("TOP\r\n", script).await;
+        let mut some = pop3.tops(vec![1, 2], 2);
+        assert_eq!(some.next().await.unwrap(), Some(top(1, "A: b\r\n\r\n", "")));
+        assert_eq!((some.stop(), some.stop()), (true, false));
+        assert_eq!(some.next().await.unwrap(), None);
+        assert_eq!(tops(&mut pop3, vec![3]).await, (vec![top(3, "A: b\r\n\r\n", "")], Ok(())));
     }
 
     #[tokio::test]

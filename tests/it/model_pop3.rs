@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::model_imap::Lie;
 
@@ -18,6 +20,8 @@ pub struct Mailbox {
     pub poison: BTreeSet<u32>,
     /// Messages are given out whole alone.
     pub lacks_top: bool,
+    /// How long it looks for a message that is to be given out whole.
+    pub pause: Duration,
     /// The next connection breaks after so many bytes.
     pub drop_after: Option<usize>,
     pub lies: Vec<Lie>,
@@ -85,6 +89,10 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
                 }
                 None => return,
             }
+        }
+        if line.starts_with("RETR") {
+            let pause = mailbox.lock().unwrap().pause;
+            sleep(pause).await;
         }
         let mut mailbox = mailbox.lock().unwrap();
         mailbox.commands.push(line.trim_end().to_owned());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use serde_json::json;
+use shared::work::Done;
 
 use crate::mailboxes::Rig;
 use crate::model_imap::{Extensions, ModelServer, Poison, World};
@@ -167,10 +168,7 @@ async fn poisoned_pop3(lacks_top: bool) {
     let poison = [1, 250, 500].into();
     let mailbox = Mailbox { messages: (1..=500).collect(), poison, lacks_top, ..Mailbox::default() };
     let server = ModelPop3::start(mailbox).await;
-    let rig = Rig::at(json!({
-        "hostname": "127.0.0.1", "port": server.port, "encryption": "none", "protocol": "pop3",
-    }))
-    .await;
+    let rig = pop3(&server).await;
     settle(&rig, "").await;
     let expected = |last: u64, bad: &[u64]| (1..=last).filter(|key| !bad.contains(key)).collect::<BTreeSet<_>>();
     assert_eq!(here(&rig).await, (expected(500, &[1, 250, 500]), 3));
@@ -185,4 +183,33 @@ async fn poisoned_pop3(lacks_top: bool) {
     rig.run().await;
     let commands = std::mem::take(&mut server.mailbox.lock().unwrap().commands);
     assert!(commands.iter().all(|command| !command.starts_with("TOP") && !command.starts_with("RETR")), "{commands:?}");
+}
+
+#[tokio::test]
+async fn messages_that_come_whole_and_slowly_are_gone_on_with_and_not_suspected() {
+    let pause = Duration::from_millis(50);
+    let mailbox = Mailbox { messages: (1..=100).collect(), lacks_top: true, pause, ..Mailbox::default() };
+    let server = ModelPop3::start(mailbox).await;
+    let rig = pop3(&server).await;
+    let turn = Duration::from_secs(2);
+    assert_eq!(rig.run_for(turn).await, Done::More);
+    let some = here(&rig).await.0.len();
+    assert!((1..100).contains(&some), "{some}");
+    for _ in 0..20 {
+        let outcome = rig.run_for(turn).await;
+        let suspected = "select count(*) from email_folders f join email_accounts a on a.id = f.account_id
+                         where a.id = $1 and (f.suspects is not null or a.state <> 'connected')";
+        assert_eq!(rig.count(suspected).await, 0);
+        if outcome == Done::Complete {
+            break;
+        }
+    }
+    assert_eq!(here(&rig).await, ((1..=100).collect(), 0));
+    let asked = std::mem::take(&mut server.mailbox.lock().unwrap().commands);
+    assert_eq!(asked.iter().filter(|command| command.starts_with("RETR")).count(), 100);
+}
+
+async fn pop3(server: &ModelPop3) -> Rig {
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port, "encryption": "none", "protocol": "pop3"});
+    Rig::at(settings).await
 }

@@ -183,8 +183,12 @@ impl Driver<'_> {
         let now = now_ms();
         let mut batch = Batch::new(folder.id, VALIDITY);
         let mut tops = pop3.tops(numbers, lines);
-        let (mut came, mut bytes) = (0, 0);
+        let (mut came, mut bytes, mut is_left) = (0, 0, false);
         let outcome = loop {
+            // Where messages come whole, a few take all of the time.
+            if Instant::now() >= self.stop_at {
+                is_left |= tops.stop();
+            }
             let top = match tops.next().await {
                 Ok(Some(top)) => top,
                 Ok(None) => break Ok(()),
@@ -207,7 +211,9 @@ impl Driver<'_> {
         // What came before a failure is good.
         self.store(batch).await?;
         shown.grew |= came > 0;
-        let Err(error) = outcome else { return Ok(()) };
+        let Err(error) = outcome else {
+            return if is_left { Err(Stop::Time) } else { Ok(()) };
+        };
         let unanswered = messages.get(came..).unwrap_or_default();
         if unanswered.is_empty() {
             return Err(error.into());
