@@ -216,8 +216,8 @@ async fn compare(bench: &Bench, case: &Case<'_>) -> Result<Vec<Row>> {
         if n >= uncounted {
             our_times.0.push(answer.took);
             floor_times.0.push(floor_answer.took);
-            our_cpu.0.push(used.0 - used_before.0);
-            floor_cpu.0.push(used.1 - used_before.1);
+            our_cpu.0.push(used.0.saturating_sub(used_before.0));
+            floor_cpu.0.push(used.1.saturating_sub(used_before.1));
         }
         ensure_good(&answer)?;
         ensure!(!floor_answer.body.starts_with(b"{\"rows\":0"), "the floor found nothing");
