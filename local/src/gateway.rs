@@ -77,6 +77,8 @@ pub struct Options {
     pub mail_env: Vec<(String, String)>,
     /// Likewise of the function that asks who is due.
     pub scheduler_env: Vec<(String, String)>,
+    /// Likewise of functions that only read.
+    pub reader_env: Vec<(String, String)>,
     /// What functions that ask mail providers for tokens have beside that.
     pub providers_env: Vec<(String, String)>,
     /// The most processes per function; 0 counts as 1.
@@ -97,6 +99,7 @@ impl Options {
             env: Vec::new(),
             mail_env: Vec::new(),
             scheduler_env: Vec::new(),
+            reader_env: Vec::new(),
             providers_env: Vec::new(),
             concurrency: 2,
             log: Arc::new(|_, line| eprintln!("{line}")),

@@ -186,6 +186,7 @@ pub struct Postgres {
     app_password: String,
     mail_password: String,
     scheduler_password: String,
+    reader_password: String,
 }
 
 impl Postgres {
@@ -219,10 +220,16 @@ impl Postgres {
                 command.extend(["-c".into(), (*setting).into()]);
             }
             let service = Service::supervise("PostgreSQL", directory, "QUIT", &command)?;
-            let [app_password, mail_password, scheduler_password] = [secret(), secret(), secret()];
-            let owner_password = owner_password.clone();
-            let mut postgres =
-                Self { service, data, port, owner_password, app_password, mail_password, scheduler_password };
+            let mut postgres = Self {
+                service,
+                data,
+                port,
+                owner_password: owner_password.clone(),
+                app_password: secret(),
+                mail_password: secret(),
+                scheduler_password: secret(),
+                reader_password: secret(),
+            };
             postgres.start_again()?;
             Ok(postgres)
         })
@@ -258,9 +265,14 @@ impl Postgres {
         self.url("email_service_scheduler", &self.scheduler_password, database)
     }
 
+    /// Connects as the role of functions that only read, likewise.
+    pub fn reader_url(&self, database: &str) -> String {
+        self.url("email_service_reader", &self.reader_password, database)
+    }
+
     /// Connects as each of the functions' roles: what a migration sets the passwords of.
-    pub fn role_urls(&self, database: &str) -> [String; 3] {
-        [self.app_url(database), self.mail_url(database), self.scheduler_url(database)]
+    pub fn role_urls(&self, database: &str) -> [String; 4] {
+        [self.app_url(database), self.mail_url(database), self.scheduler_url(database), self.reader_url(database)]
     }
 
     /// The password that `app_url` carries.
@@ -307,13 +319,14 @@ fn url(role: &str, password: &str, port: u16, database: &str) -> String {
     format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}")
 }
 
-/// PgBouncer in transaction mode, through which the functions' role reaches a server.
+/// PgBouncer in transaction mode, through which the endpoints' roles reach a server.
 #[derive(Debug)]
 pub struct PgBouncer {
     /// Runs as long as this value lives.
     _service: Service,
     port: u16,
     app_password: String,
+    reader_password: String,
 }
 
 impl PgBouncer {
@@ -321,7 +334,7 @@ impl PgBouncer {
     pub fn start(postgres: &Postgres, connections: usize) -> Result<Self> {
         ensure_installed(&[Tool::PgBouncer])?;
         let program = find("pgbouncer").context("pgbouncer is not installed")?;
-        let app_password = postgres.app_password().to_owned();
+        let Postgres { app_password, reader_password, .. } = postgres;
         retry_on_other_ports(|port| {
             let service = Service::run("PgBouncer", "KILL", "process up", |directory| {
                 let (settings, users) = (directory.join("pgbouncer.ini"), directory.join("users"));
@@ -333,16 +346,24 @@ impl PgBouncer {
                     users.display()
                 );
                 fs::write(&settings, text_of_settings)?;
-                fs::write(&users, format!("\"email_service_app\" \"{app_password}\"\n"))?;
+                let logins = [("email_service_app", app_password), ("email_service_reader", reader_password)];
+                let logins = logins.map(|(role, password)| format!("\"{role}\" \"{password}\"\n"));
+                fs::write(&users, logins.concat())?;
                 Ok([server_user(directory)?, vec![text(&program), text(&settings)]].concat())
             })?;
-            Ok(Self { _service: service, port, app_password: app_password.clone() })
+            let [app_password, reader_password] = [app_password, reader_password].map(Clone::clone);
+            Ok(Self { _service: service, port, app_password, reader_password })
         })
     }
 
     /// As [`Postgres::app_url`].
     pub fn app_url(&self, database: &str) -> String {
         url("email_service_app", &self.app_password, self.port, database)
+    }
+
+    /// As [`Postgres::reader_url`].
+    pub fn reader_url(&self, database: &str) -> String {
+        url("email_service_reader", &self.reader_password, self.port, database)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Function {
     pub opens_secrets: bool,
     /// Whether it asks the database who is due: it has the variable `SCHEDULER_SECRET_ARN`.
     pub asks_who_is_due: bool,
+    /// Whether it only answers what is there: it has the variable `READER_SECRET_ARN`.
+    pub only_reads: bool,
     /// Whether it asks mail providers for tokens: it has the variable `PROVIDERS_SECRET_ARN`.
     pub asks_providers: bool,
 }
@@ -219,6 +221,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
         opens_secrets: has("MAIL_SECRET_ARN"),
         // The migration knows it, too, and logs in as nobody of these.
         asks_who_is_due: has("SCHEDULER_SECRET_ARN") && !has("OWNER_SECRET_ARN"),
+        only_reads: has("READER_SECRET_ARN") && !has("OWNER_SECRET_ARN"),
         asks_providers: has("PROVIDERS_SECRET_ARN"),
     })
 }
@@ -328,14 +331,18 @@ Resources:
     }
 
     #[test]
-    fn who_asks_who_is_due_has_the_variable_of_its_login() -> Result<()> {
+    fn who_has_a_login_of_its_own_has_its_variable() -> Result<()> {
         let variables = |variables: &str| {
             let own = format!("Timeout: 7\n      Environment: {{ Variables: {{ {variables} }} }}");
             parse(&TEMPLATE.replace("Timeout: 7", &own))
         };
-        let asks = |functions: Vec<Function>| functions.iter().map(|it| it.asks_who_is_due).collect::<Vec<_>>();
-        assert_eq!(asks(variables("SCHEDULER_SECRET_ARN: x")?), [true, false]);
-        assert_eq!(asks(variables("SCHEDULER_SECRET_ARN: x, OWNER_SECRET_ARN: y")?), [false, false]);
+        let has = |functions: Vec<Function>| -> Vec<_> {
+            functions.iter().map(|function| (function.asks_who_is_due, function.only_reads)).collect()
+        };
+        for (name, is) in [("SCHEDULER_SECRET_ARN", (true, false)), ("READER_SECRET_ARN", (false, true))] {
+            assert_eq!(has(variables(&format!("{name}: x"))?), [is, (false, false)]);
+            assert_eq!(has(variables(&format!("{name}: x, OWNER_SECRET_ARN: y"))?), [(false, false); 2]);
+        }
         Ok(())
     }
 

@@ -190,6 +190,8 @@ pub struct MigrationConfig {
     pub mail_secret_arn: Option<String>,
     /// `SCHEDULER_SECRET_ARN`: the secret with the schedule's login.
     pub scheduler_secret_arn: Option<String>,
+    /// `READER_SECRET_ARN`: the secret of the functions that only read.
+    pub reader_secret_arn: Option<String>,
 }
 
 impl PublicConfig {
@@ -360,7 +362,7 @@ impl MigrationConfig {
         let config = Self {
             owner_database_url: owner_database_url(&mut vars),
             owner_secret_arn: vars.get("OWNER_SECRET_ARN"),
-            secrets: match secrets(&mut vars, true) {
+            secrets: match secrets(&mut vars, &["SECRET_ARN"], true) {
                 // The endpoints' own login, and not that of the mail functions.
                 SecretSource::SecretsManager(place) => {
                     SecretSource::SecretsManager(SecretPlace { mail_arn: None, providers_arn: None, ..place })
@@ -369,6 +371,7 @@ impl MigrationConfig {
             },
             mail_secret_arn: vars.get("MAIL_SECRET_ARN"),
             scheduler_secret_arn: vars.get("SCHEDULER_SECRET_ARN"),
+            reader_secret_arn: vars.get("READER_SECRET_ARN"),
         };
         vars.finish()?;
         Ok(config)
@@ -396,7 +399,7 @@ impl Config {
         let auth = auth(&mut vars);
         let config = Self {
             public: public(&mut vars),
-            secrets: secrets(&mut vars, matches!(auth.keys, KeySource::Secret)),
+            secrets: secrets(&mut vars, &["READER_SECRET_ARN", "SECRET_ARN"], matches!(auth.keys, KeySource::Secret)),
             concurrency: vars.parsed("AWS_LAMBDA_MAX_CONCURRENCY", "a whole number of 1 or more", 1, |v| {
                 v.parse().ok().filter(|n| *n >= 1)
             }),
@@ -583,9 +586,10 @@ fn queue_url(text: &str) -> Option<String> {
 /// What a database's URL must be.
 const DATABASE_URL: &str = "postgres://user:password@host:port/database (or set SECRET_ARN)";
 
-fn secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource {
+/// From the secret that the first of `names` says which is there, or from the environment.
+fn secrets(vars: &mut Variables, names: &[&'static str], signing_key_is_required: bool) -> SecretSource {
     let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
-    if let Some(arn) = vars.get("SECRET_ARN") {
+    if let Some(arn) = names.iter().find_map(|name| vars.get(name)) {
         return SecretSource::SecretsManager(SecretPlace {
             arn,
             mail_arn: vars.get("MAIL_SECRET_ARN"),

@@ -63,7 +63,8 @@ impl fmt::Debug for SecretText {
 pub enum SecretSource {
     /// `DATABASE_URL`, `REDIS_URL`, `JWT_SECRET_KEY`.
     Environment(Box<Secrets>),
-    /// `SECRET_ARN`: one Secrets Manager secret, a JSON object with these three keys.
+    /// `SECRET_ARN`, or `READER_SECRET_ARN` of functions that only read: one Secrets Manager secret, a JSON object with these
+    /// three keys.
     SecretsManager(SecretPlace),
     /// `SCHEDULER_SECRET_ARN`: a Secrets Manager secret with a login, for a function that has nothing but a database.
     Login(LoginPlace),
@@ -83,7 +84,7 @@ pub struct LoginPlace {
 /// Which secrets to read.
 #[derive(Debug, Clone)]
 pub struct SecretPlace {
-    /// `SECRET_ARN`: the secret's ARN or name.
+    /// `SECRET_ARN` or `READER_SECRET_ARN`: the secret's ARN or name.
     pub arn: String,
     /// `MAIL_SECRET_ARN`, of functions that open secrets: the secret with their login and the private keys.
     pub mail_arn: Option<String>,

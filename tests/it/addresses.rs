@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Api, User, account, api, connect, new_database, servers};
+use crate::support::{Api, User, account, api, connect, logins, new_database, servers};
 
 fn path(account: &Value) -> String {
     format!("/api/accounts/{}", account["id"].as_str().unwrap())
@@ -27,7 +27,7 @@ async fn database_of_character_type_c(name: &str) -> String {
 
 async fn api_of(database: &str) -> Api {
     let mut env = servers().await.env();
-    env.insert("DATABASE_URL", servers().await.postgres.app_url(database));
+    env.extend(logins(&servers().await.postgres, database));
     Api::start(env).await
 }
 
@@ -254,7 +254,7 @@ async fn two_accounts_that_swap_their_addresses_at_once_do_not_block_each_other(
     let database = new_database().await;
     let owner = connect(&servers().await.postgres.owner_url(&database)).await;
     let mut env = servers().await.env();
-    env.insert("DATABASE_URL", servers().await.postgres.app_url(&database));
+    env.extend(logins(&servers().await.postgres, &database));
     let api = more_processes(env).await;
     take_time_before_the_unique_index(&owner).await;
     let user = User::new();

@@ -473,10 +473,10 @@ async fn the_first_request_after_a_freeze_does_not_meet_the_dead_connection() {
     let signal =
         |signal: &str| assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
     let owner = connect(&servers.postgres.owner_url("app")).await;
-    let connections = "select count(*) from pg_stat_activity where usename = 'email_service_app'";
+    let connections = "select count(*) from pg_stat_activity where usename = 'email_service_reader'";
     for _ in 0..10 {
         signal("-STOP");
-        let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
+        let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_reader'";
         owner.execute(cut, &[]).await.unwrap();
         while owner.query_one(connections, &[]).await.unwrap().get::<_, i64>(0) > 0 {}
         // The request is there before the function thaws, as it is on Lambda.

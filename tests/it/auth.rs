@@ -4,7 +4,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Api, JWT_KEY, User, account, api, now_seconds, servers, sign};
+use crate::support::{Api, JWT_KEY, READER_DATABASE_URL, User, account, api, now_seconds, servers, sign};
 
 #[tokio::test]
 async fn a_token_and_the_development_headers_both_say_who_calls() {
@@ -168,7 +168,7 @@ async fn a_bad_configuration_stops_the_start_and_says_why() {
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "DATABASE_URL must be an address with sslmode=verify-full"),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "REDIS_URL must be an address with rediss://"),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "ALLOW_HEADER_AUTH must be unset or false in a deployed stack"),
-        ("DATABASE_URL", "", "DATABASE_URL must be postgres://"),
+        (READER_DATABASE_URL, "", "DATABASE_URL must be postgres://"),
         ("RATE_LIMIT_PER_MINUTE", "many", "RATE_LIMIT_PER_MINUTE must be a whole number"),
     ] {
         let mut env = servers().await.env();

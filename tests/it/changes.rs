@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use crate::support::{
-    Api, User, api, connect, folder_row, message_row, new_database, now_seconds, owner, servers, store,
+    Api, User, api, connect, folder_row, logins, message_row, new_database, now_seconds, owner, servers, store,
 };
 use crate::sync_model::Dice;
 
@@ -137,7 +137,7 @@ async fn a_cursor_that_was_never_the_callers_is_refused_and_one_that_is_too_old_
     let database = new_database().await;
     let servers = servers().await;
     let mut env = servers.env();
-    env.insert("DATABASE_URL", servers.postgres.app_url(&database));
+    env.extend(logins(&servers.postgres, &database));
     let (api, user) = (Api::start(env).await, User::new());
     let client = connect(&servers.postgres.owner_url(&database)).await;
     api.get("/api/changes").send().await.is_refused(401);
@@ -603,7 +603,7 @@ async fn a_copy_that_follows_the_changes_is_what_the_lists_say_whoever_writes_me
     let database = new_database().await;
     let servers = servers().await;
     let mut env = servers.env();
-    env.insert("DATABASE_URL", servers.postgres.app_url(&database));
+    env.extend(logins(&servers.postgres, &database));
     let (api, user) = (Api::start_as(env, local::gateway::PayloadVersion::V2, 3).await, User::new());
     let seed = std::env::var("CHANGES_SEED").map_or(1, |seed| seed.parse().unwrap());
     let owner = connect(&servers.postgres.owner_url(&database)).await;

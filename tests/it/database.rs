@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::proxy::Proxy;
-use crate::support::{Answer, Api, Servers, User, account, connect, new_database, owner, servers};
+use crate::support::{Answer, Api, READER_DATABASE_URL, Servers, User, account, connect, new_database, owner, servers};
 
 #[tokio::test]
 async fn migrations_run_twice_and_two_at_once_without_harm() {
@@ -117,6 +117,7 @@ async fn each_request_is_one_round_trip_to_redis_and_one_to_postgresql() {
     let (postgres, redis) = (Proxy::to_port(servers.postgres.port()).await, Proxy::to_port(servers.redis.port()).await);
     let mut env = servers.env();
     env.insert("DATABASE_URL", postgres.url(&servers.postgres.app_url("app"), servers.postgres.port()));
+    env.insert(READER_DATABASE_URL, postgres.url(&servers.postgres.reader_url("app"), servers.postgres.port()));
     env.insert("REDIS_URL", format!("redis://{}", redis.address));
     let api = Api::start_as(env, PayloadVersion::V2, 1).await;
     let user = User::new();
@@ -453,6 +454,7 @@ async fn all_works_through_pgbouncer_in_transaction_mode_under_load() {
     let bouncer = PgBouncer::start(&servers.postgres, 2).unwrap();
     let mut env = servers.env();
     env.insert("DATABASE_URL", bouncer.app_url("app"));
+    env.insert(READER_DATABASE_URL, bouncer.reader_url("app"));
     let api = Api::start_as(env, PayloadVersion::V2, 4).await;
     let users: Vec<_> = (0..8).map(|_| User::new()).collect();
     let work = users.iter().map(|user| async {
@@ -538,10 +540,10 @@ async fn tls_to_postgresql_and_redis_is_used_and_verified() {
     );
     wait_for_port(redis_port).await;
 
-    let database = servers.postgres.app_url("app");
+    let database = servers.postgres.reader_url("app");
     let env = |database: String, trusted: bool| {
         let mut env = servers.env();
-        env.insert("DATABASE_URL", database);
+        env.insert(READER_DATABASE_URL, database);
         env.insert("REDIS_URL", format!("rediss://localhost:{redis_port}"));
         if trusted {
             env.insert("SSL_CERT_FILE", authority_file.display().to_string());
@@ -562,7 +564,7 @@ async fn tls_to_postgresql_and_redis_is_used_and_verified() {
             assert!(started.elapsed() < Duration::from_secs(20), "{}", api.log());
             tokio::time::sleep(Duration::from_millis(1100)).await;
         }
-        let encrypted = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'email_service_app'";
+        let encrypted = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'email_service_reader'";
         let owner = connect(&servers.postgres.owner_url("app")).await;
         assert!(owner.query_one(encrypted, &[]).await.unwrap().get::<_, bool>(0));
 
@@ -577,9 +579,11 @@ async fn tls_to_postgresql_and_redis_is_used_and_verified() {
 
 #[tokio::test]
 async fn time_limits_belong_to_the_role_and_lie_below_those_of_the_functions() {
-    let app = connect(&servers().await.postgres.app_url("app")).await;
-    let limit: String = app.query_one("select current_setting('statement_timeout')", &[]).await.unwrap().get(0);
-    assert_eq!(limit, "4s");
+    for url in servers().await.postgres.role_urls("app") {
+        let client = connect(&url).await;
+        let limit: String = client.query_one("select current_setting('statement_timeout')", &[]).await.unwrap().get(0);
+        assert_eq!(limit, "4s", "{url}");
+    }
     let reach_nothing = ["health", "default-route", "docs"];
     for function in crate::support::functions().iter().filter(|f| !reach_nothing.contains(&f.binary.as_str())) {
         assert!(function.timeout > Duration::from_secs(6), "{} has {:?}", function.binary, function.timeout);

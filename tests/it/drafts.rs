@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, Api, Service, User, api, connect, folder_row, merged, message_row, new_database, owner, servers, store,
+    Answer, Api, Service, User, api, connect, folder_row, logins, merged, message_row, new_database, owner, servers,
+    store,
 };
 
 const DRAFTS: &str = "/api/drafts";
@@ -278,7 +279,7 @@ async fn a_user_has_a_thousand_drafts_and_no_more() {
     let database = new_database().await;
     let servers = servers().await;
     let mut env = servers.env();
-    env.insert("DATABASE_URL", servers.postgres.app_url(&database));
+    env.extend(logins(&servers.postgres, &database));
     let (api, user) = (Api::start(env).await, User::new());
     let owner = connect(&servers.postgres.owner_url(&database)).await;
     let fill = "insert into email_drafts (id, tenant_id, user_id, content, created_at, updated_at)

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Api, User, account, api, new_database, owner, servers};
+use crate::support::{Api, User, account, api, logins, new_database, owner, servers};
 
 #[tokio::test]
 async fn invalid_json_is_refused_with_the_place() {
@@ -210,7 +210,7 @@ async fn a_broken_schema_is_a_plain_500_and_the_log_has_the_cause() {
     let database = new_database().await;
     let postgres = &servers().await.postgres;
     let mut env = servers().await.env();
-    env.insert("DATABASE_URL", postgres.app_url(&database));
+    env.extend(logins(postgres, &database));
     let (api, user) = (Api::start(env).await, User::new());
     let created = api.create(&user, json!({})).await;
     let client = crate::support::connect(&postgres.owner_url(&database)).await;

@@ -15,7 +15,9 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::proxy::{Fate, Proxy};
-use crate::support::{Api, Servers, User, account, connect, lasting, new_database, servers};
+use crate::support::{
+    Api, READER_DATABASE_URL, Servers, User, account, connect, lasting, logins, new_database, servers,
+};
 
 #[tokio::test]
 async fn a_dead_postgresql_is_a_plain_500_and_after_its_return_all_is_well_without_a_restart() {
@@ -87,9 +89,9 @@ async fn a_postgresql_that_never_answers_is_given_up_on() {
     let mut env = servers.env();
     let hung = servers
         .postgres
-        .app_url("app")
+        .reader_url("app")
         .replace(&servers.postgres.port().to_string(), &listener.local_addr().unwrap().port().to_string());
-    env.insert("DATABASE_URL", hung);
+    env.insert(READER_DATABASE_URL, hung);
     let api = Api::start(env).await;
     let answer = api.get("/api/accounts").by(&User::new()).send().await;
     answer.is_refused(500);
@@ -132,7 +134,7 @@ pub async fn some_request_waits_for_a_lock(servers: &Servers) {
 
 /// Cuts the functions' connections, so that they connect anew.
 pub async fn cut_connections(owner: &Client) {
-    let cut = "select pid, pg_terminate_backend(pid) from pg_stat_activity where usename = 'email_service_app'";
+    let cut = "select pid, pg_terminate_backend(pid) from pg_stat_activity where usename ~ '^email_service_'";
     let told: Vec<i32> = owner.query(cut, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     // They take a moment, in which functions that are asked something connect anew.
     let left = "select count(*) from pg_stat_activity where pid = any ($1)";
@@ -149,7 +151,10 @@ async fn without_a_connection_slot_requests_fail_plainly_and_recover() {
     let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
     let owner = connect(&servers.postgres.owner_url("postgres")).await;
     for (close, open) in [
-        ("alter role email_service_app connection limit 0", "alter role email_service_app connection limit -1"),
+        (
+            "alter role email_service_app connection limit 0; alter role email_service_reader connection limit 0",
+            "alter role email_service_app connection limit -1; alter role email_service_reader connection limit -1",
+        ),
         ("alter database app allow_connections false", "alter database app allow_connections true"),
     ] {
         owner.batch_execute(close).await.unwrap();
@@ -234,6 +239,7 @@ async fn behind_a_proxy(servers: &Servers) -> (Proxy, BTreeMap<&'static str, Str
     let proxy = Proxy::to_port(port).await;
     let mut env = servers.env();
     env.insert("DATABASE_URL", proxy.url(&servers.postgres.app_url("app"), port));
+    env.insert(READER_DATABASE_URL, proxy.url(&servers.postgres.reader_url("app"), port));
     (proxy, env)
 }
 
@@ -368,7 +374,7 @@ async fn a_connection_is_not_lent_while_nobody_knows_its_role() {
         .await
         .unwrap();
     let mut env = servers().await.env();
-    env.insert("DATABASE_URL", postgres.app_url(&database));
+    env.extend(logins(postgres, &database));
     let db = Db::new(store(&env), 1, shared::MAX_IDLE).await.unwrap();
     let checked = db.warm_up().await;
     timeout(Duration::from_millis(100), checked).await.expect_err("nobody can know yet");

@@ -1,12 +1,14 @@
 //! The fence between tenants and users: both locks together over HTTP, and each lock alone in the database.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::support::{
-    Api, MAIL_DATABASE_URL, Servers, User, account, api, connect, folder_row, message_row, new_database, owner,
-    servers, store, store_label,
+    Api, MAIL_DATABASE_URL, READER_DATABASE_URL, Servers, User, account, api, connect, folder_row, logins, message_row,
+    new_database, owner, servers, store, store_label,
 };
 
 const TABLES: [&str; 14] = [
@@ -105,15 +107,15 @@ async fn every_table_with_a_tenant_has_row_level_security_enabled_and_forced_for
 async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() {
     let servers = servers().await;
     let client = owner().await;
-    let row = client
-        .query_one("select rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication, rolinherit from pg_roles where rolname = 'email_service_app'", &[])
-        .await
-        .unwrap();
-    assert!((0..6).all(|flag| !row.get::<_, bool>(flag)), "{row:?}");
-    let owned = "select count(*) from pg_shdepend where refobjid = 'email_service_app'::regrole and deptype = 'o'";
-    assert_eq!(client.query_one(owned, &[]).await.unwrap().get::<_, i64>(0), 0);
-    let member = "select count(*) from pg_auth_members where member = 'email_service_app'::regrole";
-    assert_eq!(client.query_one(member, &[]).await.unwrap().get::<_, i64>(0), 0);
+    for role in ["email_service_app", "email_service_reader"] {
+        let flags = "select rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication, rolinherit from pg_roles where rolname = $1";
+        let row = client.query_one(flags, &[&role]).await.unwrap();
+        assert!((0..6).all(|flag| !row.get::<_, bool>(flag)), "{row:?}");
+        let owned = "select count(*) from pg_shdepend where refobjid = $1::text::regrole and deptype = 'o'";
+        assert_eq!(client.query_one(owned, &[&role]).await.unwrap().get::<_, i64>(0), 0);
+        let member = "select count(*) from pg_auth_members where member = $1::text::regrole";
+        assert_eq!(client.query_one(member, &[&role]).await.unwrap().get::<_, i64>(0), 0);
+    }
 
     let app = connect(&servers.postgres.app_url("app")).await;
     for statement in [
@@ -208,7 +210,7 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
     ] {
         owner.batch_execute(power).await.unwrap();
         let mut env = servers.env();
-        env.insert("DATABASE_URL", url.clone());
+        env.insert(READER_DATABASE_URL, url.clone());
         let api = Api::start(env).await;
         assert_eq!(api.get("/api/accounts").by(&User::new()).status().await, 500, "{power}");
         assert!(api.log().contains("row-level security does not bind powerful"), "{power}: {}", api.log());
@@ -219,7 +221,7 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
         .await
         .unwrap();
     let mut env = servers.env();
-    env.insert("DATABASE_URL", url);
+    env.insert(READER_DATABASE_URL, url);
     let api = Api::start(env).await;
     api.get("/api/accounts").by(&User::new()).send().await.is_refused(500);
     assert!(api.log().contains("permission denied"), "{}", api.log());
@@ -254,7 +256,7 @@ struct Target {
 async fn leaks(database: &str) -> Vec<String> {
     let servers = servers().await;
     let mut env = servers.env();
-    env.insert("DATABASE_URL", servers.postgres.app_url(database));
+    env.extend(logins(&servers.postgres, database));
     let api = Api::start(env).await;
     let user = User::new();
     let created = api.create(&user, json!({})).await;
@@ -488,7 +490,7 @@ async fn the_filters_alone_hold_when_the_policies_show_everything() {
         client.batch_execute(&format!("create policy everything on {table} using (true)")).await.unwrap();
     }
     let mut env = servers.env();
-    env.insert("DATABASE_URL", servers.postgres.app_url(&database));
+    env.extend(logins(&servers.postgres, &database));
     let (api, user) = (Api::start(env).await, User::new());
     let created = api.create(&user, json!({})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
@@ -765,6 +767,79 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         "execute uploads_to_purge(integer)",
     ];
     assert_eq!(scheduler, wanted, "who is due, what is left behind, and nothing else");
+}
+
+#[tokio::test]
+async fn who_only_reads_has_a_login_that_can_do_no_more() {
+    let owner = owner().await;
+    let reader = column_privileges(&owner, "email_service_reader").await;
+    let more: Vec<_> = reader.iter().filter(|privilege| !privilege.starts_with("select ")).collect();
+    assert_eq!(more, ["execute account_owner(uuid)"]);
+    let tables: BTreeSet<_> = reader.iter().filter_map(|it| it.strip_prefix("select ")?.split('.').next()).collect();
+    let shown = [
+        "email_accounts",
+        "email_change_numbers",
+        "email_destroyed",
+        "email_drafts",
+        "email_folders",
+        "email_labels",
+        "email_messages",
+        "email_outbox",
+    ];
+    assert_eq!(tables, BTreeSet::from(shown), "no secret, no hash, no sign-in, no kept answer");
+
+    let (api, user) = (api().await, User::new());
+    let created = api.create(&user, json!({})).await;
+    let id = created["id"].as_str().unwrap();
+    let draft = api.post("/api/drafts", json!({"subject": "theirs"})).by(&user).send().await;
+    assert_eq!(draft.status, 201, "{}", draft.body);
+    let reader = connect(&servers().await.postgres.reader_url("app")).await;
+    let [colleague, elsewhere, stranger] = strangers(&user);
+    let contexts = [Context::Of(user), Context::Of(colleague), Context::Of(elsewhere), Context::Of(stranger)];
+    for (context, own) in contexts.into_iter().chain([Context::None]).zip([true, false, false, false, false]) {
+        for statement in
+            [format!("select from email_accounts where id = '{id}'"), "select from email_drafts".to_owned()]
+        {
+            begin(&reader, context).await;
+            let found = reader.execute(&statement, &[]).await.unwrap();
+            reader.batch_execute("rollback").await.unwrap();
+            assert_eq!(found > 0, own, "{statement} as {context:?}");
+        }
+    }
+    let User { tenant, user: id_of_user } = user;
+    let who = format!("'{tenant}', '{id_of_user}'");
+    begin(&reader, Context::Of(user)).await;
+    let read_only = reader.query_one("select current_setting('transaction_read_only')", &[]).await.unwrap();
+    assert_eq!(read_only.get::<_, &str>(0), "on");
+    reader.batch_execute("rollback").await.unwrap();
+    // That, anybody could switch off again.
+    reader.batch_execute("set default_transaction_read_only = off").await.unwrap();
+    for statement in [
+        "update email_accounts set username = 'x'".to_owned(),
+        "update email_drafts set content = '{}'".to_owned(),
+        "insert into email_drafts (id) values (gen_random_uuid())".to_owned(),
+        "delete from email_drafts".to_owned(),
+        "delete from email_outbox".to_owned(),
+        "truncate email_accounts".to_owned(),
+        "select id from email_credentials".to_owned(),
+        "select key_hash from email_idempotency_keys".to_owned(),
+        "select state_hash from oauth2_authorizations".to_owned(),
+        // Nor by what writes for others.
+        format!("select * from disable_account({who}, '{id}')"),
+        format!("select * from request_sync({who}, '{id}')"),
+        format!("select delete_draft({who}, '{}')", draft.body["id"].as_str().unwrap()),
+        format!("select next_numbers({who}, 1)"),
+        "select purge_mail(1)".to_owned(),
+        "select forget_authorizations(1)".to_owned(),
+        "set role email_service_app".to_owned(),
+        "create table t (i int)".to_owned(),
+    ] {
+        begin(&reader, Context::Of(user)).await;
+        let error = reader.batch_execute(&statement).await.unwrap_err();
+        let refused = Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE);
+        assert_eq!(error.code(), refused, "{statement}: {error}");
+        reader.batch_execute("rollback").await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ impl Workshop {
             routes: Vec::new(),
             opens_secrets: false,
             asks_who_is_due: false,
+            only_reads: false,
             asks_providers: false,
             queues,
             schedules,

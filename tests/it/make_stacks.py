@@ -34,6 +34,7 @@ EXISTING = {
     "ServiceSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:service",
     "MailSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:mail",
     "SchedulerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:scheduler",
+    "ReaderSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:reader",
     "ProvidersSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:providers",
     "OwnerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:owner",
     # moto leaves a statement that a condition takes away in its list, as an empty one.

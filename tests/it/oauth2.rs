@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 use crate::secrets::{Moto, aws};
 use crate::sign_in::{PASSWORD, create, mailbox, state_of, try_stored};
 use crate::support::{
-    Answer, Api, CLIENT_SECRETS, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, Service, User, lasting, mail, mail_env,
-    merged, new_database, owner, servers,
+    Answer, Api, CLIENT_SECRETS, JWT_KEY, MAIL_PRIVATE_KEYS, Service, User, lasting, logins, mail, mail_env, merged,
+    new_database, owner, servers,
 };
 
 const REDIRECT_URI: &str = "http://localhost:3000/connected";
@@ -826,8 +826,7 @@ async fn tokens_are_sealed_anew_with_the_passwords() {
     let [old, new] = ["old", "new"].map(|id| generate(id).unwrap());
     let with_keys = async |keys: &[&(String, Zeroizing<String>)]| {
         let mut env = env().await;
-        env.insert("DATABASE_URL", postgres.app_url(&database));
-        env.insert(MAIL_DATABASE_URL, postgres.mail_url(&database));
+        env.extend(logins(postgres, &database));
         env.insert("SEALING_PUBLIC_KEY", keys[0].0.clone());
         env.insert(MAIL_PRIVATE_KEYS, keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>().join(","));
         Api::start(env).await

@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::secrets::{Moto, aws, cloud_formation};
 use crate::sign_in::{PASSWORD, body, create, state_of, try_stored};
 use crate::support::{
-    Answer, Api, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, SEALING_KEYS, User, account, connect, functions,
-    lasting, mail_api, mail_env, new_database, owner, servers,
+    Answer, Api, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, READER_DATABASE_URL, SEALING_KEYS, User, account,
+    connect, functions, lasting, logins, mail_api, mail_env, new_database, owner, servers,
 };
 
 fn id(value: &Value) -> Uuid {
@@ -324,8 +324,7 @@ async fn env_with_keys(database: &str, keys: &[&(String, String)]) -> BTreeMap<&
     let mut env = mail_env().await;
     let postgres = &servers().await.postgres;
     env.insert("RATE_LIMIT_PER_MINUTE", "0".into());
-    env.insert("DATABASE_URL", postgres.app_url(database));
-    env.insert(MAIL_DATABASE_URL, postgres.mail_url(database));
+    env.extend(logins(postgres, database));
     env.insert("SEALING_PUBLIC_KEY", keys[0].0.clone());
     env.insert(MAIL_PRIVATE_KEYS, keys.iter().map(|key| key.1.as_str()).collect::<Vec<_>>().join(","));
     env
@@ -498,6 +497,9 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
     let scheduler_url = postgres.scheduler_url("app");
     let scheduler = json!({"username": "email_service_scheduler", "password": scheduler_url.split(['@', ':']).nth(2)});
     env.insert("SCHEDULER_SECRET_ARN", moto.create("scheduler", &scheduler).await);
+    let reader_url = postgres.reader_url("app");
+    let reader = json!({"username": "email_service_reader", "password": reader_url.split(['@', ':']).nth(2)});
+    env.insert("READER_SECRET_ARN", moto.create("reader", &reader).await);
     let api = Api::start(env).await;
     let stored = async || -> Value {
         let secret = moto.call("GetSecretValue", json!({"SecretId": mail_arn})).await;
@@ -524,6 +526,7 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
     connect(&postgres.app_url("app")).await;
     connect(&mail_url).await;
     connect(&scheduler_url).await;
+    connect(&reader_url).await;
 
     let (url, mut answers) = cloud_formation().await;
     let event = json!({
@@ -560,6 +563,7 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
 async fn a_function_that_only_seals_refuses_a_role_that_reads_what_is_sealed() {
     let mut env = mail_env().await;
     env.insert("DATABASE_URL", env[MAIL_DATABASE_URL].clone());
+    env.insert(READER_DATABASE_URL, env[MAIL_DATABASE_URL].clone());
     let api = Api::start(env).await;
     let user = User::new();
     for request in [api.post("/api/accounts", account(json!({}))), api.get("/api/accounts")] {

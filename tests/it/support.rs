@@ -28,6 +28,8 @@ pub const MAIL_PRIVATE_KEYS: &str = "mail: SEALING_PRIVATE_KEYS";
 /// Likewise for the function that asks who is due.
 pub const SCHEDULER_DATABASE_URL: &str = "scheduler: DATABASE_URL";
 pub const SCHEDULER_QUEUES: [&str; 2] = ["scheduler: SYNC_QUEUE_URL", "scheduler: OUTBOX_QUEUE_URL"];
+/// Likewise for functions that only read.
+pub const READER_DATABASE_URL: &str = "reader: DATABASE_URL";
 /// The same for functions that ask providers for tokens.
 pub const CLIENT_SECRETS: &str = "providers: OAUTH2_CLIENT_SECRETS";
 
@@ -64,25 +66,36 @@ impl Servers {
     /// The functions' environment.
     pub fn env(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
-            ("DATABASE_URL", self.postgres.app_url("app")),
             ("REDIS_URL", self.redis.url()),
             ("JWT_SECRET_KEY", JWT_KEY.to_owned()),
             ("ALLOW_HEADER_AUTH", "true".to_owned()),
             ("RATE_LIMIT_PER_MINUTE", "100000".to_owned()),
             ("SEALING_PUBLIC_KEY", SEALING_KEYS.0.clone()),
-            (MAIL_DATABASE_URL, self.postgres.mail_url("app")),
             (MAIL_PRIVATE_KEYS, SEALING_KEYS.1.clone()),
-            (SCHEDULER_DATABASE_URL, self.postgres.scheduler_url("app")),
             // It does not start without a queue; nobody listens there.
             (SCHEDULER_QUEUES[0], "http://127.0.0.1:1/123456789012/none".to_owned()),
             (SCHEDULER_QUEUES[1], "http://127.0.0.1:1/123456789012/none".to_owned()),
             ("MAIL_BUCKET", "none".to_owned()),
         ])
+        .into_iter()
+        .chain(logins(&self.postgres, "app"))
+        .collect()
     }
 
     pub async fn api(&self) -> Api {
         Api::start(self.env()).await
     }
+}
+
+/// The addresses of a database for each of the functions' roles.
+pub fn logins(postgres: &Postgres, database: &str) -> [(&'static str, String); 4] {
+    let [app, mail, scheduler, reader] = postgres.role_urls(database);
+    [
+        ("DATABASE_URL", app),
+        (MAIL_DATABASE_URL, mail),
+        (SCHEDULER_DATABASE_URL, scheduler),
+        (READER_DATABASE_URL, reader),
+    ]
 }
 
 /// The run's key pair for passwords: the public and the private one.
@@ -224,6 +237,7 @@ impl Api {
             let (env, name) = match name.split_once(": ") {
                 Some(("mail", name)) => (&mut options.mail_env, name),
                 Some(("scheduler", name)) => (&mut options.scheduler_env, name),
+                Some(("reader", name)) => (&mut options.reader_env, name),
                 Some((_, name)) => (&mut options.providers_env, name),
                 None => (&mut options.env, name),
             };
@@ -361,9 +375,7 @@ impl Service {
         let postgres = &servers().await.postgres;
         let mut env = mail_env().await;
         SCHEDULER_QUEUES.iter().for_each(|name| drop(env.remove(name)));
-        env.insert("DATABASE_URL", postgres.app_url(&database));
-        env.insert(MAIL_DATABASE_URL, postgres.mail_url(&database));
-        env.insert(SCHEDULER_DATABASE_URL, postgres.scheduler_url(&database));
+        env.extend(logins(postgres, &database));
         let mut queues = local::template::queues(&local::workspace_root().join("template.yaml")).unwrap();
         queues.iter_mut().for_each(|queue| queue.visibility_timeout = again);
         let queues = lasting(async move { emulator().make(&queues).await.unwrap() }).await;

@@ -394,7 +394,7 @@ fn rules_refuse_what_would_not_work_and_no_stage_as_it_is_configured() {
     }
     // All that stands for what exists already is needed with the first of it.
     let set = parameters(&[("VpcId", "vpc-12345678")]);
-    assert_eq!(Deployed { file: DATA, set: &set }.refusals().len(), 10);
+    assert_eq!(Deployed { file: DATA, set: &set }.refusals().len(), 11);
     for stage in ["dev", "staging", "prod"] {
         for (file, section) in [(DATA, format!("{stage}-data")), (FUNCTIONS, stage.to_owned())] {
             let set = overrides(&format!("{section}.deploy.parameters"));
@@ -677,6 +677,20 @@ fn classes() -> Vec<Function> {
     .collect()
 }
 
+/// What a function calls that changes something in the database.
+fn writers() -> Vec<String> {
+    let mut writers = Vec::new();
+    for path in sources(&workspace_root().join("shared/src/db")) {
+        let source = fs::read_to_string(path).unwrap();
+        for method in source.split("pub async fn ").skip(1).filter(|method| !method.contains("Access::Read")) {
+            let name = method.split(['(', '<']).next().unwrap();
+            writers.push(format!(".{name}("));
+        }
+    }
+    assert!(writers.contains(&".create_draft(".to_owned()) && writers.len() > 30, "{writers:?}");
+    writers
+}
+
 #[test]
 fn no_function_gets_what_its_class_does_not_use() {
     for function in classes() {
@@ -692,6 +706,12 @@ fn no_function_gets_what_its_class_does_not_use() {
         }
         // A secret that is named can be read, and no other.
         assert_eq!(has("SECRET_ARN"), may("ServiceSecretPolicyArn"), "{name}");
+        assert_eq!(has("READER_SECRET_ARN"), may("ReaderSecretPolicyArn"), "{name}");
+        // An endpoint that changes nothing in the database has the login that could not, and not the other one beside it.
+        let only_reads = ["shared::serve(", "shared::serve_network("].iter().any(|way| source.contains(way))
+            && !writers().iter().any(|writer| source.contains(writer));
+        assert_eq!(has("READER_SECRET_ARN"), only_reads || name == "migrate", "{name}");
+        assert!(!only_reads || !has("SECRET_ARN"), "{name}");
         assert_eq!(has("OWNER_SECRET_ARN"), may("OwnerSecretPolicyArn"), "{name}");
         assert_eq!(has("OWNER_SECRET_ARN"), name == "migrate", "{name}");
         assert_eq!(has("SCHEDULER_SECRET_ARN"), may("SchedulerSecretPolicyArn"), "{name}");

@@ -154,16 +154,15 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
         gateway_options.concurrency = options.concurrency;
         // A reader of our output may stop reading, as `head` does; that is no reason to stop serving.
         gateway_options.log = Arc::new(|_, line| drop(writeln!(std::io::stdout(), "{line}")));
-        gateway_options.env = environment(settings, &database.app_url, &redis_url, &key);
+        gateway_options.env = environment(settings, &database.role_urls[0], &redis_url, &key);
         gateway_options.env.extend(signer.env());
         let bucket = emulator.make_bucket().await?;
         // Both name the emulator's region and keys.
         let emulated: BTreeMap<_, _> = queues.env().iter().chain(bucket.env()).cloned().collect();
         gateway_options.env.extend(emulated.clone());
-        let [mail_url, scheduler_url] = [database.mail_url.clone(), database.scheduler_url.clone()];
         let keys = SealingKeys::load(settings)?;
         let sealing_key = keys.public.clone();
-        keys.hand_to(&mut gateway_options, mail_url, scheduler_url);
+        keys.hand_to(&mut gateway_options, database.role_urls.clone());
         let client_secrets = settings.get("OAUTH2_CLIENT_SECRETS");
         gateway_options.providers_env.extend(client_secrets.map(|json| ("OAUTH2_CLIENT_SECRETS".to_owned(), json)));
         let mut mail_env = mail.as_ref().map(|mail| mail_environment(settings, mail)).unwrap_or_default();
@@ -199,12 +198,14 @@ pub(crate) async fn run(options: Options, settings: &Settings) -> Result<()> {
             let _ = event_sources.tick("schedule-work").await?;
         }
         let owner_url = database.owner_url.as_deref();
+        let [app_url, mail_url, scheduler_url, reader_url] = &database.role_urls;
         let variables: Vec<(String, String)> = [
             ("API_URL", Some(url.as_str())),
             ("PAGE_URL", page.as_ref().map(Page::origin).as_deref()),
-            ("DATABASE_URL", Some(&database.app_url)),
-            ("MAIL_DATABASE_URL", Some(&database.mail_url)),
-            ("SCHEDULER_DATABASE_URL", Some(&database.scheduler_url)),
+            ("DATABASE_URL", Some(app_url)),
+            ("MAIL_DATABASE_URL", Some(mail_url)),
+            ("SCHEDULER_DATABASE_URL", Some(scheduler_url)),
+            ("READER_DATABASE_URL", Some(reader_url)),
             ("OWNER_DATABASE_URL", owner_url),
             ("REDIS_URL", Some(&redis_url)),
             ("JWT_SECRET_KEY", Some(&key)),
@@ -286,9 +287,8 @@ pub(crate) fn free_address(settings: &Settings) -> Result<SocketAddr> {
 /// The database: our own, or one that the developer points to.
 struct Database {
     server: Option<Postgres>,
-    app_url: String,
-    mail_url: String,
-    scheduler_url: String,
+    /// As of [`Postgres::role_urls`].
+    role_urls: [String; 4],
     owner_url: Option<String>,
 }
 
@@ -301,15 +301,15 @@ impl Database {
             };
             let mail_url = also("MAIL_DATABASE_URL", "email_service_mail")?;
             let scheduler_url = also("SCHEDULER_DATABASE_URL", "email_service_scheduler")?;
+            let reader_url = also("READER_DATABASE_URL", "email_service_reader")?;
             let owner_url = settings.get("OWNER_DATABASE_URL");
-            return Ok(Self { server: None, app_url, mail_url, scheduler_url, owner_url });
+            return Ok(Self { server: None, role_urls: [app_url, mail_url, scheduler_url, reader_url], owner_url });
         }
         ensure_installed(&[Tool::PostgreSql])?;
         eprintln!("Starting PostgreSQL ...");
         let server = Postgres::start()?;
-        let ([app_url, mail_url, scheduler_url], owner_url) =
-            (server.role_urls(DATABASE), Some(server.owner_url(DATABASE)));
-        Ok(Self { server: Some(server), app_url, mail_url, scheduler_url, owner_url })
+        let (role_urls, owner_url) = (server.role_urls(DATABASE), Some(server.owner_url(DATABASE)));
+        Ok(Self { server: Some(server), role_urls, owner_url })
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -318,8 +318,7 @@ impl Database {
         }
         match &self.owner_url {
             Some(owner_url) => {
-                let urls = [&self.app_url, &self.mail_url, &self.scheduler_url].map(Clone::clone);
-                let applied = migrate::apply(owner_url, &urls).await.context("migrations failed")?;
+                let applied = migrate::apply(owner_url, &self.role_urls).await.context("migrations failed")?;
                 eprintln!("{}", summary(&applied));
             }
             None => eprintln!("DATABASE_URL is set and OWNER_DATABASE_URL is not: no migrations are applied."),

@@ -44,11 +44,13 @@ impl SealingKeys {
         }
     }
 
-    /// Hands the keys to the functions of a gateway, and their own database roles to those that have one: who opens
-    /// secrets, and who asks who is due.
-    pub(crate) fn hand_to(self, options: &mut gateway::Options, mail_url: String, scheduler_url: String) {
-        options.mail_env = self.mail_env(mail_url);
-        options.scheduler_env = vec![("DATABASE_URL".into(), scheduler_url)];
+    /// Hands the keys to the functions of a gateway, and those of `role_urls` ([`local::services::Postgres::role_urls`])
+    /// to the functions whose they are; the endpoints' is in their environment already.
+    pub(crate) fn hand_to(self, options: &mut gateway::Options, role_urls: [String; 4]) {
+        let [_, mail, scheduler, reader] = role_urls;
+        options.mail_env = self.mail_env(mail);
+        options.scheduler_env = vec![("DATABASE_URL".into(), scheduler)];
+        options.reader_env = vec![("DATABASE_URL".into(), reader)];
         options.env.push(("SEALING_PUBLIC_KEY".into(), self.public));
     }
 

@@ -90,7 +90,7 @@ impl Service {
         options.env.extend(bucket.env().iter().cloned());
         // Of one name, the last value counts.
         options.env.extend(more);
-        SealingKeys::new()?.hand_to(&mut options, postgres.mail_url(DATABASE), postgres.scheduler_url(DATABASE));
+        SealingKeys::new()?.hand_to(&mut options, postgres.role_urls(DATABASE));
         // What goes wrong shows at the caller; thousands of request lines would bury it.
         options.log = Arc::new(|_, _| {});
         let gateway = Gateway::start(options).await?;

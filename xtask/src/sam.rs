@@ -162,7 +162,7 @@ async fn invoke(directory: &Path) -> Result<()> {
     let emulated = directory.join(EMULATED).display().to_string();
     let mut options = Options::new(functions, directory.to_path_buf());
     options.env = environment.clone();
-    keys.hand_to(&mut options, postgres.mail_url(DATABASE), postgres.scheduler_url(DATABASE));
+    keys.hand_to(&mut options, postgres.role_urls(DATABASE));
     let gateway = Gateway::start(options).await?;
     let address: SocketAddr = gateway.url().trim_start_matches("http://").parse()?;
     create_accounts(address).await?;

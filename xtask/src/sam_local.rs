@@ -110,10 +110,10 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
 
     let address_here = network.published("postgres", 5432)?;
     let owner = format!("postgres://postgres:{password}@{address_here}/{DATABASE}");
-    let app = format!("postgres://email_service_app:{}@postgres:5432/{DATABASE}", secret());
-    let mail = format!("postgres://email_service_mail:{}@postgres:5432/{DATABASE}", secret());
-    let scheduler = format!("postgres://email_service_scheduler:{}@postgres:5432/{DATABASE}", secret());
-    migrate::apply(&owner, &[app.clone(), mail.clone(), scheduler.clone()]).await.context("migrations failed")?;
+    let role_urls = ["app", "mail", "scheduler", "reader"]
+        .map(|role| format!("postgres://email_service_{role}:{}@postgres:5432/{DATABASE}", secret()));
+    migrate::apply(&owner, &role_urls).await.context("migrations failed")?;
+    let [app, mail, scheduler, reader] = role_urls;
 
     // An engine on another machine, as a Mac's is on a virtual one, has no address of this one in its networks.
     let cloud = match cfg!(target_os = "linux") {
@@ -127,7 +127,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     variables.extend(signer.env());
     variables.extend(cloud.iter().flat_map(Cloud::env));
     // The template names a secret that no AWS has. Only what it declares can be replaced.
-    for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN", "PROVIDERS_SECRET_ARN"] {
+    for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN", "READER_SECRET_ARN", "PROVIDERS_SECRET_ARN"] {
         variables.insert(name.to_owned(), String::new());
     }
     let keys = SealingKeys::new()?;
@@ -137,6 +137,7 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
         let own = match &function {
             function if function.opens_secrets => keys.mail_env(mail.clone()),
             function if function.asks_who_is_due => vec![("DATABASE_URL".to_owned(), scheduler.clone())],
+            function if function.only_reads => vec![("DATABASE_URL".to_owned(), reader.clone())],
             _ => continue,
         };
         let own: BTreeMap<_, _> = variables.clone().into_iter().chain(own).collect();

@@ -162,8 +162,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     {
         gateway_options.env.push((name.to_owned(), value.to_owned()));
     }
-    let [mail_url, scheduler_url] = [servers.postgres.mail_url(DATABASE), servers.postgres.scheduler_url(DATABASE)];
-    SealingKeys::new()?.hand_to(&mut gateway_options, mail_url, scheduler_url);
+    SealingKeys::new()?.hand_to(&mut gateway_options, servers.postgres.role_urls(DATABASE));
     let gateway = Gateway::start(gateway_options).await?;
     let sources = Arc::new(EventSources::start(&gateway, &functions, Some(&servers.queues))?);
     let address = gateway.url().trim_start_matches("http://").parse()?;

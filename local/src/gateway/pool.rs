@@ -90,6 +90,7 @@ impl Pool {
         let own_env = match &function {
             function if function.opens_secrets => &options.mail_env[..],
             function if function.asks_who_is_due => &options.scheduler_env,
+            function if function.only_reads => &options.reader_env,
             _ => &[],
         };
         let providers_env = if function.asks_providers { &options.providers_env[..] } else { &[] };

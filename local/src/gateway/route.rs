@@ -102,6 +102,7 @@ pub(super) mod tests {
             timeout: Duration::from_secs(1),
             opens_secrets: false,
             asks_who_is_due: false,
+            only_reads: false,
             asks_providers: false,
             routes: routes.iter().map(route).collect(),
             queues: Vec::new(),

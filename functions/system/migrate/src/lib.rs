@@ -36,8 +36,8 @@ mod embedded {
     refinery::embed_migrations!("../../../migrations");
 }
 
-/// The roles that functions log in as: endpoints, those that open sealed secrets, and who asks who is due.
-const ROLES: [&str; 3] = ["email_service_app", "email_service_mail", "email_service_scheduler"];
+/// The roles that functions log in as: endpoints, those that open sealed secrets, who asks who is due, and who only reads.
+const ROLES: [&str; 4] = ["email_service_app", "email_service_mail", "email_service_scheduler", "email_service_reader"];
 /// Any number, as long as every migration takes the same lock.
 const LOCK: i64 = 0x656d_6169_6c5f_7376;
 /// How long to wait for a database that was made a moment ago.
@@ -179,8 +179,10 @@ async fn migrate(properties: &Properties) -> anyhow::Result<Migrated> {
         sealing_public_key = Some(keys::ensure(&manager, arn, generation).await?);
         passwords.push((ROLES[1], password(arn).await?));
     }
-    if let Some(arn) = &config.scheduler_secret_arn {
-        passwords.push((ROLES[2], password(arn).await?));
+    for (role, arn) in [(ROLES[2], &config.scheduler_secret_arn), (ROLES[3], &config.reader_secret_arn)] {
+        if let Some(arn) = arn {
+            passwords.push((role, password(arn).await?));
+        }
     }
     let passwords: Vec<_> =
         passwords.iter().filter_map(|(role, password)| Some((*role, password.as_ref()?.as_slice()))).collect();
