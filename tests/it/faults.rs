@@ -175,7 +175,7 @@ async fn of_a_read_only_database_reads_go_on_and_writes_fail_plainly() {
     let created = api.create(&user, json!({})).await;
     let one = format!("/api/accounts/{}", created["id"].as_str().unwrap());
     let owner = connect(&servers.postgres.owner_url("app")).await;
-    owner.batch_execute("alter role email_service_app set default_transaction_read_only = on").await.unwrap();
+    owner.batch_execute("alter database app set default_transaction_read_only = on").await.unwrap();
     cut_connections(&owner).await;
     assert_eq!(api.get(&one).by(&user).send().await.body, created);
     assert_eq!(api.addresses(&user).await.len(), 1);
@@ -188,7 +188,7 @@ async fn of_a_read_only_database_reads_go_on_and_writes_fail_plainly() {
         answer.is_refused(500);
         assert!(api.log_of(&answer).await["error"].as_str().unwrap().contains("read-only"), "{}", api.log());
     }
-    owner.batch_execute("alter role email_service_app reset default_transaction_read_only").await.unwrap();
+    owner.batch_execute("alter database app reset default_transaction_read_only").await.unwrap();
     cut_connections(&owner).await;
     assert_eq!(api.get(&one).by(&user).send().await.body, created);
     assert_eq!(api.delete(&one).by(&user).send().await.status, 200);

@@ -276,8 +276,8 @@ async fn nothing_secret_is_logged_at_trace() {
         assert!(log.contains(line), "the log tells {line}: {log}");
     }
     let said = format!("{answers:?}");
-    let (url, mail_url) = (&env["DATABASE_URL"], &env[MAIL_DATABASE_URL]);
-    let logins = [url, mail_url].map(|url| url.split(['@', ':']).nth(2).unwrap().to_owned());
+    let urls = ["DATABASE_URL", MAIL_DATABASE_URL, READER_DATABASE_URL];
+    let logins = urls.map(|name| env[name].split(['@', ':']).nth(2).unwrap().to_owned());
     let private_key = BASE64.decode(env[MAIL_PRIVATE_KEYS].split_once(':').unwrap().1).unwrap();
     let secrets = passwords.map(|password| password.as_bytes().to_vec()).into_iter();
     let secrets = secrets.chain([private_key, JWT_KEY.into(), user.token().into()]);

@@ -84,29 +84,45 @@ async fn secrets_come_from_secrets_manager_and_a_rotated_password_is_read_again(
     let (servers, moto) = (Servers::start().await, Moto::start().await);
     let secret = |database_url: String| json!({"DATABASE_URL": database_url, "REDIS_URL": servers.redis.url(), "JWT_SECRET_KEY": JWT_KEY});
     let arn = moto.create("service", &secret(servers.postgres.app_url("app"))).await;
+    let reader_url = servers.postgres.reader_url("app");
+    let reader_arn = moto.create("reader", &secret(reader_url.clone())).await;
     let mut env = aws(&moto);
     env.insert("SECRET_ARN", arn.clone());
+    env.insert("reader: READER_SECRET_ARN", reader_arn.clone());
     let api = Api::start_as(env, local::gateway::PayloadVersion::V2, 1).await;
     let user = User::new();
     let created = api.create(&user, json!({})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
-    assert_eq!(api.get(&path).by(&user).send().await.status, 200);
-
-    // Rotation: the password changes in PostgreSQL and in the secret, and connections are cut.
-    let rotated = servers.postgres.app_url("app").replace(servers.postgres.app_password(), "rotated-password");
+    assert_eq!(api.get(&path).by(&user).send().await.body, created);
+    let change = |port: u16| api.put(&path, json!({"port": port})).by(&user);
+    assert_eq!(change(1).send().await.status, 200);
     let owner = connect(&servers.postgres.owner_url("app")).await;
-    owner.batch_execute("alter role email_service_app password 'rotated-password'").await.unwrap();
-    moto.put(&arn, &secret(rotated)).await;
+    let logins = "select distinct usename::text from pg_stat_activity where usename ~ '^email_service_' order by 1";
+    let logins: Vec<String> = owner.query(logins, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(logins, ["email_service_app", "email_service_reader"], "who only reads does so as another");
+
+    // Rotation: the passwords change in PostgreSQL and in the secrets, and connections are cut.
+    let password_of = |url: &str| url.split(['@', ':']).nth(2).unwrap().to_owned();
+    for (role, arn, url) in [
+        ("email_service_app", &arn, servers.postgres.app_url("app")),
+        ("email_service_reader", &reader_arn, reader_url),
+    ] {
+        owner.batch_execute(&format!("alter role {role} password 'rotated-password'")).await.unwrap();
+        moto.put(arn, &secret(url.replace(&password_of(&url), "rotated-password"))).await;
+    }
     crate::faults::cut_connections(&owner).await;
-    let answer = api.get(&path).by(&user).send().await;
-    assert_eq!((answer.status, answer.body), (200, created), "{}", api.log());
-    assert!(api.log().contains("reading the secret again"));
+    let answers = [api.get(&path).by(&user).send().await, change(2).send().await];
+    assert_eq!(answers.map(|answer| answer.status), [200, 200], "{}", api.log());
+    assert_eq!(api.log().matches("reading the secret again").count(), 2, "each reads its own: {}", api.log());
     assert!(!api.log().contains("rotated-password") && !api.log().contains(JWT_KEY));
 
-    // A password that the secret does not know either is an error, and no loop.
-    owner.batch_execute("alter role email_service_app password 'unknown to all'").await.unwrap();
+    // A password that the secrets do not know either is an error, and no loop.
+    for role in ["email_service_app", "email_service_reader"] {
+        owner.batch_execute(&format!("alter role {role} password 'unknown to all'")).await.unwrap();
+    }
     crate::faults::cut_connections(&owner).await;
     api.get(&path).by(&user).send().await.is_refused(500);
+    change(3).send().await.is_refused(500);
 }
 
 /// A role that PostgreSQL refuses by another code than that of a wrong password, on connecting and with the first

@@ -648,6 +648,7 @@ fn the_pipeline_may_do_what_its_scripts_do() {
 /// A function as the template has it, and the sources of its package.
 struct Function {
     name: String,
+    role: String,
     environment: BTreeSet<String>,
     /// Whether it knows the queue of the synchronisation, and that of the outbox.
     queues: [bool; 2],
@@ -672,6 +673,7 @@ fn classes() -> Vec<Function> {
             policies: references(attached).into_iter().chain(imports(attached)).collect(),
             source: own.map(|path| fs::read_to_string(path).unwrap()).collect(),
             name: function.binary,
+            role,
         }
     })
     .collect()
@@ -694,7 +696,7 @@ fn writers() -> Vec<String> {
 #[test]
 fn no_function_gets_what_its_class_does_not_use() {
     for function in classes() {
-        let Function { name, environment, queues, network, policies, source } = function;
+        let Function { name, environment, queues, network, policies, source, .. } = function;
         let has = |name: &str| environment.contains(name);
         let may = |name: &str| policies.contains(name);
         // Whoever reaches nothing outside its process has no network, no secret and no policy but that of the traces; nor
@@ -778,7 +780,7 @@ fn the_issuers_keys_are_written_by_one_function_and_read_by_those_that_know_call
     let readers: BTreeSet<_> = classes()
         .into_iter()
         .filter(|function| known.iter().any(|way| function.source.contains(way)))
-        .map(|function| pascal_case(&function.name, '-') + "Role")
+        .map(|function| function.role)
         .collect();
     assert!(readers.len() >= 8, "{readers:?}");
     let policy = &resources["KeySetPolicy"]["Properties"];

@@ -126,6 +126,8 @@ struct Bench {
     redis: Redis,
     binaries: PathBuf,
     functions: Vec<String>,
+    /// Those of them that log in to read.
+    readers: Vec<String>,
     sealing: SealingKeys,
     /// Names of the binaries that this run has built.
     built: Vec<String>,
@@ -140,10 +142,10 @@ const DATABASE: &str = "app";
 
 pub(crate) async fn run(options: Options) -> Result<()> {
     ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer, Tool::Dovecot])?;
-    let functions: Vec<String> = template::routes(&workspace_root().join("template.yaml"))?
-        .into_iter()
-        .map(|function| function.binary)
-        .collect();
+    let functions = template::routes(&workspace_root().join("template.yaml"))?;
+    let readers = functions.iter().filter(|function| function.only_reads).map(|function| function.binary.clone());
+    let readers: Vec<String> = readers.collect();
+    let functions: Vec<String> = functions.into_iter().map(|function| function.binary).collect();
     let built: Vec<String> = match options.only.as_deref() {
         Some("cold") => cold::BINARIES.map(str::to_owned).to_vec(),
         Some("warm") => warm::BINARIES.map(str::to_owned).to_vec(),
@@ -168,6 +170,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         redis: Redis::start()?,
         binaries,
         functions,
+        readers,
         sealing: SealingKeys::new()?,
         built,
         quick: options.quick,
@@ -246,7 +249,12 @@ impl Bench {
     }
 
     fn start(&self, binary: &str, database: &str) -> Result<Environment> {
-        Environment::start(&self.binary(binary)?, &self.env(database))
+        let mut env = self.env(database);
+        if self.readers.iter().any(|reader| reader == binary) {
+            // Of one name, the last value counts.
+            env.push(("DATABASE_URL".to_owned(), self.postgres.reader_url(database)));
+        }
+        Environment::start(&self.binary(binary)?, &env)
     }
 
     /// One that this run has built: another may lie there from some other day, or not at all.

@@ -104,7 +104,9 @@ async fn run() -> Result<()> {
 
 async fn migrate(settings: &Settings) -> Result<()> {
     let owner = settings.get("OWNER_DATABASE_URL").context("set OWNER_DATABASE_URL to the owner's postgres:// URL")?;
-    let applied = migrate::apply(&owner, settings.get("DATABASE_URL").as_slice()).await?;
+    let names = ["DATABASE_URL", "MAIL_DATABASE_URL", "SCHEDULER_DATABASE_URL", "READER_DATABASE_URL"];
+    let urls: Vec<_> = names.iter().filter_map(|name| settings.get(name)).collect();
+    let applied = migrate::apply(&owner, &urls).await?;
     println!("{}", summary(&applied));
     Ok(())
 }

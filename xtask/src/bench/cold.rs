@@ -49,7 +49,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     // Behind it, PostgreSQL's side of a connection is warm already.
     let bouncer = PgBouncer::start(&bench.postgres, 2)?;
     let mut bounced_env = bench.env(DATABASE);
-    bounced_env.push(("DATABASE_URL".to_owned(), bouncer.app_url(DATABASE)));
+    bounced_env.push(("DATABASE_URL".to_owned(), bouncer.reader_url(DATABASE)));
     let bounced = |binary: &str| Environment::start(&bench.binary(binary)?, &bounced_env);
     let (mut hello, mut floor, mut connect) = (Starts::default(), Starts::default(), Times::default());
     let (mut bounced_ours, mut bounced_floor, mut bounced_connect) =

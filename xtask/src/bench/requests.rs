@@ -92,7 +92,7 @@ impl Sent {
         let seen: Vec<String> = lines.map_while(Result::ok).collect();
         let call = seen.iter().rfind(|line| line.contains("\"EVALSHA\"")).context("Redis was not asked")?;
         let words = call.split_once('"').context("Redis reports a command without words")?.1.trim_end_matches('"');
-        let sql = "select query from pg_stat_activity where usename = 'email_service_app' and query <> '' order by query_start desc";
+        let sql = "select query from pg_stat_activity where usename like 'email_service_%' and query <> '' order by query_start desc";
         let sql = bench.owner(DATABASE).await?.query(sql, &[]).await?;
         let sql = sql.first().context("PostgreSQL was not asked")?.try_get(0)?;
         Ok(Self { redis: words.split("\" \"").map(str::to_owned).collect(), sql })
