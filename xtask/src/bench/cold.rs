@@ -25,7 +25,8 @@ pub(super) const BINARIES: [&str; 9] = [
     "health-ready",
 ];
 
-const ROUNDS: usize = 25;
+/// Of a quarter as many, the medians lay up to a tenth apart from run to run.
+const ROUNDS: usize = 100;
 
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     bench.progress("cold starts");
