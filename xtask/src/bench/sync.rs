@@ -161,12 +161,13 @@ impl<'a> Rig<'a> {
         format!("a1 LOGIN {} \"{PASSWORD}\"\r\n", self.mailbox)
     }
 
-    /// Commands, in rounds, as files.
+    /// Commands, in rounds, as files. The last one ends as the service ends its sessions.
     fn files(&self, rounds: &[String]) -> Result<Vec<String>> {
         fs::create_dir_all(&self.directory)?;
         let write = |(index, round): (usize, &String)| {
             let file = self.directory.join(format!("round-{index}"));
-            fs::write(&file, format!("{round}end NOOP\r\n"))?;
+            let end = if index + 1 == rounds.len() { "LOGOUT" } else { "NOOP" };
+            fs::write(&file, format!("{round}end {end}\r\n"))?;
             Ok(file.display().to_string())
         };
         rounds.iter().enumerate().map(write).collect()
