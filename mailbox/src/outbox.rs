@@ -62,7 +62,7 @@ const NO_PASSWORD: &str = "There is no password for this account that could be u
 const NO_SERVER: &str = "This account cannot send: it has no smtpHostname. Set it, and try again.";
 const NO_FILE: &str = "A file that goes along was never uploaded, or is gone.";
 const TOO_SLOW: &str = "The mail server took too long until it had all of the message.";
-/// As `claim_outgoing` writes it (V16) of a message whose worker has died after the last dot.
+/// As `claim_outgoing` writes it (V19) of a message whose worker has died after the last dot.
 const INTERRUPTED: &str = "The service was interrupted while the mail server took the message.";
 const FOUND: &str = "The mail server had taken the message: it lies in the sent folder.";
 

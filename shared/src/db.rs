@@ -47,7 +47,7 @@ use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
-pub const SCHEMA_VERSION: i32 = 18;
+pub const SCHEMA_VERSION: i32 = 20;
 
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
@@ -316,7 +316,7 @@ impl Drop for Unknown {
 }
 
 /// Of a role that row-level security does not hold we want no connection; nor, without private keys (`opens`), of one that
-/// may read what they open. What counts is in `migrations/V17__role_powers.sql`.
+/// may read what they open. What counts is in `migrations/V20__role_powers.sql`.
 async fn refuse_powerful_role(client: &Client, opens: bool) -> Result<(), NoConnection> {
     let rows = match client.query_typed("select * from role_powers()", &[]).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => return refuse_older_schema(client).await,

@@ -237,16 +237,18 @@ pub(crate) fn describe(error: impl Into<anyhow::Error>) -> String {
 
 /// A violated constraint that stands for a rule of the API is the client's error, found by its name alone; two
 /// racing requests end here, too. A transaction that PostgreSQL gave up for another's sake did nothing, and may be tried
-/// again. All else is ours.
+/// again; so did a function whose table got a column while it waited for a migration to let go of that, and which finds its
+/// result to be another than it was called for. All else is ours.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error().map(|error| (error.code(), error.constraint())) {
             Some((&SqlState::UNIQUE_VIOLATION, Some("email_accounts_address_key"))) => {
                 Self::Conflict(ADDRESS_TAKEN.into())
             }
-            Some((&SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE, _)) => {
-                Self::Unavailable(error.into())
-            }
+            Some((
+                &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::DATATYPE_MISMATCH,
+                _,
+            )) => Self::Unavailable(error.into()),
             _ => Self::internal(error),
         }
     }

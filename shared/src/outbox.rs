@@ -49,7 +49,7 @@ pub enum Status {
     Sent,
     /// The server does not take it, for no recipient.
     Rejected,
-    /// It was tried for a day, or the login was refused.
+    /// It was tried for a day, or the login was refused, or a file is gone.
     Failed,
     /// The connection was lost while the server took it: it was sent, or it was not.
     Uncertain,

@@ -1,13 +1,16 @@
 //! When two addresses are one, how they change at the same time, and how older rows learn of it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
 use refinery::Target;
 use serde_json::{Value, json};
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use crate::support::{Api, User, account, api, connect, logins, new_database, servers};
@@ -115,7 +118,37 @@ async fn older_accounts_get_their_keys_while_the_functions_of_the_release_before
         .await
         .unwrap();
 
-    assert!(!migrate::apply(&owner_url, std::slice::from_ref(&app_url)).await.unwrap().is_empty());
+    // All the while they add accounts and change them. What PostgreSQL gives up for the other's sake is done again.
+    let went_on = AtomicUsize::new(0);
+    let is_given_up = |error: &Error| {
+        [Some(&SqlState::T_R_DEADLOCK_DETECTED), Some(&SqlState::DATATYPE_MISMATCH)].contains(&error.code())
+    };
+    let others = async {
+        loop {
+            let another = User::new();
+            let id = loop {
+                match old_insert(&app, &another, "Über@example.com").await {
+                    Err(error) if is_given_up(&error) => {}
+                    inserted => break inserted.unwrap(),
+                }
+            };
+            let changed = [&another.tenant as &(dyn ToSql + Sync), &another.user, &id, &"unter@example.com"];
+            while let Err(error) = app.query_one(OLD_UPDATE, &changed).await {
+                assert!(is_given_up(&error), "{error:?}");
+            }
+            went_on.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let apply = async {
+        while let Err(error) = migrate::apply(&owner_url, std::slice::from_ref(&app_url)).await {
+            assert!(format!("{error:#}").contains("deadlock"), "{error:#}");
+        }
+    };
+    tokio::select! {
+        () = apply => {}
+        () = others => unreachable!("they go on"),
+    }
+    assert!(went_on.load(Ordering::Relaxed) > 10, "{went_on:?}");
     let keys = |user: User| {
         let owner = &owner;
         async move {
@@ -316,7 +349,7 @@ async fn giving_up(times: i32, code: &str) -> (Api, Client) {
 
 #[tokio::test]
 async fn what_postgresql_gives_up_for_anothers_sake_is_repeated_once_and_then_503() {
-    for code in ["40P01", "40001"] {
+    for code in ["40P01", "40001", "42804"] {
         let (api, owner) = giving_up(1, code).await;
         let user = User::new();
         let path = path(&api.create(&user, json!({})).await);

@@ -160,6 +160,7 @@ async fn the_functions_role_owns_nothing_bypasses_nothing_and_creates_nothing() 
         "delete from email_uploads",
         "select * from uploads_to_purge(1)",
         "select purge_uploads('{}')",
+        "select release_files(1)",
         "update email_destroyed set number = 0",
         "select claim_due(1, 1)",
         "select claim_due_outgoing(1, 1)",
@@ -227,6 +228,35 @@ async fn a_function_refuses_to_start_with_a_role_that_the_policies_do_not_hold()
     assert!(api.log().contains("permission denied"), "{}", api.log());
 }
 
+/// Of each table that has a tenant.
+#[tokio::test]
+async fn a_login_is_not_bound_where_one_table_is_open_to_it() {
+    let servers = Servers::start().await;
+    let owner = connect(&servers.postgres.owner_url("app")).await;
+    let tables = "select a.attrelid::regclass::text from pg_attribute a join pg_class c on c.oid = a.attrelid
+                  where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and a.attname = 'tenant_id'";
+    let tables: Vec<String> = owner.query(tables, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() >= 14, "{tables:?}");
+    for (table, login) in tables.iter().flat_map(|table| ["app", "mail", "reader"].map(|login| (table, login))) {
+        for (power, is_bound) in [
+            ("select 1".to_owned(), true),
+            (format!("alter table {table} disable row level security"), false),
+            (format!("grant truncate on {table} to email_service_{login}"), false),
+            (
+                format!(
+                    "create role middle; grant middle to email_service_{login}; create policy report on {table} to middle using (true)"
+                ),
+                false,
+            ),
+        ] {
+            owner.batch_execute(&format!("begin; {power}; set local role email_service_{login}")).await.unwrap();
+            let row = owner.query_one("select is_bound from role_powers()", &[]).await.unwrap();
+            owner.batch_execute("rollback").await.unwrap();
+            assert_eq!(row.get::<_, bool>(0), is_bound, "{login}: {power}");
+        }
+    }
+}
+
 /// The context of a transaction: whose rows its policies allow.
 #[derive(Debug, Clone, Copy)]
 enum Context {
@@ -273,7 +303,7 @@ async fn leaks(database: &str) -> Vec<String> {
     let outgoing = json!({
         "id": new, "tenant_id": tenant_id, "user_id": user_id, "account_id": created["id"], "status": "queued", "created_at": 0,
         "dated_at": 0, "message_id": "x", "sender_name": "x", "sender_address": "x", "content": "{}", "recipients": "[]",
-        "attempts": 0, "copy": "none", "looks": 0, "lease_token": 0, "doubtful": [], "uploads": [],
+        "attempts": 0, "copy": "none", "looks": 0, "deaths": 0, "lease_token": 0, "doubtful": [], "uploads": [],
         "original_references": []
     });
     store(&client, "email_outbox", outgoing).await;
@@ -646,7 +676,7 @@ const TURNS: [&str; 5] =
 const SYNCHRONISED: [&str; 5] = ["rung_at", "sync_requested_at", "sync_started_at", "leased_until", "lease_token"];
 
 /// What moves with a message that is to be sent.
-const OUTGOING: [&str; 11] = [
+const OUTGOING: [&str; 12] = [
     "status",
     "tried_since",
     "next_attempt_at",
@@ -657,6 +687,7 @@ const OUTGOING: [&str; 11] = [
     "dot_at",
     "doubtful",
     "looks",
+    "deaths",
     "changed_number",
 ];
 
@@ -719,7 +750,7 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 ("update", "email_accounts") if is_mail => {
                     ["state", "state_changed_at", "failures", "next_sync_at", "tried_at"].contains(&column)
                         || SYNCHRONISED.contains(&column)
-                        || ["last_sync_at", "synced_with"].contains(&column)
+                        || ["last_sync_at", "synced_with", "sending_held_until"].contains(&column)
                         || column.starts_with("last_error_")
                 }
                 ("update", "email_accounts") => {
@@ -764,6 +795,7 @@ async fn the_roles_may_do_to_secrets_what_they_must_and_no_more() {
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",
         "execute purge_uploads(uuid[])",
+        "execute release_files(integer)",
         "execute uploads_to_purge(integer)",
     ];
     assert_eq!(scheduler, wanted, "who is due, what is left behind, and nothing else");

@@ -333,7 +333,7 @@ async fn who_is_due_gets_a_worker_and_nobody_else() {
         due.push(accounts(&service, user, 3).await);
     }
     let (of_one, of_other) = (&due[0], &due[1]);
-    let nothing = json!({"due": 0, "failed": 0, "lagSeconds": 0, "messagesDue": 0, "messagesLagSeconds": 0, "purgedAccounts": 0, "forgottenAccounts": 0, "purgedRows": 0, "purgedObjects": 0, "purgedUploads": 0});
+    let nothing = json!({"due": 0, "failed": 0, "lagSeconds": 0, "messagesDue": 0, "messagesLagSeconds": 0, "purgedAccounts": 0, "forgottenAccounts": 0, "purgedRows": 0, "purgedObjects": 0, "releasedMessages": 0, "purgedUploads": 0});
     let mut turn = service.tick().await;
     // A process's first turn counts the accounts.
     assert_eq!(turn.as_object_mut().unwrap().remove("accounts").unwrap()["new"], 6);

@@ -602,6 +602,21 @@ async fn reconnecting_keeps_the_account_and_a_password_account_becomes_the_provi
     finish(api, &user, &started["state"], &code).await.is_refused(409);
 }
 
+/// Also where a provider vouches for the mailbox.
+#[tokio::test]
+async fn a_sign_in_makes_no_more_accounts_than_a_user_may_have() {
+    let mut env = env().await;
+    env.insert("ACCOUNTS_PER_USER", "1".into());
+    let (api, user) = (Api::start(env).await, User::new());
+    let (account, _) = connected(&api, &user, &mailbox().await).await;
+    let second = connect(&api, &user, &mailbox().await, json!({})).await;
+    second.is_refused(409);
+    assert!(second.body["message"].as_str().unwrap().contains("1 accounts"), "{second:?}");
+    // One that is there can be connected again.
+    let address = account["emailAddress"].as_str().unwrap();
+    assert_eq!(connect(&api, &user, address, json!({"accountId": account["id"]})).await.status, 200);
+}
+
 #[tokio::test]
 async fn without_a_lasting_token_the_next_sign_in_asks_for_consent() {
     let (api, user, provider, address) = (oauth_api().await, User::new(), provider().await, mailbox().await);

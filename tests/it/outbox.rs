@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ::mail::dns::Resolver;
 use base64::Engine;
@@ -23,7 +23,7 @@ use crate::mailboxes::{OtherClient, connector, connector_by};
 use crate::model_smtp::{At, End, Fault, Heard, SmtpModel, message_id};
 use crate::parsers;
 use crate::sign_in::{PASSWORD, mailbox};
-use crate::support::{Answer, Api, Service, User, api, mail, mail_api, merged, owner, servers};
+use crate::support::{Answer, Api, Service, User, api, mail, mail_api, merged, owner, servers, upload};
 use crate::sync_model::{Dice, Worker, poll_times};
 
 pub const TIME: Duration = Duration::from_secs(60);
@@ -107,6 +107,8 @@ impl Rig {
     /// Lets the time pass for which something waits.
     pub async fn wait(&self) {
         let sql = "update email_outbox set due_at = least(due_at, 1), leased_until = least(leased_until, 1) where account_id = $1";
+        self.owner.execute(sql, &[&self.account.0]).await.unwrap();
+        let sql = "update email_accounts set sending_held_until = 1 where id = $1 and sending_held_until is not null";
         self.owner.execute(sql, &[&self.account.0]).await.unwrap();
     }
 
@@ -227,8 +229,64 @@ async fn a_limit_of_the_provider_holds_all_of_the_accounts_messages_back() {
         let minutes = (entry["nextAttemptAt"].as_i64().unwrap() - entry["createdAt"].as_i64().unwrap()) / 60_000;
         assert!(entry["status"] == "queued" && (59..=61).contains(&minutes), "{entry}");
     }
+    // What comes later waits as well, whoever is rung for it.
+    let later = rig.put(json!({})).await;
+    rig.worker.deliver(&rig.scope, rig.account, TIME).await.unwrap();
+    let waits = rig.get(&later).await;
+    assert_eq!((waits["status"].as_str(), waits["attempts"].as_i64()), (Some("queued"), Some(0)), "{waits}");
+    assert_eq!(waits["nextAttemptAt"], rig.get(&entries[1]).await["nextAttemptAt"]);
+    assert_eq!(server.world.lock().unwrap().sign_ins, 1);
     rig.work().await;
-    assert_eq!(server.taken().len(), 2);
+    assert_eq!(server.taken().len(), 3);
+}
+
+/// The limit is that of a login at a server.
+#[tokio::test]
+async fn another_login_is_not_held_back_by_the_limit_of_the_one_before() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    rig.put(json!({})).await;
+    server.fail([(At::Data, Fault::Say("550 5.4.5 Daily user sending limit exceeded."))]);
+    rig.work().await;
+    let path = format!("/api/accounts/{}", rig.account);
+    let changed =
+        rig.api.put(&path, json!({"smtpUsername": "relay", "smtpPassword": "another"})).by(&rig.user).send().await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    rig.put(json!({})).await;
+    rig.worker.deliver(&rig.scope, rig.account, TIME).await.unwrap();
+    assert_eq!(server.taken().len(), 1);
+}
+
+/// In the days that a provider's limit is waited for, one worker may die: that is not the message's doing. Three are.
+#[tokio::test]
+async fn a_message_is_given_up_when_workers_die_of_it_and_not_when_one_dies() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let dead = "update email_outbox set status = 'sending', leased_until = 1, due_at = 1 where account_id = $1";
+    let old = "update email_outbox set tried_since = epoch_ms() - 30 * 3600 * 1000 where account_id = $1";
+    let claim = "select count(*) from claim_outgoing($1, $2, $3, 1000)";
+    let claim = async || -> i64 {
+        let ids = (&rig.user.tenant, &rig.user.user, &rig.account.0);
+        rig.owner.query_one(claim, &[ids.0, ids.1, ids.2]).await.unwrap().get(0)
+    };
+    let spared = rig.put(json!({})).await;
+    rig.owner.execute(dead, &[&rig.account.0]).await.unwrap();
+    rig.owner.execute(old, &[&rig.account.0]).await.unwrap();
+    rig.work().await;
+    assert_eq!(is(&rig.get(&spared).await).0, "sent");
+
+    let poison = rig.put(json!({})).await;
+    let dead = "update email_outbox set due_at = 1 where account_id = $1 and status = 'sending'";
+    for takes in [1, 1, 1, 0] {
+        assert_eq!(claim().await, takes);
+        rig.owner.execute(old, &[&rig.account.0]).await.unwrap();
+        rig.owner.execute(dead, &[&rig.account.0]).await.unwrap();
+    }
+    let given_up = rig.get(&poison).await;
+    assert_eq!((is(&given_up).0, given_up["attempts"].as_i64()), ("failed", Some(3)), "{given_up}");
+    assert_eq!(rig.retry(&poison).await.status, 202);
+    rig.work().await;
+    assert_eq!(is(&rig.get(&poison).await).0, "sent");
 }
 
 #[tokio::test]
@@ -807,6 +865,84 @@ async fn what_is_put_into_the_outbox_leaves_it_by_itself() {
     assert_eq!(service.tick().await["messagesDue"], 0);
     let sender = |delivery: &local::smtp_sink::Delivery| delivery.sender == name;
     assert_eq!(mail().await.sink().deliveries().iter().filter(|delivery| sender(delivery)).count(), 3);
+}
+
+/// The files of what could not be sent do not count for ever.
+#[tokio::test]
+async fn a_message_that_nobody_tries_again_keeps_its_files_for_a_month() {
+    const MONTH: i64 = 30 * 24 * 3600 * 1000;
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let (user, name, ports) = (User::new(), mailbox().await, mail().await.ports());
+    let settings = json!({
+        "emailAddress": name, "username": name, "hostname": "localhost", "port": ports.imaps, "password": PASSWORD,
+        "smtpHostname": "localhost", "smtpPort": ports.submissions,
+    });
+    let account = service.api.create(&user, settings).await;
+    let in_a_day = UNIX_EPOCH.elapsed().unwrap().as_millis() + 24 * 3600 * 1000;
+    let put = async |files: &[&Value]| {
+        let attachments: Vec<_> = files.iter().map(|id| json!({"uploadId": id})).collect();
+        let message = json!({
+            "accountId": account["id"], "to": [{"address": "john@example.com"}], "sendAt": in_a_day, "attachments": attachments,
+        });
+        let answer = service.api.post("/api/outbox", message).by(&user).send().await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.body["id"].as_str().unwrap().to_owned()
+    };
+    let fail = async |id: &str, age: i64| {
+        let sql =
+            "update email_outbox set status = 'failed', tried_since = epoch_ms() - $2, due_at = null, ring_at = null
+                   where id = $1::text::uuid";
+        service.owner.execute(sql, &[&id, &age]).await.unwrap();
+    };
+    let used_by = async |file: &Value| -> Vec<String> {
+        let sql = "select used_by::text[] from email_uploads where id = $1::text::uuid and (unused_since is null) = (used_by <> '{}')";
+        service.owner.query_one(sql, &[&file.as_str().unwrap()]).await.unwrap().get(0)
+    };
+    let retried = async |id: &str, end: &str| {
+        let path = format!("/api/outbox/{id}");
+        let answer = service.api.request("POST", &format!("{path}/retry")).by(&user).send().await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let started = Instant::now();
+        loop {
+            let entry = service.api.get(&path).by(&user).send().await.body;
+            if entry["status"] == end {
+                return entry;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "{entry}\n{}", service.api.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let [own, shared, lost] = ["own", "shared", "lost"].map(|name| upload(&service, &user, name, vec![b'x'; 10]));
+    let (own, shared, lost) = (own.await, shared.await, lost.await);
+    let (failed, other) = (put(&[&own, &shared]).await, put(&[&shared]).await);
+
+    fail(&failed, MONTH - 60_000).await;
+    assert_eq!(service.tick().await["releasedMessages"], 0);
+    assert_eq!((used_by(&own).await, used_by(&shared).await.len()), (vec![failed.clone()], 2));
+    fail(&failed, MONTH + 1).await;
+    assert_eq!(service.tick().await["releasedMessages"], 1);
+    assert_eq!((used_by(&own).await, used_by(&shared).await), (vec![], vec![other.clone()]));
+    assert_eq!(service.tick().await["releasedMessages"], 0, "once");
+
+    // Its user may still change his mind for a day.
+    retried(&failed, "sent").await;
+    // Until the sender's copy is made, too.
+    let started = Instant::now();
+    while used_by(&own).await != Vec::<String>::new() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{}", service.api.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(used_by(&shared).await, [other]);
+
+    // Later it is said what is missing, and nothing is sent without it.
+    let late = put(&[&lost]).await;
+    fail(&late, MONTH + 1).await;
+    assert_eq!(service.tick().await["releasedMessages"], 1);
+    let sql = "update email_uploads set unused_since = unused_since - 25 * 3600 * 1000 - 1 where id = $1::text::uuid";
+    service.owner.execute(sql, &[&lost.as_str().unwrap()]).await.unwrap();
+    assert_eq!(service.tick().await["purgedUploads"], 1);
+    let entry = retried(&late, "failed").await;
+    assert!(entry["response"].as_str().unwrap().contains("is gone"), "{entry}");
 }
 
 /// What hangs on a message goes along with its forward, which names the whole thread; a file that was never put does not go.

@@ -403,6 +403,7 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
         "execute purge_idempotency_keys(integer)",
         "execute purge_mail(integer)",
         "execute purge_uploads(uuid[])",
+        "execute release_files(integer)",
         "execute uploads_to_purge(integer)",
         "select schema_migrations",
     ];
@@ -411,7 +412,7 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
     let sql = "select pg_get_function_result(oid), prosecdef, proconfig, pg_get_userbyid(proowner),
                    has_function_privilege('email_service_app', oid, 'execute')
                    or has_function_privilege('email_service_mail', oid, 'execute')
-               from pg_proc where proname in ('claim_due', 'count_account_states', 'purge_accounts', 'purge_idempotency_keys', 'purge_mail', 'purge_uploads', 'uploads_to_purge') order by proname";
+               from pg_proc where proname in ('claim_due', 'count_account_states', 'purge_accounts', 'purge_idempotency_keys', 'purge_mail', 'purge_uploads', 'release_files', 'uploads_to_purge') order by proname";
     let rows = owner.query(sql, &[]).await.unwrap();
     let told: Vec<_> = rows.iter().map(|row| (row.get::<_, &str>(0), row.get::<_, &str>(3))).collect();
     let expected = [
@@ -420,6 +421,7 @@ async fn the_schedules_login_may_ask_who_is_due_and_purge_and_nothing_else() {
         ("bigint", "email_service_janitor"),
         ("integer", "email_service_janitor"),
         ("TABLE(messages integer, folders integer, destroyed integer, accounts integer)", "email_service_janitor"),
+        ("integer", "email_service_janitor"),
         ("integer", "email_service_janitor"),
         ("TABLE(tenant_id uuid, user_id uuid, id uuid)", "email_service_janitor"),
     ];

@@ -24,7 +24,9 @@ use crate::model_imap::{Extensions, ModelServer, World};
 use crate::model_smtp::{End, SmtpModel, message_id};
 use crate::outbox::{OFFERS, Rig, TIME, everybody_is_here, is};
 use crate::sign_in::{PASSWORD, mailbox};
-use crate::support::{Answer, Api, Request, Service, User, api, connect, mail, mail_api, merged, now_seconds, servers};
+use crate::support::{
+    Answer, Api, Request, Service, User, api, connect, mail, mail_api, merged, now_seconds, servers, upload,
+};
 use crate::sync_model::Worker;
 
 fn id(entry: &Value) -> Uuid {
@@ -328,18 +330,6 @@ async fn who_takes_back_and_the_schedule_do_not_both_win() {
         pause = if answer.status == 200 { pause * 2 + Duration::from_millis(5) } else { pause / 2 };
         *outcomes.entry(answer.status).or_insert(0) += 1;
     }
-}
-
-/// Announces a file, and puts it.
-async fn upload(service: &Service, user: &User, name: &str, bytes: Vec<u8>) -> Value {
-    let announced = json!({"filename": name, "contentType": "application/octet-stream", "size": bytes.len()});
-    let upload = service.api.post("/api/uploads", announced).by(user).send().await.body;
-    let mut request = reqwest::Client::new().put(upload["url"].as_str().unwrap()).body(bytes);
-    for (name, value) in upload["headers"].as_object().unwrap() {
-        request = request.header(name, value.as_str().unwrap());
-    }
-    assert!(request.send().await.unwrap().status().is_success());
-    upload["id"].clone()
 }
 
 /// The most bytes of a message as it is sent.

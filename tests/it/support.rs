@@ -468,6 +468,18 @@ pub fn merged(mut base: Value, changes: Value) -> Value {
     base
 }
 
+/// Announces a file, and puts it.
+pub async fn upload(service: &Service, user: &User, name: &str, bytes: Vec<u8>) -> Value {
+    let announced = json!({"filename": name, "contentType": "application/octet-stream", "size": bytes.len()});
+    let upload = service.api.post("/api/uploads", announced).by(user).send().await.body;
+    let mut request = reqwest::Client::new().put(upload["url"].as_str().unwrap()).body(bytes);
+    for (name, value) in upload["headers"].as_object().unwrap() {
+        request = request.header(name, value.as_str().unwrap());
+    }
+    assert!(request.send().await.unwrap().status().is_success());
+    upload["id"].clone()
+}
+
 /// `base` without a field.
 pub fn without(mut base: Value, field: &str) -> Value {
     base.as_object_mut().unwrap().remove(field).unwrap();

@@ -447,3 +447,26 @@ fn whoever_has_secrets_in_hand_wipes_what_it_frees_and_nobody_else_pays_for_that
     assert!(has_secrets.contains("test-settings") && has_secrets.contains("get-message"), "{has_secrets:?}");
     assert_eq!(wipes, has_secrets);
 }
+
+#[test]
+fn the_licence_is_the_same_wherever_it_stands() {
+    const LICENCE: &str = "Copyright 2026 MetaBuilder. All rights reserved.";
+    for file in ["LICENSE", "clients/typescript/LICENSE", "clients/web/LICENSE"] {
+        assert_eq!(read(file).trim_end(), LICENCE, "{file}");
+    }
+    assert!(read("README.md").contains(LICENCE.trim_end_matches('.')));
+    let document: Value = serde_json::from_str(&read("openapi.json")).unwrap();
+    assert_eq!(document["info"]["license"]["name"], LICENCE);
+    for package in ["clients/typescript/package.json", "clients/web/package.json"] {
+        let package: Value = serde_json::from_str(&read(package)).unwrap();
+        assert_eq!(package["license"], "SEE LICENSE IN LICENSE");
+    }
+    let mut command = local::build::cargo_command(&["metadata", "--format-version=1", "--no-deps", "--offline"]);
+    let metadata: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert!(packages.len() > 50, "{}", packages.len());
+    for package in packages {
+        let file = package["license_file"].as_str().unwrap_or_default();
+        assert!(package["license"].is_null() && file.ends_with("LICENSE"), "{}", package["name"]);
+    }
+}

@@ -1,5 +1,5 @@
 //! Queries on the outbox: those of the endpoints, of the worker that sends, and of the schedule. The SQL of the functions that
-//! they call is in `migrations/V16__outbox.sql`.
+//! they call is in `migrations/V16__outbox.sql` and `V19__outbox_ends.sql`.
 
 use std::time::Duration;
 

@@ -132,6 +132,15 @@ impl Db {
         count(&self.run(Access::Write, "select purge_idempotency_keys($1)", &[(&limit, Type::INT4)]).await?)
     }
 
+    /// Lets the files go of at most `limit` messages that could not be sent and that nobody has tried again for a month, and
+    /// returns of how many.
+    ///
+    /// # Errors
+    /// As [`Db::purge_mail`].
+    pub async fn release_files(&self, limit: i32) -> Result<u64, Error> {
+        count(&self.run(Access::Write, "select release_files($1)", &[(&limit, Type::INT4)]).await?)
+    }
+
     /// At most `limit` uploads that nothing has used for so long that nothing can any more: whose they are, and which.
     ///
     /// # Errors

@@ -114,6 +114,8 @@ mod tests {
         let config = DatabaseUrl::parse("postgres://u:p@h/d").unwrap().0;
         assert!(*config.get_tcp_user_timeout().unwrap() + CONNECT_TIMEOUT <= super::super::REQUEST_TIMEOUT);
         assert!(config.get_keepalives() && config.get_keepalives_idle() < crate::MAX_IDLE);
+        // What idles for some 350 s Lambda's network drops without a word.
+        assert!(crate::MAX_IDLE <= Duration::from_secs(60));
     }
 
     /// A server that lets anybody in and then reads no more: its kernel has room for some megabytes, and then acknowledges

@@ -25,6 +25,8 @@ const ACCOUNTS_BATCH: i32 = 1000;
 
 /// Accounts whose objects are deleted in one turn: a second for each, where it had thousands.
 const OBJECTS_BATCH: i32 = 10;
+/// Messages that give their files back in one statement: of each some uploads are looked for.
+const FILES_BATCH: i32 = 500;
 /// Uploads that are deleted at once: as many as the object store takes in one call.
 const UPLOADS_BATCH: i32 = 1000;
 /// The longest that a request may write objects which began before its account was deleted.
@@ -57,6 +59,8 @@ pub struct Turned {
     pub purged_rows: u64,
     /// Objects of deleted accounts that were.
     pub purged_objects: usize,
+    /// Messages that could not be sent and gave their files back, for nobody tried them again.
+    pub released_messages: u64,
     /// Uploads that nothing had used for a day.
     pub purged_uploads: u64,
     /// Once an hour: how many accounts are in each state.
@@ -125,6 +129,13 @@ pub async fn handler(turn: DueTurn) -> Result<Turned, WorkError> {
         let batch = turn.db.purge_idempotency_keys(PURGE_BATCH).await?;
         turned.purged_rows += batch;
         if is_last(batch, PURGE_BATCH) {
+            break;
+        }
+    }
+    while Instant::now() < until {
+        let batch = turn.db.release_files(FILES_BATCH).await?;
+        turned.released_messages += batch;
+        if is_last(batch, FILES_BATCH) {
             break;
         }
     }

@@ -14,27 +14,28 @@ const NEXT_ADDRESS_INDEX: &str = "email_accounts_address_key_next";
 /// One enabled account per address and user. Tenant and user are part of it, so that a refusal tells nothing about
 /// others. The key comes first: else the planner, which takes a user's accounts for one at the most where an index has a
 /// condition, would search them all by this one for an id.
-const ADDRESS_INDEX_IS: &str =
-    "unique index concurrently {} on email_accounts (address_key, tenant_id, user_id) where is_enabled";
-/// For the purge.
-const DISABLED_INDEX: &str = "email_accounts_disabled_idx";
-const DISABLED_INDEX_IS: &str = "index concurrently {} on email_accounts (updated_at) where not is_enabled";
+const ADDRESSES: &str = "email_accounts (address_key, tenant_id, user_id) where is_enabled";
 
-/// For the purge of what deleted accounts had.
-const UNPURGED_INDEX: &str = "email_accounts_unpurged_idx";
-const UNPURGED_INDEX_IS: &str =
-    "index concurrently {} on email_accounts (updated_at) where not is_enabled and mail_purged_at is null";
-
-/// For those who ask what has changed.
-const CHANGED_INDEXES: [(&str, &str); 2] = [
-    ("email_accounts_changes_idx", "index concurrently {} on email_accounts (user_id, changed_number)"),
-    ("email_folders_changes_idx", "index concurrently {} on email_folders (user_id, changed_number)"),
+/// The others, and of which rows they are.
+const INDEXES: [(&str, &str); 5] = [
+    // For the purge.
+    ("email_accounts_disabled_idx", "email_accounts (updated_at) where not is_enabled"),
+    // For the purge of what deleted accounts had.
+    ("email_accounts_unpurged_idx", "email_accounts (updated_at) where not is_enabled and mail_purged_at is null"),
+    // For those who let go of the files of messages that nobody tries any more.
+    (
+        "email_outbox_untried_idx",
+        "email_outbox (tried_since) where status in ('failed', 'uncertain') and due_at is null and cardinality(uploads) > 0",
+    ),
+    // For those who ask what has changed.
+    ("email_accounts_changes_idx", "email_accounts (user_id, changed_number)"),
+    ("email_folders_changes_idx", "email_folders (user_id, changed_number)"),
 ];
 
 /// Rows that are locked at a time, for less than a request waits.
 const BATCH: i32 = 1000;
 
-/// Ends what V5, V8 and V14 began: builds their indexes, gives older accounts their address keys, and drops the index that
+/// Ends what V5, V8, V14 and V19 began: builds their indexes, gives older accounts their address keys, and drops the index that
 /// decided before.
 ///
 /// # Errors
@@ -45,12 +46,10 @@ pub async fn finish(client: &mut Client) -> Result<()> {
     client.batch_execute("set lock_timeout = '5s'").await?;
     let was_replaced = address_index_is_of_v5(client).await?;
     if !was_replaced {
-        build_index(client, NEXT_ADDRESS_INDEX, ADDRESS_INDEX_IS).await?;
+        build_index(client, "unique index", NEXT_ADDRESS_INDEX, ADDRESSES).await?;
     }
-    build_index(client, DISABLED_INDEX, DISABLED_INDEX_IS).await?;
-    build_index(client, UNPURGED_INDEX, UNPURGED_INDEX_IS).await?;
-    for (name, definition) in CHANGED_INDEXES {
-        build_index(client, name, definition).await?;
+    for (name, of) in INDEXES {
+        build_index(client, "index", name, of).await?;
     }
     fill_address_keys(client).await.context("cannot give all accounts their address keys")?;
     if !was_replaced {
@@ -71,7 +70,7 @@ async fn address_index_is_of_v5(client: &Client) -> Result<bool> {
 }
 
 /// Builds an index beside those who write, unless it is there. One that was interrupted stays behind, invalid.
-async fn build_index(client: &Client, name: &str, definition: &str) -> Result<()> {
+async fn build_index(client: &Client, kind: &str, name: &str, of: &str) -> Result<()> {
     let sql = "select indisvalid from pg_index where indexrelid = to_regclass($1)";
     let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await?;
     match rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()? {
@@ -79,7 +78,7 @@ async fn build_index(client: &Client, name: &str, definition: &str) -> Result<()
         Some(false) => client.batch_execute(&format!("drop index concurrently {name}")).await?,
         None => {}
     }
-    let create = format!("create {}", definition.replace("{}", name));
+    let create = format!("create {kind} concurrently {name} on {of}");
     client.batch_execute(&create).await.with_context(|| format!("cannot build the index {name}"))
 }
 
