@@ -64,8 +64,9 @@ $$;
 
 -- Takes what an account has to send next, for a worker, until `p_lease` milliseconds from now. `task`: `send`; `look`, for
 -- what became of it is not known; `copy`, for the sender's. A worker that died before the last dot has sent nothing; one that died
--- after it may have. Where several died before it, one after the other and for more than a day, it is the message they die of. No row
--- where nothing is due, or where all that is due waits for the provider's limit.
+-- after it may have. Where three died before it, one after the other, of a message that has been tried for more than a day, it is what
+-- they die of. No row where nothing is due, or where all that is due waits for the provider's limit; that holds nobody up who takes
+-- over what a dead worker has left.
 create or replace function claim_outgoing(p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_lease bigint)
 returns table (
     task text, entry email_outbox, account email_accounts, sealed_password bytea, sealed_smtp_password bytea,
@@ -118,8 +119,10 @@ begin
             returning o.* into entry;
         elsif (entry).status = 'sending' and (entry).deaths + 1 >= c_deaths and (entry).tried_since < v_now - c_day then
             update email_outbox o
-            set status = 'failed', next_attempt_at = null, due_at = null, ring_at = null, leased_until = null,
-                lease_token = o.lease_token + 1, response = 'The service could not send this message.'
+            set status = 'failed', next_attempt_at = null, leased_until = null, lease_token = o.lease_token + 1,
+                -- Of what some have got already the sender keeps a copy.
+                due_at = case when o.copy = 'due' then v_now end, ring_at = case when o.copy = 'due' then v_now end,
+                response = 'The service could not send this message.'
             where o.id = (entry).id and o.tenant_id = p_tenant_id and o.user_id = p_user_id;
             continue;
         end if;

@@ -121,7 +121,14 @@ async fn older_accounts_get_their_keys_while_the_functions_of_the_release_before
     // All the while they add accounts and change them. What PostgreSQL gives up for the other's sake is done again.
     let went_on = AtomicUsize::new(0);
     let is_given_up = |error: &Error| {
-        [Some(&SqlState::T_R_DEADLOCK_DETECTED), Some(&SqlState::DATATYPE_MISMATCH)].contains(&error.code())
+        let codes = [
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::DATATYPE_MISMATCH,
+            // On a slow machine.
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::QUERY_CANCELED,
+        ];
+        error.code().is_some_and(|code| codes.contains(code))
     };
     let others = async {
         loop {
