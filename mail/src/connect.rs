@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{fmt, io};
 
+use memchr::memchr;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
@@ -353,24 +354,31 @@ impl Stream {
     /// # Errors
     /// As [`Self::read_line`], but for the longer line.
     pub async fn read_line_start(&mut self, into: &mut Vec<u8>, max: usize) -> Result<bool, Error> {
+        let end = into.len().saturating_add(max);
+        // What is here already needs no clock.
+        if let Some(is_whole) = self.take_line(into, end) {
+            return Ok(is_whole);
+        }
         answered(self.patience, async {
-            let mut left = max;
             loop {
-                let buffered = filled(&mut self.io).await?;
-                let (length, done) = match buffered.iter().position(|byte| *byte == b'\n') {
-                    Some(end) => (end + 1, true),
-                    None => (buffered.len(), false),
-                };
-                let taken = length.min(left);
-                left -= taken;
-                into.extend_from_slice(&buffered[..taken]);
-                self.io.consume(taken);
-                if taken < length || done {
-                    return Ok(taken == length);
+                filled(&mut self.io).await?;
+                if let Some(is_whole) = self.take_line(into, end) {
+                    return Ok(is_whole);
                 }
             }
         })
         .await
+    }
+
+    /// Takes what is here of a line, to its end or `end` bytes; whether that is all of it, once it is known.
+    fn take_line(&mut self, into: &mut Vec<u8>, end: usize) -> Option<bool> {
+        let buffered = self.io.buffer();
+        let line_end = memchr(b'\n', buffered);
+        let length = line_end.map_or(buffered.len(), |at| at + 1);
+        let taken = length.min(end.saturating_sub(into.len()));
+        into.extend_from_slice(&buffered[..taken]);
+        self.io.consume(taken);
+        (taken < length || line_end.is_some()).then_some(taken == length)
     }
 
     /// What has come and was not read yet, without waiting for more.
@@ -415,7 +423,8 @@ impl Stream {
     }
 
     async fn steps(&mut self, length: u64, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
-        let mut left = length;
+        // What is here already needs no clock.
+        let mut left = length - self.take(length, &mut take);
         while left > 0 {
             let step = left.min(STEP_BYTES);
             answered(self.patience, self.pass(step, &mut take)).await?;
@@ -427,13 +436,19 @@ impl Stream {
     async fn pass(&mut self, length: u64, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
         let mut left = length;
         while left > 0 {
-            let buffered = filled(&mut self.io).await?;
-            let taken = buffered.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            take(&buffered[..taken]);
-            self.io.consume(taken);
-            left -= taken as u64;
+            filled(&mut self.io).await?;
+            left -= self.take(left, &mut take);
         }
         Ok(())
+    }
+
+    /// Takes what is here of that many bytes, and says how much it was.
+    fn take(&mut self, length: u64, take: &mut impl FnMut(&[u8])) -> u64 {
+        let buffered = self.io.buffer();
+        let taken = buffered.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+        take(&buffered[..taken]);
+        self.io.consume(taken);
+        taken as u64
     }
 
     /// Sends all of it.

@@ -324,7 +324,7 @@ fn is_to_be_saved(part: &Part, parts: &Parts) -> bool {
 
 fn attachment(index: usize, raw: &[u8], part: &Part, is_shown: bool) -> Attachment {
     let head = &part.head;
-    let content_type = name::content_type(&head.content_type(), head.name.as_deref());
+    let content_type = name::content_type(head.content_type(), head.name.as_deref());
     let filename = head.name.as_deref().and_then(name::cleaned);
     Attachment {
         id: index.to_string(),

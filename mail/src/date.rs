@@ -71,10 +71,10 @@ fn full_year(number: i64, digits: usize) -> i64 {
 }
 
 fn month_of(word: &[u8]) -> Option<i64> {
-    const MONTHS: [&[u8]; 12] =
+    const MONTHS: [&[u8; 3]; 12] =
         [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
-    let start = word.get(..3)?;
-    MONTHS.iter().position(|month| start.eq_ignore_ascii_case(month)).map(|at| at as i64 + 1)
+    let start = word.first_chunk()?.map(|byte: u8| byte.to_ascii_lowercase());
+    MONTHS.iter().position(|month| **month == start).map(|at| at as i64 + 1)
 }
 
 /// Seconds since midnight. A leap second is the one after it.

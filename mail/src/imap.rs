@@ -274,10 +274,10 @@ impl Imap {
             reply.redact(echo);
         }
         let listed = match &response {
-            Response::Tagged(_, reply) | Response::Untagged(reply) => reply.code.as_deref().and_then(capabilities),
-            Response::Data => {
-                self.frame.data().and_then(|data| std::str::from_utf8(data.rest()).ok().and_then(capabilities))
+            Response::Tagged(_, reply) | Response::Untagged(reply) => {
+                reply.code.as_deref().and_then(|code| capabilities(code.as_bytes()))
             }
+            Response::Data => self.frame.data().and_then(|data| capabilities(data.rest())),
             Response::Continue => None,
         };
         if listed.is_some() {
@@ -375,10 +375,10 @@ fn status(text: &str) -> Option<Reply> {
 }
 
 /// Of `CAPABILITY …`, in capitals.
-fn capabilities(text: &str) -> Option<Vec<String>> {
-    let mut words = text.split_ascii_whitespace();
-    let is_list = words.next()?.eq_ignore_ascii_case("CAPABILITY");
-    is_list.then(|| words.map(str::to_ascii_uppercase).collect())
+fn capabilities(text: &[u8]) -> Option<Vec<String>> {
+    let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let is_list = words.next()?.eq_ignore_ascii_case(b"CAPABILITY");
+    is_list.then(|| words.map(|word| String::from_utf8_lossy(word).to_ascii_uppercase()).collect())
 }
 
 /// A quoted string, for what it can hold: ASCII without line breaks and NUL (RFC 3501 section 9).

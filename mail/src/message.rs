@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mail_parser::HeaderValue;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
+use memchr::{memchr, memchr2, memrchr};
 
 use crate::date;
 
@@ -116,8 +117,7 @@ impl Summary {
     pub fn read(header: &[u8], text: Option<&[u8]>) -> Self {
         let fields = Fields::of(header);
         let head = Head::of(&fields, None);
-        let charset = head.charset().map(str::to_owned);
-        let charset = charset.as_deref();
+        let charset = head.charset();
         let addresses = |values: &[&[u8]]| read_addresses(values, charset);
         let mut summary = Self {
             message_id: fields.message_id.and_then(|value| read_ids(value, charset).into_iter().next()),
@@ -212,7 +212,7 @@ impl<'a> Fields<'a> {
 fn next_field(header: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut end = 0;
     loop {
-        let line = header[end..].iter().position(|byte| *byte == b'\n').map_or(header.len(), |at| end + at + 1);
+        let line = memchr(b'\n', &header[end..]).map_or(header.len(), |at| end + at + 1);
         if end == 0 && header[..line].trim_ascii().is_empty() {
             return None;
         }
@@ -226,13 +226,14 @@ fn next_field(header: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A field as text in UTF-8, still folded and encoded, with its end: what the library wants.
 fn prepared(value: &[u8], charset: Option<&str>) -> Vec<u8> {
     let text = raw_text(value, charset);
-    let mut bytes = words::joined(text.as_bytes()).into_owned();
+    let joined = words::joined(text.as_bytes());
+    let text = joined.trim_ascii_end();
+    let is_stray = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
+    let mut bytes = Vec::with_capacity(text.len() + 1);
+    bytes.extend_from_slice(text);
     for byte in &mut bytes {
-        if byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t') {
-            *byte = b' ';
-        }
+        *byte = if is_stray(*byte) { b' ' } else { *byte };
     }
-    bytes.truncate(bytes.trim_ascii_end().len());
     bytes.push(b'\n');
     bytes
 }
@@ -241,11 +242,20 @@ fn prepared(value: &[u8], charset: Option<&str>) -> Vec<u8> {
 /// before was.
 fn raw_text<'a>(value: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
     let value = &value[..value.len().min(MAX_FIELD_BYTES)];
-    match value.contains(&b'\x1b') {
+    if memchr(b'\x1b', value).is_some() {
         // Japanese mail of before UTF-8: seven bits, and still not ASCII.
-        true => decoded(value, Some("iso-2022-jp")),
-        false => decoded(value, charset.filter(|charset| !is_shifted(charset))),
+        return decoded(value, Some("iso-2022-jp"));
     }
+    match std::str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => decoded(value, charset.filter(|charset| !is_shifted(charset))),
+    }
+}
+
+/// UTF-8, as far as it is that.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    // The standard library's own looks at each byte for itself.
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Text of this charset, if it is not UTF-8 anyway.
@@ -294,7 +304,7 @@ fn is_mostly_utf8(bytes: &[u8]) -> bool {
 
 /// As the library calls it.
 fn known_name(charset: &str) -> &str {
-    let starts = |start: &str| charset.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+    let starts = |start| begins(charset, start);
     match () {
         () if starts("iso-2022-jp") || starts("cp5022") => "iso-2022-jp",
         () if starts("cp932") || starts("windows-31j") || starts("ms932") => "shift_jis",
@@ -302,10 +312,13 @@ fn known_name(charset: &str) -> &str {
     }
 }
 
+fn begins(charset: &str, start: &str) -> bool {
+    charset.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+}
+
 /// Whether the bytes of ASCII mean something else in this charset.
 pub(crate) fn is_shifted(charset: &str) -> bool {
-    let charset = charset.to_ascii_lowercase();
-    ["utf-7", "utf7", "utf-16", "utf16", "iso-2022", "hz"].iter().any(|start| charset.starts_with(start))
+    ["utf-7", "utf7", "utf-16", "utf16", "iso-2022", "hz"].into_iter().any(|start| begins(charset, start))
 }
 
 /// Calls the library. `None` where it panics.
@@ -316,24 +329,23 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 /// Text on one line: without control characters, white space as single spaces, and what has no width not at the begin
 /// of a word: senders fill previews with it.
 pub(crate) fn line(text: &str, max_chars: usize) -> String {
-    let mut line = String::new();
-    let (mut chars, mut is_after_space) = (0, true);
-    for c in text.chars() {
-        let is_space = c.is_whitespace() || c.is_control();
-        if is_space || is_after_space && is_invisible(c) {
-            is_after_space |= is_space;
+    let mut line = String::with_capacity(text.len().min(max_chars));
+    let mut room = max_chars;
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
+        let word = word.trim_start_matches(is_invisible);
+        if word.is_empty() {
             continue;
         }
-        let space = usize::from(is_after_space && !line.is_empty());
-        if chars + space + 1 > max_chars {
+        let space = usize::from(!line.is_empty());
+        if room <= space {
             break;
         }
-        if space == 1 {
-            line.push(' ');
-        }
-        line.push(c);
-        chars += space + 1;
-        is_after_space = false;
+        room -= space;
+        line.extend((space == 1).then_some(' '));
+        let length = word.chars().count();
+        let end = if length > room { word.char_indices().nth(room) } else { None };
+        line.push_str(end.map_or(word, |(end, _)| &word[..end]));
+        room = room.saturating_sub(length);
     }
     line
 }
@@ -370,24 +382,35 @@ fn read_addresses(values: &[&[u8]], charset: Option<&str>) -> Vec<Address> {
 }
 
 fn read_address(name: Option<&str>, address: Option<&str>) -> Option<Address> {
-    let address: String =
-        address.unwrap_or_default().chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
+    let address = without_spaces(address.unwrap_or_default());
     // A part of an address is somebody else's.
     let address = Some(address).filter(|address| address.len() <= MAX_ADDRESS_BYTES).unwrap_or_default();
     let name = name.map(|name| line(name, MAX_NAME_CHARS)).filter(|name| !name.is_empty() && *name != address);
     (name.is_some() || !address.is_empty()).then_some(Address { name, address })
 }
 
+fn without_spaces(text: &str) -> String {
+    match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => text.to_owned(),
+        false => text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect(),
+    }
+}
+
 /// What stands in angle brackets, or what looks like an id where there are none.
 fn read_ids(value: &[u8], charset: Option<&str>) -> Vec<String> {
     let text = raw_text(value, charset);
-    let clean = |id: &str| cut(id.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect(), MAX_ID_BYTES);
-    let mut ids: Vec<_> = text
-        .split('<')
-        .skip(1)
-        .map(|piece| clean(piece.split('>').next().unwrap_or_default()))
-        .filter(|id| !id.is_empty())
-        .collect();
+    let clean = |id: &str| {
+        let mut id = cut(without_spaces(id), MAX_ID_BYTES);
+        // A thousand messages wait to be stored together.
+        id.shrink_to_fit();
+        id
+    };
+    let (mut ids, mut rest) = (Vec::new(), &*text);
+    while let Some(start) = memchr(b'<', rest.as_bytes()) {
+        rest = &rest[start + 1..];
+        let end = memchr2(b'<', b'>', rest.as_bytes()).unwrap_or(rest.len());
+        ids.extend(Some(clean(&rest[..end])).filter(|id| !id.is_empty()));
+    }
     if ids.is_empty() {
         let words: Vec<_> = text.split_whitespace().map(clean).filter(|word| !word.is_empty()).collect();
         let is_alone = words.len() == 1;
@@ -401,7 +424,7 @@ fn read_ids(value: &[u8], charset: Option<&str>) -> Vec<String> {
 
 /// The date is what comes last.
 fn read_received(value: &[u8]) -> Option<i64> {
-    let at = value.iter().rposition(|byte| *byte == b';')?;
+    let at = memrchr(b';', value)?;
     date::parse(&value[at + 1..])
 }
 

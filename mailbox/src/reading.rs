@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
             (Opened::read(&bytes, |id| format!("{path}{id}")), references)
         });
         let (mut opened, references) = opened.await.map_err(Error::internal)?;
-        opened.preview = opened.preview.as_deref().map(composed);
+        opened.preview = opened.preview.as_deref().map(|preview| composed(preview).into_owned());
         let kept = Kept { opened, is_cut };
         let json = Bytes::from(serde_json::to_vec(&kept).map_err(Error::internal)?);
         let (raw_key, shown_key) = (self.raw_key(is_cut), self.key("shown"));

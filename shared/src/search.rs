@@ -4,6 +4,8 @@
 //! locale of the database knows, and its engine reads each text once, however it is written. What a client sends is text:
 //! each of its characters stands for itself.
 
+use std::borrow::Cow;
+
 use icu_casemap::{CaseMapCloser, CaseMapper, ClosureSink};
 use icu_normalizer::ComposingNormalizer;
 use serde_json::Value;
@@ -40,8 +42,8 @@ type Part = (char, String);
 
 /// A text as it is stored to be searched, and is looked for: letters and their marks in one (Unicode's form NFC), for some
 /// systems write them apart.
-pub fn composed(text: &str) -> String {
-    ComposingNormalizer::new_nfc().normalize(text).into_owned()
+pub fn composed(text: &str) -> Cow<'_, str> {
+    ComposingNormalizer::new_nfc().normalize(text)
 }
 
 impl SearchText {

@@ -422,6 +422,9 @@ fn item_names(items: Items, features: &Features) -> String {
 
 /// What a response with data tells. `None` for what does not matter here.
 pub(super) fn read(frame: &Frame) -> Option<Event> {
+    if let Some(fetch) = frame.fetch() {
+        return Some(Fetched::read(fetch).map_or_else(|| Event::Undecodable { uid: frame.uid() }, Event::Fetched));
+    }
     let mut data = frame.data()?;
     data.space();
     let number = data.clone().number();
@@ -432,9 +435,6 @@ pub(super) fn read(frame: &Frame) -> Option<Event> {
     let word = data.atom().to_ascii_uppercase();
     data.space();
     let event = match (word.as_slice(), number) {
-        (b"FETCH", Some(_)) => {
-            return Some(Fetched::read(data).map_or_else(|| Event::Undecodable { uid: frame.uid() }, Event::Fetched));
-        }
         (b"EXISTS", Some(count)) => u32::try_from(count).ok().map(Event::Exists),
         (b"EXPUNGE", Some(place)) => u32::try_from(place).ok().map(Event::Expunged),
         (b"VANISHED", None) => read_vanished(data),

@@ -161,15 +161,16 @@ impl Flags {
     /// One of the list. Keywords are passed over.
     fn read(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         let text = cursor.string()?.unwrap_or_default();
-        let flag = match text.to_ascii_lowercase().as_slice() {
-            b"\\seen" => &mut self.seen,
-            b"\\flagged" => &mut self.flagged,
-            b"\\answered" => &mut self.answered,
-            b"\\draft" => &mut self.draft,
-            b"\\deleted" => &mut self.deleted,
-            _ => return Some(()),
-        };
-        *flag = true;
+        let Self { seen, flagged, answered, draft, deleted } = self;
+        for (name, flag) in [
+            ("\\Seen", seen),
+            ("\\Flagged", flagged),
+            ("\\Answered", answered),
+            ("\\Draft", draft),
+            ("\\Deleted", deleted),
+        ] {
+            *flag |= text.eq_ignore_ascii_case(name.as_bytes());
+        }
         Some(())
     }
 }

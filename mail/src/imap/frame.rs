@@ -5,6 +5,8 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::slice;
 
+use memchr::memchr;
+
 use crate::connect::Stream;
 use crate::error::{Code, Error};
 
@@ -156,7 +158,7 @@ impl<'a> Cursor<'a> {
     /// Whatever is left, to the end of the line it stands in.
     pub(super) fn rest(&self) -> &'a [u8] {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = memchr(b'\n', rest).map_or(rest, |end| &rest[..end]);
         line.strip_suffix(b"\r").unwrap_or(line)
     }
 
@@ -280,12 +282,13 @@ impl<'a> Cursor<'a> {
         }
         let start = self.at;
         loop {
+            self.until(|byte| matches!(byte, b']' | b'"' | b'{' | b'\r' | b'\n'));
             match self.peek()? {
                 b']' => break,
                 b'"' => drop(self.quoted()?),
                 b'{' if self.at_literal() => drop(self.literal()?),
-                b'\r' | b'\n' => return None,
-                _ => self.at += 1,
+                b'{' => self.at += 1,
+                _ => return None,
             }
         }
         let section = self.bytes.get(start..self.at)?;

@@ -23,6 +23,10 @@ pub(super) struct Seen {
 /// Looks at the begin of a body, which may be empty.
 pub(super) fn look(head: Head, text: &[u8]) -> Seen {
     let text = &text[..text.len().min(MAX_BYTES)];
+    if text.is_empty() {
+        let has_attachments = head.is_attachment(None) || head.is("multipart", "mixed");
+        return Seen { has_attachments, preview: None };
+    }
     let parts = Parts::of(text, 0, head, MAX_DEPTH);
     let (mut has_attachment, mut plain, mut html) = (false, None, None);
     for part in parts.leaves() {

@@ -2,7 +2,7 @@
 
 use super::parameters::Parameters;
 use super::transfer::Encoding;
-use super::{Fields, read_ids};
+use super::{Fields, lossy, read_ids};
 
 /// Bytes of a delimiter: a line of RFC 5322. A boundary has 70 at most.
 const MAX_DELIMITER_BYTES: usize = 998;
@@ -12,8 +12,8 @@ const MAX_CONTENT_ID_BYTES: usize = 255;
 
 /// What the head of a message or of a part says of its body.
 pub(crate) struct Head {
-    /// Type and subtype in small letters; `text` and `plain` where nothing is said.
-    kind: (String, String),
+    /// Type, slash and subtype in small letters; `text/plain` where nothing is said.
+    kind: String,
     charset: Option<String>,
     /// Of the parts, without what is added to the last one.
     delimiter: Option<Vec<u8>>,
@@ -45,13 +45,13 @@ impl Head {
     /// `parent`: of whose parts it is one.
     pub(super) fn of(fields: &Fields<'_>, parent: Option<&Self>) -> Self {
         let content_type = Parameters::read(fields.content_type.unwrap_or_default());
-        let (kind, subtype) = match content_type.kind.split_once('/') {
-            Some((kind, subtype)) => (kind, subtype),
-            None if !content_type.kind.is_empty() => (content_type.kind.as_str(), ""),
-            None if parent.is_some_and(|parent| parent.is("multipart", "digest")) => ("message", "rfc822"),
-            None => ("text", "plain"),
+        let kind = match content_type.kind.as_str() {
+            "" if parent.is_some_and(|parent| parent.is("multipart", "digest")) => "message/rfc822".to_owned(),
+            "" => "text/plain".to_owned(),
+            kind if kind.contains('/') => kind.to_owned(),
+            kind => format!("{kind}/"),
         };
-        let word = |name| content_type.word(name).map(|word| String::from_utf8_lossy(word).into_owned());
+        let word = |name| content_type.word(name).map(|word| lossy(word).into_owned());
         let charset = word("charset");
         let is_yes = |name, yes: &str| content_type.word(name).is_some_and(|v| v.eq_ignore_ascii_case(yes.as_bytes()));
         let boundary = content_type.word("boundary").map(<[u8]>::trim_ascii_end);
@@ -62,11 +62,11 @@ impl Head {
         let content_id = fields.content_id.and_then(|value| read_ids(value, None).into_iter().next());
         Self {
             flowed: is_yes("format", "flowed").then(|| !is_yes("delsp", "yes")),
-            delimiter: delimiter.map(|boundary| [b"--", boundary].concat()).filter(|_| kind == "multipart"),
+            delimiter: delimiter.map(|boundary| [b"--", boundary].concat()).filter(|_| kind.starts_with("multipart/")),
             encoding: Encoding::read(fields.transfer_encoding.unwrap_or_default()),
             name: name.filter(|name| !name.is_empty()),
             content_id: content_id.filter(|id| id.len() <= MAX_CONTENT_ID_BYTES),
-            kind: (kind.to_owned(), subtype.to_owned()),
+            kind,
             disposition: disposition.kind,
             charset,
         }
@@ -77,21 +77,25 @@ impl Head {
     }
 
     pub(crate) fn is(&self, kind: &str, subtype: &str) -> bool {
-        self.kind.0 == kind && self.kind.1 == subtype
+        self.split_kind() == (kind, subtype)
     }
 
     pub(crate) fn is_kind(&self, kind: &str) -> bool {
-        self.kind.0 == kind
+        self.split_kind().0 == kind
+    }
+
+    fn split_kind(&self) -> (&str, &str) {
+        self.kind.split_once('/').unwrap_or((&self.kind, ""))
     }
 
     /// Whether its type could be one.
     pub(crate) fn has_subtype(&self) -> bool {
-        !self.kind.1.is_empty()
+        !self.split_kind().1.is_empty()
     }
 
     /// As it is written, in small letters.
-    pub(crate) fn content_type(&self) -> String {
-        format!("{}/{}", self.kind.0, self.kind.1)
+    pub(crate) fn content_type(&self) -> &str {
+        &self.kind
     }
 
     pub(super) fn is_multipart(&self) -> bool {
@@ -111,7 +115,7 @@ impl Head {
         if self.is_disposition("attachment") {
             return true;
         }
-        let (kind, subtype) = (self.kind.0.as_str(), self.kind.1.as_str());
+        let (kind, subtype) = self.split_kind();
         let is_named = self.name.is_some();
         match kind {
             "text" | "multipart" => false,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use super::{decoded, read_text};
+use super::{decoded, lossy, read_text};
 
 /// Of one field. A file's name of 255 characters, each of four bytes and each byte written as three, has 3 KiB.
 const MAX_BYTES: usize = 4 * 1024;
@@ -17,7 +17,7 @@ const MAX_PARAMETERS: usize = 64;
 pub(super) struct Parameters<'a> {
     /// In small letters; empty where the field begins with none.
     pub(super) kind: String,
-    values: Vec<(String, Value<'a>)>,
+    values: Vec<(&'a [u8], Value<'a>)>,
 }
 
 /// As it is written: its bytes, without quotes.
@@ -32,11 +32,11 @@ impl<'a> Parameters<'a> {
         let field = field[..field.len().min(MAX_BYTES)].trim_ascii();
         let end = field.iter().position(|byte| *byte == b';').unwrap_or(field.len());
         let kind = field[..end].split(|byte| byte.is_ascii_whitespace() || *byte == b'(').next().unwrap_or_default();
-        let mut parameters = Self { kind: String::from_utf8_lossy(kind).to_ascii_lowercase(), values: Vec::new() };
+        let mut parameters = Self { kind: lossy(kind).to_ascii_lowercase(), values: Vec::new() };
         let mut rest = field.get(end + 1..).unwrap_or_default();
         while !rest.is_empty() && parameters.values.len() < MAX_PARAMETERS {
             let end = rest.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(rest.len());
-            let name = String::from_utf8_lossy(rest[..end].trim_ascii()).to_ascii_lowercase();
+            let name = rest[..end].trim_ascii();
             if rest.get(end) != Some(&b'=') {
                 rest = rest.get(end + 1..).unwrap_or_default();
                 continue;
@@ -60,7 +60,7 @@ impl<'a> Parameters<'a> {
     }
 
     fn value(&self, name: &str) -> Option<&Value<'a>> {
-        self.values.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.values.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// A word: what follows it outside quotes is a comment.
@@ -76,7 +76,9 @@ impl<'a> Parameters<'a> {
     /// A text in any script, as RFC 2231 wants it, or as RFC 2047 does not want it and many write it, or raw in this
     /// charset.
     pub(super) fn text(&self, name: &str, charset: Option<&str>) -> Option<String> {
-        if let Some(text) = self.extended(name) {
+        if self.values.iter().any(|(known, _)| known.contains(&b'*'))
+            && let Some(text) = self.extended(name)
+        {
             return Some(text);
         }
         self.value(name).map(|value| read_text(&value.bytes, charset))

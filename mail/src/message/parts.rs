@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr;
+
 use super::Fields;
 use super::head::Head;
 
@@ -150,7 +152,7 @@ pub(crate) fn head_at(raw: &[u8], start: usize, ends: impl Fn(&[u8]) -> bool) ->
 /// With its end.
 fn line_at(raw: &[u8], start: usize) -> Range<usize> {
     let rest = &raw[start..];
-    start..rest.iter().position(|byte| *byte == b'\n').map_or(raw.len(), |end| start + end + 1)
+    start..memchr(b'\n', rest).map_or(raw.len(), |end| start + end + 1)
 }
 
 /// The end of a line belongs to the delimiter that follows it.

@@ -338,6 +338,39 @@ fn what_is_made_to_take_long_does_not() {
     }
 }
 
+#[test]
+fn a_line_has_single_spaces_and_ends_where_it_must() {
+    for (text, max_chars, expected) in [
+        (" a \t b\r\n c\u{a0}", 10, "a b c"),
+        ("abc def", 7, "abc def"),
+        ("abc def", 5, "abc d"),
+        ("abc def", 4, "abc"),
+        ("\u{fc}\u{fc} \u{fc}\u{fc}", 4, "\u{fc}\u{fc} \u{fc}"),
+        ("\u{200b}a\u{200b} \u{200b} b", 10, "a\u{200b} b"),
+        (" \u{200b}\0", 10, ""),
+    ] {
+        assert_eq!(line(text, max_chars), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn no_more_is_held_than_is_shown() {
+    let (spaces, letters) = (" \r\n ".repeat(5000), "a".repeat(20_000));
+    for header in [
+        format!(
+            "From: <a{spaces}@b>\r\nMessage-ID: <a{spaces}b>\r\nIn-Reply-To: <{letters}>\r\nSubject: {spaces}a\r\n"
+        ),
+        format!("From: <{letters}@b>\r\nMessage-ID: {letters}\r\nIn-Reply-To: a{spaces}\r\nSubject: {letters}\r\n"),
+    ] {
+        let message = read(header);
+        let ids = message.message_id.iter().chain(&message.in_reply_to);
+        let names = message.from.iter().flat_map(|from| from.name.iter().chain([&from.address]));
+        for text in ids.chain(names).chain([&message.subject]) {
+            assert!(text.capacity() <= MAX_ID_BYTES, "{} bytes for {}", text.capacity(), text.len());
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn something_comes_of_any_bytes(header in proptest::collection::vec(any::<u8>(), 0..300), text in proptest::collection::vec(any::<u8>(), 0..300)) {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use memchr::memchr_iter;
 
 /// With padding or without, whatever is in the bits that are left.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -39,15 +40,18 @@ pub(super) fn joined(text: &[u8]) -> Cow<'_, [u8]> {
             continue;
         };
         at = start + first.length;
-        let Some(mut bytes) = first.decoded() else { continue };
+        let mut next = first.next(&text[at..]);
         let mut is_other = first.is_base64 && first.data.len() % 4 != 0;
-        loop {
-            let spaces = text[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            let next = Word::read(&text[at + spaces..]).filter(|next| next.charset.eq_ignore_ascii_case(first.charset));
-            let Some((next, more)) = next.and_then(|next| next.decoded().map(|more| (next, more))) else { break };
+        // Most are alone, and as the library wants them.
+        if next.is_none() && !is_other {
+            continue;
+        }
+        let Some(mut bytes) = first.decoded() else { continue };
+        while let Some((more, length)) = next.and_then(|(word, length)| word.decoded().map(|more| (more, length))) {
             bytes.extend(more);
-            at += spaces + next.length;
+            at += length;
             is_other = true;
+            next = first.next(&text[at..]);
         }
         if is_other {
             out.extend_from_slice(&text[copied..start]);
@@ -89,6 +93,14 @@ impl<'a> Word<'a> {
         let length = b"=?".len() + charset.len() + b"?b?".len() + data.len() + b"?=".len();
         let is_whole = !charset.is_empty() && text.get(length - 2..length) == Some(b"?=");
         is_whole.then_some(Self { charset, is_base64, data, length })
+    }
+
+    /// The one that follows at once in the same charset, and where it ends in what follows.
+    fn next<'b>(&self, after: &'b [u8]) -> Option<(Word<'b>, usize)> {
+        let spaces = after.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let next = Word::read(&after[spaces..]).filter(|next| next.charset.eq_ignore_ascii_case(self.charset))?;
+        let end = spaces + next.length;
+        Some((next, end))
     }
 
     fn decoded(&self) -> Option<Vec<u8>> {
@@ -137,7 +149,8 @@ fn line_end(text: &[u8]) -> Option<&[u8]> {
 
 /// Where these bytes begin.
 pub(super) fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
+    let (first, rest) = what.split_first()?;
+    memchr_iter(*first, text).find(|at| text[at + 1..].starts_with(rest))
 }
 
 #[cfg(test)]

@@ -22,12 +22,12 @@ use super::plan::{self, Changes, Flags, Look};
 use super::suspects::{self, Shown};
 use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, multirange, now_ms, uid_set};
 
-/// What is stored at once: 500 messages, some 500 KB; or the flags of 5,000; or 20,000 labels, half as many more where one
+/// What is stored at once: 1,000 messages, some 700 KB; or the flags of 5,000; or 20,000 labels, half as many more where one
 /// message has them. Here in the smallest of these.
-const BATCH: usize = 500 * MESSAGE_WEIGHT;
+const BATCH: usize = 1000 * MESSAGE_WEIGHT;
 /// What is usual.
 const MESSAGE_BYTES: usize = 1024;
-const MESSAGE_WEIGHT: usize = 10 * FLAG_WEIGHT;
+const MESSAGE_WEIGHT: usize = 5 * FLAG_WEIGHT;
 const FLAG_WEIGHT: usize = 4 * LABEL_WEIGHT;
 const LABEL_WEIGHT: usize = 1;
 /// What a folder is asked for first, and with the beginning of its texts.

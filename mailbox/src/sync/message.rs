@@ -1,5 +1,7 @@
 //! What came of a message, as it is stored.
 
+use std::borrow::Cow;
+
 use mail::imap::{Fetched, Flags};
 use mail::message::{Address, Summary};
 use mail::pop3::Begin;
@@ -59,10 +61,10 @@ fn of_summary(summary: Summary) -> NewMessage {
         cc: list(&summary.cc),
         bcc: list(&summary.bcc),
         reply_to: list(&summary.reply_to),
-        subject: composed(&summary.subject),
+        subject: in_one(summary.subject),
         message_id: summary.message_id,
         in_reply_to: summary.in_reply_to,
-        preview: summary.preview.as_deref().map(composed),
+        preview: summary.preview.map(in_one),
     }
 }
 
@@ -165,9 +167,15 @@ pub(super) fn bytes(message: &NewMessage) -> usize {
 /// As the database has them: `[[name or null, address], …]`.
 fn list(addresses: &[Address]) -> Option<String> {
     // An address is what somebody else may compare byte by byte.
-    let pair = |address: &Address| (address.name.as_deref().map(composed), address.address.clone());
-    let pairs: Vec<_> = addresses.iter().map(pair).collect();
+    let pairs = addresses.iter().map(|Address { name, address }| (name.as_deref().map(composed), address));
+    let pairs: Vec<_> = pairs.collect();
     if pairs.is_empty() { None } else { serde_json::to_string(&pairs).ok() }
+}
+
+/// Letters and their marks in one. Most texts are so already.
+fn in_one(text: String) -> String {
+    let Cow::Owned(text) = composed(&text) else { return text };
+    text
 }
 
 #[cfg(test)]
