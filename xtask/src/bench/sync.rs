@@ -161,12 +161,13 @@ impl<'a> Rig<'a> {
         format!("a1 LOGIN {} \"{PASSWORD}\"\r\n", self.mailbox)
     }
 
-    /// Commands, in rounds, as files. The last one ends as the service ends its sessions.
+    /// Commands, in rounds, as files. A round without any is the goodbye, as the service says it: once all has come. Right
+    /// behind long answers it was now and then the last that Dovecot sent of them.
     fn files(&self, rounds: &[String]) -> Result<Vec<String>> {
         fs::create_dir_all(&self.directory)?;
         let write = |(index, round): (usize, &String)| {
             let file = self.directory.join(format!("round-{index}"));
-            let end = if index + 1 == rounds.len() { "LOGOUT" } else { "NOOP" };
+            let end = if round.is_empty() { "LOGOUT" } else { "NOOP" };
             fs::write(&file, format!("{round}end {end}\r\n"))?;
             Ok(file.display().to_string())
         };
