@@ -161,8 +161,8 @@ impl<'a> Rig<'a> {
         format!("a1 LOGIN {} \"{PASSWORD}\"\r\n", self.mailbox)
     }
 
-    /// Commands, in rounds, as files. A round without any is the goodbye, as the service says it: once all has come. Right
-    /// behind long answers it was now and then the last that Dovecot sent of them.
+    /// Commands, in rounds, as files. A round without any is the goodbye, as the service says it: once all has come. Said
+    /// right behind long answers, it was seen to end the connection before all of them were here.
     fn files(&self, rounds: &[String]) -> Result<Vec<String>> {
         fs::create_dir_all(&self.directory)?;
         let write = |(index, round): (usize, &String)| {
