@@ -259,7 +259,8 @@ async fn a_real_mailbox_is_here_as_it_is_there() {
     for message in odd_messages() {
         other.append("INBOX", &message).await;
     }
-    for number in 0..400 {
+    // More than one command asks for: Dovecot answers several together.
+    for number in 0..1_500 {
         let text =
             format!("From: a@example.com\r\nSubject: {number}\r\nMessage-ID: <{number}@work>\r\n\r\nText {number}\r\n");
         other.append("Work", text.as_bytes()).await;
@@ -272,6 +273,9 @@ async fn a_real_mailbox_is_here_as_it_is_there() {
     let newest = "select count(*) from email_messages where account_id = $1 and preview is not null";
     let previews = rig.count(newest).await;
     assert!((200..250).contains(&previews), "{previews}: the newest 200 of a folder");
+    let unreadable = "select count(*) from email_messages m join email_folders f on f.id = m.folder_id
+                      where m.account_id = $1 and f.path = 'Work' and not m.is_readable";
+    assert_eq!(rig.count(unreadable).await, 0);
     let subject = "select count(*) from email_messages where account_id = $1 and subject = 'überä'";
     assert_eq!(rig.count(subject).await, 1);
     let row = "select count(*) from email_folders where account_id = $1 and path = 'Entwürfe'";

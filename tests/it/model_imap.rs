@@ -203,6 +203,9 @@ pub struct World {
     pub connections: Connections,
     /// Whether it lets everybody wait before it says a word.
     pub is_busy: bool,
+    /// Whether it answers those commands together that have come together and do not touch each other, and ends the last of
+    /// them first. Dovecot does so, but for the order of their ends, which is free (RFC 9051 section 5.5).
+    pub ends_late: bool,
     /// Whether somebody may open a label, who has not to find messages there.
     pub opens_labels: bool,
     /// After how many messages a MOVE stops with a NO.
@@ -487,7 +490,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
     if io.write_all(greeting.as_bytes()).await.is_err() {
         return;
     }
-    let mut line = Vec::new();
+    let (mut line, mut ends) = (Vec::new(), String::new());
     loop {
         line.clear();
         if io.buffer().is_empty() {
@@ -519,7 +522,8 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
                 Poison::No => &format!("{tag} NO Some messages could not be FETCHed (Failure)\r\n"),
             };
             answer.pop();
-            let said = if poison == Poison::HangUpAtOnce { String::new() } else { answer.concat() + end };
+            let end = end.to_owned() + &std::mem::take(&mut ends);
+            let said = if poison == Poison::HangUpAtOnce { String::new() } else { answer.concat() + &end };
             if io.write_all(said.as_bytes()).await.is_err() || poison != Poison::No {
                 return;
             }
@@ -539,8 +543,15 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
                 *left -= 1;
             }
         }
+        ends = format!("{tag} {end}\r\n{ends}");
+        let is_free = |command: &str| ["UID FETCH", "UID SEARCH"].iter().any(|free| command.starts_with(free));
+        let next = String::from_utf8_lossy(io.buffer()).into_owned();
+        let next = next.split_once('\n').and_then(|(line, _)| Some(line.split_once(' ')?.1));
+        let is_held = world.lock().unwrap().ends_late && is_free(command) && next.is_some_and(is_free);
         let mut bytes: String = answer.concat();
-        write!(bytes, "{tag} {end}\r\n").unwrap();
+        if !is_held {
+            bytes += &std::mem::take(&mut ends);
+        }
         if let Some(left) = &mut drop_after {
             if bytes.len() >= *left {
                 let _ = io.write_all(&bytes.as_bytes()[..*left]).await;

@@ -291,7 +291,11 @@ impl Rig {
         let (mut here, there) = (BTreeMap::new(), self.there());
         for (place, (flags, key, _)) in self.here().await {
             // Of a message that could not be read only its place and flags are known.
-            let key = if key == 0 { there.get(&place).map_or(0, |(_, key)| *key) } else { key };
+            let key = if key == 0 && history.contains("Garbled") {
+                there.get(&place).map_or(0, |(_, key)| *key)
+            } else {
+                key
+            };
             here.insert(place, (flags, key));
         }
         assert_eq!(here, there, "{history}");
@@ -467,6 +471,7 @@ async fn live(seed: u64) {
         0 => (World::gmail(), happen_at_gmail),
         _ => (World::new(extensions), happen),
     };
+    world.ends_late = dice.roll(2) == 0;
     let mut history = format!("SYNC_SEED={seed}: ");
     let mut moved = BTreeSet::new();
     for _ in 0..dice.roll(12) {
@@ -529,13 +534,14 @@ async fn whatever_happens_the_database_ends_as_the_server_is() {
 /// is here stays what it is, the newest comes first, each goes on where the last one was, and in the end all is here.
 #[tokio::test]
 async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
-    const MESSAGES: usize = 4_000;
+    const MESSAGES: usize = 6_000;
     let all = Extensions { condstore: true, qresync: true, list_status: true, esearch: true, ..Extensions::default() };
     let some = Extensions { condstore: true, ..Extensions::default() };
     for (extensions, is_first) in
         [(Extensions::default(), true), (all, true), (Extensions::default(), false), (some, false), (all, false)]
     {
         let mut world = World::new(extensions);
+        world.ends_late = extensions.condstore;
         (0..10).for_each(|_| world.append("INBOX", 0));
         let rig = Rig::new(world).await;
         if !is_first {
@@ -554,7 +560,12 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
             for (place, stored) in &before {
                 assert_eq!(here.get(place), Some(stored), "{place:?}");
             }
-            assert!(here.len() <= 10 || here.contains_key(&newest));
+            assert!(
+                here.len() <= 10 || here.contains_key(&newest),
+                "{extensions:?} {is_first}: {} {:?}",
+                here.len(),
+                here.keys().rev().take(3).collect::<Vec<_>>()
+            );
             if let Some(Done::Complete) = ended.map(Result::unwrap) {
                 break;
             }

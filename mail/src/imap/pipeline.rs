@@ -25,7 +25,7 @@ pub(super) enum Step {
     Data,
     /// An untagged OK, NO or BAD.
     Status(Reply),
-    /// The end of the next command.
+    /// The end of the next command, in the order in which they were given.
     Done(Reply),
     /// There are no more commands.
     End,
@@ -48,6 +48,12 @@ struct Waiting {
     bytes: usize,
 }
 
+impl Waiting {
+    fn is_of(&self, tag: &str) -> bool {
+        self.sent.as_ref().is_ok_and(|number| Imap::tag_of(*number) == tag)
+    }
+}
+
 impl<I: Iterator<Item = Prepared>> Pipeline<I> {
     pub(super) fn new(imap: &mut Imap, commands: I) -> Self {
         let is_lost = std::mem::replace(&mut imap.is_talking, true);
@@ -57,9 +63,8 @@ impl<I: Iterator<Item = Prepared>> Pipeline<I> {
     /// Reads one response, and sends what there is room for.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] for a BYE; [`Code::Protocol`] for an answer to no command or to another than the oldest:
-    /// no server that does one thing after the other sends it. Then, and where a step was dropped before its end, all
-    /// further ones fail.
+    /// [`Code::Unavailable`] for a BYE; [`Code::Protocol`] for an answer to no command. Then, and where a step was dropped
+    /// before its end, all further ones fail.
     pub(super) async fn step(&mut self, imap: &mut Imap) -> Result<Step, Error> {
         if std::mem::replace(&mut self.is_lost, true) {
             return Err(left_behind());
@@ -100,27 +105,29 @@ impl<I: Iterator<Item = Prepared>> Pipeline<I> {
     }
 
     async fn receive(&mut self, imap: &mut Imap) -> Result<Step, Error> {
-        let (number, bytes) = match self.waiting.pop_front() {
-            None => {
-                imap.is_talking = false;
-                return Ok(Step::End);
+        loop {
+            match self.waiting.pop_front_if(|oldest| oldest.sent.is_err()) {
+                Some(Waiting { sent: Err(reply), .. }) => return Ok(Step::Done(reply)),
+                _ if self.waiting.is_empty() => {
+                    imap.is_talking = false;
+                    return Ok(Step::End);
+                }
+                _ => {}
             }
-            Some(Waiting { sent: Err(reply), .. }) => return Ok(Step::Done(reply)),
-            Some(Waiting { sent: Ok(number), bytes }) => (number, bytes),
-        };
-        let step = match imap.response(MAX_DATA_BYTES).await? {
-            Response::Tagged(tag, reply) if tag == Imap::tag_of(number) => {
-                self.unanswered -= bytes;
-                return Ok(Step::Done(reply));
+            match imap.response(MAX_DATA_BYTES).await? {
+                Response::Tagged(tag, reply) => {
+                    // A server may do several things at once, and end them in any order (RFC 9051 section 5.5).
+                    let ended = self.waiting.iter_mut().find(|waiting| waiting.is_of(&tag));
+                    let ended = ended.ok_or_else(|| Error::new(Code::Protocol, "an answer to no command"))?;
+                    self.unanswered -= std::mem::take(&mut ended.bytes);
+                    ended.sent = Err(reply);
+                }
+                Response::Untagged(Reply { condition: Condition::Bye, text, .. }) => return Err(farewell(&text)),
+                Response::Untagged(reply) => return Ok(Step::Status(reply)),
+                Response::Data => return Ok(Step::Data),
+                Response::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
             }
-            Response::Untagged(Reply { condition: Condition::Bye, text, .. }) => return Err(farewell(&text)),
-            Response::Untagged(reply) => Step::Status(reply),
-            Response::Data => Step::Data,
-            Response::Tagged(..) => return Err(Error::new(Code::Protocol, "an answer to another command")),
-            Response::Continue => return Err(Error::new(Code::Protocol, "a question where an answer was due")),
-        };
-        self.waiting.push_front(Waiting { sent: Ok(number), bytes });
-        Ok(step)
+        }
     }
 }
 

@@ -471,6 +471,25 @@ async fn a_refusal_ends_its_command_and_no_other() {
 }
 
 #[tokio::test]
+async fn commands_that_are_worked_off_together_end_in_the_order_in_which_they_were_given() {
+    let script = Script::new()
+        .hear("a3 UID FETCH 1 (UID FLAGS)")
+        .hear("a4 UID FETCH 2 (UID FLAGS)")
+        .hear("a5 UID SEARCH ALL")
+        .say("* 1 FETCH (UID 1 FLAGS ())\r\n* 2 FETCH (UID 2 FLAGS ())\r\n* SEARCH 1 2\r\n")
+        .say("a5 OK done\r\na3 OK done\r\na4 NO [UNAVAILABLE] disk\r\n");
+    let (mut imap, _server) = signed_in("", script).await;
+    let commands = vec![fetch("1", Items::Flags), fetch("2", Items::Flags), Command::SearchAll];
+    let (events, outcome) = events(&mut imap, commands).await;
+    outcome.unwrap();
+    let fetched = |uid| Event::Fetched(Fetched { uid, flags: Some(Flags::default()), ..Fetched::default() });
+    let no = Outcome::No { code: Some("UNAVAILABLE".to_owned()), text: "disk".to_owned() };
+    let expected =
+        [fetched(1), fetched(2), Event::Found(set("1:2")), done(0), Event::Done { command: 1, outcome: no }, done(2)];
+    assert_eq!(events, expected);
+}
+
+#[tokio::test]
 async fn what_matters_and_cannot_be_read_is_told() {
     for response in [
         "* SEARCH 1 2 x 3\r\n",
@@ -513,8 +532,9 @@ async fn a_conversation_that_breaks_gives_an_error_and_nothing_after_it() {
         ("* 2 FETCH (UID 2 BODY[HEADER] {1000000}\r\nabc", Code::Unreachable),
         ("* BYE too many connections\r\n", Code::Unavailable),
         ("a9 OK done\r\n", Code::Protocol),
-        // Of the command behind it.
-        ("a4 OK done\r\n", Code::Protocol),
+        // Of the command behind it, which may end first. The end of this one is what does not come.
+        ("a4 OK done\r\n", Code::Unreachable),
+        ("a4 OK done\r\na4 OK done\r\n", Code::Protocol),
         ("+ go on\r\n", Code::Protocol),
         ("HTTP/1.1 200 OK\r\n", Code::Protocol),
     ] {

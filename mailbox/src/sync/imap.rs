@@ -4,7 +4,7 @@
 //! while the first of the next comes: a batch has what came of all folders.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mail::imap::{
     Command, Conversation, Event, Features, Folder as Listed, Imap, Items, Outcome, Resync, Role, Status, UidPieces,
@@ -25,6 +25,8 @@ use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, multirange, now_ms, uid_set};
 /// What is stored at once: 1,000 messages, some 700 KB; or the flags of 5,000; or 20,000 labels, half as many more where one
 /// message has them. Here in the smallest of these.
 const BATCH: usize = 1000 * MESSAGE_WEIGHT;
+/// What a slow server has said is stored so often, however little that is.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
 /// What is usual.
 const MESSAGE_BYTES: usize = 1024;
 const MESSAGE_WEIGHT: usize = 5 * FLAG_WEIGHT;
@@ -203,7 +205,29 @@ struct Rows {
     labels: Vec<(u32, Uuid)>,
 }
 
+impl Read {
+    fn of(work: usize) -> Self {
+        Self { work, ..Self::default() }
+    }
+
+    /// Adds what was read of the same folder in another turn.
+    fn append(&mut self, other: Self) {
+        self.rows.append(other.rows);
+        self.vanished = self.vanished.union(&other.vanished);
+        self.present = other.present.or(self.present.take());
+        self.checked |= other.checked;
+        self.came |= other.came;
+    }
+}
+
 impl Rows {
+    fn append(&mut self, mut other: Self) {
+        self.flags.append(&mut other.flags);
+        self.messages.append(&mut other.messages);
+        self.labelled.append(&mut other.labelled);
+        self.labels.append(&mut other.labels);
+    }
+
     fn is_empty(&self) -> bool {
         self.flags.is_empty() && self.messages.is_empty() && self.labelled.is_empty()
     }
@@ -447,7 +471,7 @@ impl Driver<'_> {
         }
         read = self.ask_presence(imap, works, read).await?;
         let rest = (0..works.len()).filter(|index| read.iter().all(|read| read.work != *index));
-        let rest: Vec<Read> = rest.map(|work| Read { work, ..Read::default() }).collect();
+        let rest: Vec<Read> = rest.map(Read::of).collect();
         read.extend(rest);
         self.keep(works, read, Flight::Fetch).await
     }
@@ -459,38 +483,34 @@ impl Driver<'_> {
         read: Vec<Read>,
         flight: Flight,
     ) -> Result<Vec<Read>, Stop> {
-        let mut orders = Vec::new();
+        let (mut orders, mut later) = (Vec::new(), Vec::new());
         for (index, work) in works.iter_mut().enumerate() {
             let Look::Changes(changes) = work.look else { continue };
             if work.failed || !changes.arrivals && work.missing.is_empty() {
                 continue;
             }
-            orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
+            let open = || Order { work: index, step: Step::Open, command: self.open(&work.here, false) };
+            orders.push(open());
             if changes.arrivals {
                 let uids = UidSet::from(work.here.uid_next..=work.there.uid_next.saturating_sub(1));
                 orders.push(messages(index, uids, Items::Arrivals, false));
             }
             let newest = work.missing.newest(NEWEST);
-            work.missing = work.missing.difference(&newest);
             orders.extend(
                 newest.split(COMMAND_BYTES).into_iter().map(|uids| messages(index, uids, Items::Arrivals, true)),
             );
-        }
-        let read = self.converse(imap, works, orders, read, flight).await?;
-        let mut orders = Vec::new();
-        for (index, work) in works.iter_mut().enumerate() {
-            let mut rest = std::mem::take(&mut work.missing);
-            if rest.is_empty() || work.failed {
-                continue;
+            let mut rest = std::mem::take(&mut work.missing).difference(&newest);
+            if !rest.is_empty() {
+                later.push(open());
             }
-            orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
             while !rest.is_empty() {
                 let piece = rest.newest(PIECE);
                 rest = rest.difference(&piece);
                 let pieces = piece.split(COMMAND_BYTES).into_iter();
-                orders.extend(pieces.map(|uids| messages(index, uids, Items::Headers, true)));
+                later.extend(pieces.map(|uids| messages(index, uids, Items::Headers, true)));
             }
         }
+        orders.append(&mut later);
         self.converse(imap, works, orders, read, flight).await
     }
 
@@ -598,17 +618,25 @@ impl Driver<'_> {
         mut read: Vec<Read>,
         flight: Flight,
     ) -> Result<Vec<Read>, Stop> {
-        let (mut plan, mut commands) = (Vec::new(), Vec::new());
+        let (mut plan, mut commands, mut turns) = (Vec::new(), Vec::new(), Vec::<(usize, UidPieces)>::new());
         for Order { work, step, command } in orders {
-            plan.push((work, step));
+            if matches!(step, Step::Open) || turns.is_empty() {
+                turns.push((work, UidPieces::default()));
+            }
+            if let (Step::Messages { asked, .. } | Step::Presence { asked }, Some((_, all))) = (&step, turns.last_mut())
+            {
+                all.add(asked);
+            }
+            plan.push((turns.len() - 1, step));
             commands.push(command);
         }
+        let seen = turns.into_iter().map(|(work, mut all)| Seen { asked: all.whole(), ..Seen::of(work) });
         let mut reader = Reader {
             talk: imap.converse(&self.features, commands),
             account: self.mailbox.account.id,
             folders: works.iter().map(|work| (work.here.id, work.there.uid_validity)).collect(),
             labels: works.iter().map(|work| is_all(&work.here).then_some(&self.labels)).collect(),
-            seen: works.iter().map(|_| Seen::default()).collect(),
+            seen: seen.collect(),
             plan,
             done: 0,
             rows: 0,
@@ -782,8 +810,9 @@ struct Reader<'a> {
     folders: Vec<(Uuid, u32)>,
     /// What labels of each folder's messages mean. Those of junk and trash mean nothing.
     labels: Vec<Option<&'a HashMap<String, Uuid>>>,
+    /// A folder has a turn for each time that it is opened.
     seen: Vec<Seen>,
-    /// What each command is for.
+    /// In which turn each command is sent, and what for.
     plan: Vec<(usize, Step)>,
     /// So many of them have ended.
     done: usize,
@@ -791,14 +820,17 @@ struct Reader<'a> {
     rows: usize,
 }
 
-/// What is known of a folder's answers until now.
+/// What is known of a folder's answers in its turn until now. They are those of all its commands: a server may give them
+/// before it ends the first (see [`Conversation::next`]).
 #[derive(Default)]
 struct Seen {
     read: Read,
+    /// The messages that its commands ask for.
+    asked: UidSet,
     /// Commands that have ended since the last batch.
     ended: usize,
     failed: bool,
-    /// The UIDs of what one command fetched. What a server says twice counts once.
+    /// The UIDs of what came. What a server says twice counts once.
     uids: HashSet<u32>,
     vanished: UidPieces,
     /// Nothing is known where the server said nothing.
@@ -808,17 +840,18 @@ struct Seen {
 }
 
 impl Reader<'_> {
-    /// Reads until there is enough for a batch, or everything has come: then it is true.
+    /// Reads until there is enough for a batch, or for long enough, or everything has come: then it is true.
     async fn read(&mut self) -> Result<bool, mail::Error> {
         self.rows = 0;
+        let mut began = None;
         while let Some(event) = self.talk.next().await? {
             if let Event::Done { outcome, .. } = &event {
                 self.check_given(outcome)?;
             }
-            let Some((index, step)) = self.plan.get(self.done) else { break };
-            let (Some(seen), Some((folder, validity))) = (self.seen.get_mut(*index), self.folders.get(*index)) else {
-                break;
-            };
+            let Some((turn, step)) = self.plan.get(self.done) else { break };
+            let Some(seen) = self.seen.get_mut(*turn) else { break };
+            let index = seen.read.work;
+            let Some((folder, validity)) = self.folders.get(index) else { break };
             match event {
                 Event::Done { outcome, .. } => {
                     let accepted = outcome == Outcome::Ok;
@@ -836,12 +869,14 @@ impl Reader<'_> {
                 _ if seen.failed => {}
                 Event::UidValidity(number) if number != *validity => seen.failed = true,
                 // Until now it was about the folder that was open before.
-                Event::Closed if matches!(step, Step::Open) => *seen = Seen::default(),
+                Event::Closed if matches!(step, Step::Open) => {
+                    *seen = Seen { asked: std::mem::take(&mut seen.asked), ..Seen::of(index) };
+                }
                 Event::Vanished { uids, .. } => seen.vanished.add(&uids),
-                Event::Found(uids) if matches!(step, Step::Uids) => seen.found.get_or_insert_default().add(&uids),
+                Event::Found(uids) if !matches!(step, Step::Open) => seen.found.get_or_insert_default().add(&uids),
                 Event::Undecodable { uid } => match (uid, step) {
                     // What was not asked for is here already, or not yet to be.
-                    (Some(uid), Step::Messages { asked, .. }) if asked.contains(uid) => {
+                    (Some(uid), Step::Messages { .. }) if seen.asked.contains(uid) => {
                         seen.unanswered.add(&UidSet::from(uid..=uid));
                     }
                     (Some(_), Step::Messages { .. }) => {}
@@ -850,7 +885,7 @@ impl Reader<'_> {
                 Event::Fetched(fetched) => {
                     let rows = &mut seen.read.rows;
                     if let Some(gmail) = &fetched.gmail {
-                        let known = self.labels.get(*index).copied().flatten();
+                        let known = self.labels.get(index).copied().flatten();
                         let labels = gmail.labels.iter().filter_map(|label| known?.get(label));
                         rows.labelled.push(fetched.uid);
                         rows.labels.extend(labels.map(|folder| (fetched.uid, *folder)));
@@ -858,13 +893,13 @@ impl Reader<'_> {
                     }
                     let flags = fetched.flags.map(bits);
                     // Nobody asked for what lies elsewhere, such as flags that another client has just changed.
-                    let is_answer = match step {
-                        Step::Messages { asked, .. } => fetched.header.is_some() && asked.contains(fetched.uid),
-                        Step::Presence { asked } => asked.contains(fetched.uid),
-                        Step::Witness => false,
-                        Step::Open | Step::Flags { .. } | Step::Uids => true,
+                    let is_asked = match step {
+                        Step::Messages { .. } => fetched.header.is_some() && seen.asked.contains(fetched.uid),
+                        Step::Presence { .. } => seen.asked.contains(fetched.uid),
+                        Step::Flags { all } => *all,
+                        Step::Open | Step::Uids | Step::Witness => false,
                     };
-                    let is_new = is_answer && seen.uids.insert(fetched.uid);
+                    let is_new = is_asked && seen.uids.insert(fetched.uid);
                     match step {
                         Step::Messages { .. } if is_new => {
                             seen.read.came = true;
@@ -884,7 +919,7 @@ impl Reader<'_> {
                             self.rows += FLAG_WEIGHT;
                         }
                     }
-                    if self.rows >= BATCH {
+                    if self.rows >= BATCH || began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN {
                         return Ok(false);
                     }
                 }
@@ -902,8 +937,7 @@ impl Reader<'_> {
     fn check_given(&self, outcome: &Outcome) -> Result<(), mail::Error> {
         let Err(error) = outcome.check("FETCH", mail::Code::Protocol) else { return Ok(()) };
         // Who asks to come later, or has not opened the folder, says nothing of messages.
-        let is_open = |(index, ..): &(usize, UidSet, bool)| self.seen.get(*index).is_some_and(|seen| !seen.failed);
-        match self.unanswered().filter(is_open) {
+        match self.plan.get(self.done).and_then(|(turn, step)| self.seen.get(*turn)?.unanswered(step)) {
             Some(_) if error.code != mail::Code::Unavailable => Err(error),
             _ => Ok(()),
         }
@@ -912,26 +946,32 @@ impl Reader<'_> {
     /// What was read since the last time: at any moment rows that are good, and of what is absent only what commands said
     /// that have ended.
     fn take(&mut self, works: &mut [Work]) -> Vec<Read> {
-        let mut all = Vec::new();
-        for ((index, seen), work) in self.seen.iter_mut().enumerate().zip(works) {
-            let (read, ended) = (std::mem::take(&mut seen.read), std::mem::take(&mut seen.ended));
+        let mut all: Vec<Read> = Vec::new();
+        for seen in &mut self.seen {
+            let index = seen.read.work;
+            let Some(work) = works.get_mut(index) else { continue };
+            let (read, ended) = (std::mem::replace(&mut seen.read, Read::of(index)), std::mem::take(&mut seen.ended));
             work.shown.came |= read.came;
             work.failed |= seen.failed;
             work.unanswered = work.unanswered.union(&seen.unanswered.whole());
             work.waits = work.waits.saturating_sub(ended);
-            if ended > 0 || !read.rows.is_empty() {
-                all.push(Read { work: index, ..read });
+            if ended == 0 && read.rows.is_empty() {
+                continue;
+            }
+            match all.iter_mut().find(|other| other.work == index) {
+                Some(other) => other.append(read),
+                None => all.push(read),
             }
         }
         all
     }
 
-    /// What the command that has not ended asked for and did not get: of which folder, and whether it was one message.
+    /// What the first command that lacks something asked for and did not get: of which folder, and whether it was one message.
     fn unanswered(&self) -> Option<(usize, UidSet, bool)> {
-        let (index, Step::Messages { asked, .. }) = self.plan.get(self.done)? else { return None };
-        let came: UidSet = self.seen.get(*index)?.uids.iter().copied().collect();
-        let unanswered = asked.difference(&came);
-        (!unanswered.is_empty()).then(|| (*index, unanswered, asked.len() == 1))
+        let (turn, Step::Messages { .. }) = self.plan.get(self.done)? else { return None };
+        let seen = self.seen.get(*turn)?;
+        let mut open = self.plan.iter().skip(self.done).take_while(|(other, _)| other == turn);
+        open.find_map(|(_, step)| seen.unanswered(step)).map(|(uids, is_alone)| (seen.read.work, uids, is_alone))
     }
 }
 
@@ -940,6 +980,17 @@ fn too_many() -> mail::Error {
 }
 
 impl Seen {
+    fn of(work: usize) -> Self {
+        Self { read: Read::of(work), ..Self::default() }
+    }
+
+    /// What a command asked for and did not get, and whether it was one message.
+    fn unanswered(&self, step: &Step) -> Option<(UidSet, bool)> {
+        let Step::Messages { asked, .. } = step else { return None };
+        let lacking: UidSet = asked.iter().filter(|uid| !self.uids.contains(uid)).collect();
+        (!self.failed && !lacking.is_empty()).then(|| (lacking, asked.len() == 1))
+    }
+
     /// Whether the server has named more messages than a folder may have.
     fn is_too_much(&self) -> bool {
         let found = self.found.as_ref().map_or(0, UidPieces::held);
@@ -949,22 +1000,22 @@ impl Seen {
 
     /// A command has ended.
     fn end(&mut self, step: &Step, accepted: bool) {
-        let uids = std::mem::take(&mut self.uids);
         let undecodable = std::mem::take(&mut self.undecodable);
-        let (vanished, found) = (self.vanished.whole(), self.found.take().map(|mut found| found.whole()));
+        let vanished = self.vanished.whole();
         self.failed |= !accepted;
         if !self.failed {
             // Only what a server says with all its words is absent.
             self.read.vanished = self.read.vanished.union(&vanished);
             match step {
-                Step::Uids => self.read.present = found,
+                Step::Uids => self.read.present = self.found.take().map(|mut found| found.whole()),
                 Step::Flags { all: true } if !undecodable => {
-                    self.read.present = Some(uids.into_iter().collect());
+                    self.read.present = Some(std::mem::take(&mut self.uids).into_iter().collect());
                     self.read.checked = true;
                 }
-                Step::Messages { asked, listed: true } => {
-                    let came: UidSet = uids.into_iter().collect();
-                    self.unanswered.add(&asked.difference(&came));
+                Step::Messages { listed: true, .. } => {
+                    if let Some((lacking, _)) = self.unanswered(step) {
+                        self.unanswered.add(&lacking);
+                    }
                 }
                 Step::Open | Step::Flags { .. } | Step::Messages { .. } | Step::Presence { .. } | Step::Witness => {}
             }

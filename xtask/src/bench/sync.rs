@@ -286,9 +286,13 @@ impl<'a> Rig<'a> {
         Ok(())
     }
 
+    /// How many messages are here, each with its header but for those of a fiftieth that have none.
     async fn stored(&self) -> Result<i64> {
-        let sql = "select count(*) from email_messages where account_id = $1";
-        Ok(self.owner.query_one(sql, &[&self.account]).await?.get(0))
+        let sql = "select count(*), count(*) filter (where not is_readable) from email_messages where account_id = $1";
+        let row = self.owner.query_one(sql, &[&self.account]).await?;
+        let (stored, unreadable): (i64, i64) = (row.get(0), row.get(1));
+        ensure!(unreadable <= stored / 50 + 10, "{unreadable} of {stored} messages came without their headers");
+        Ok(stored)
     }
 
     /// What a mailbox costs that is larger than those that a bare client is measured with, above all in memory: when it comes
