@@ -17,6 +17,7 @@ use mail_builder::headers::message_id::MessageId;
 use mail_builder::headers::raw::Raw;
 use mail_builder::headers::text::Text;
 use mail_builder::mime::MimePart;
+use memchr::{memchr2, memmem};
 
 use crate::dns::ascii_name;
 
@@ -205,7 +206,8 @@ pub fn compose(content: &Content<'_>, copy: For) -> Composed {
 
 /// What boundaries are made of: the id, or what no text has in it where somebody has written the id.
 fn boundary_id(content: &Content<'_>) -> String {
-    let is_in = |id: &str| [content.text, content.html].into_iter().flatten().any(|text| text.contains(id));
+    let texts = || [content.text, content.html].into_iter().flatten();
+    let is_in = |id: &str| texts().any(|text| memmem::find(text.as_bytes(), id.as_bytes()).is_some());
     let mut id = content.id.to_owned();
     while is_in(&id) {
         id.push('x');
@@ -387,17 +389,14 @@ impl Writer {
 /// With the line ends of mail, whichever it has.
 fn with_crlf(text: &str) -> String {
     let mut lines = String::with_capacity(text.len() + text.len() / 32);
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\r' => {
-                letters.next_if_eq(&'\n');
-                lines.push_str("\r\n");
-            }
-            '\n' => lines.push_str("\r\n"),
-            letter => lines.push(letter),
-        }
+    let mut rest = text;
+    while let Some(at) = memchr2(b'\r', b'\n', rest.as_bytes()) {
+        let (line, end) = rest.split_at(at);
+        lines.push_str(line);
+        lines.push_str("\r\n");
+        rest = end.strip_prefix("\r\n").or_else(|| end.strip_prefix(['\r', '\n'])).unwrap_or_default();
     }
+    lines.push_str(rest);
     lines
 }
 

@@ -46,6 +46,9 @@ const MAX_ADDRESSES: usize = 4;
 /// Of what was read and not yet taken; the most that the other side can make us hold beside a line.
 const BUFFER_BYTES: usize = 8 * 1024;
 
+/// Of what the system has received that is taken from it at once: TLS alone would ask for a quarter of a record each time.
+const RECEIVED_BYTES: usize = 32 * 1024;
+
 /// What must come in the time of an answer of that which is long.
 const STEP_BYTES: u64 = 1024 * 1024;
 
@@ -199,7 +202,8 @@ impl Connector {
         let detail = match timeout_at(limit, self.reach(host, port, port_allowed, limit)).await {
             Ok(Ok(tcp)) => {
                 let tls = TlsConnector::from(self.tls.clone());
-                return Ok(Stream::new(Box::new(tcp), host, tls, session));
+                let received = BufReader::with_capacity(RECEIVED_BYTES, tcp);
+                return Ok(Stream::new(Box::new(received), host, tls, session));
             }
             Ok(Err(detail)) => detail,
             Err(_) => "no connection in time".into(),
@@ -548,6 +552,20 @@ impl AsyncWrite for Bounded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    // Else each record of TLS would be a write of its own, and a packet.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

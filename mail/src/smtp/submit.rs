@@ -1,7 +1,10 @@
 //! Handing a message over, in three steps whose borders matter: nothing is sent before the last dot, and after it nobody
 //! knows until the server answers.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use memchr::memmem;
 
 use super::{Kind, Reply, Said, Smtp};
 use crate::compose::Body;
@@ -265,16 +268,19 @@ struct Dots {
 }
 
 impl Dots {
-    fn doubled(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut doubled = Vec::with_capacity(bytes.len() + bytes.len() / 64);
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.at_line_start && line.first() == Some(&b'.') {
-                doubled.push(b'.');
-            }
-            doubled.extend_from_slice(line);
-            self.at_line_start = line.last() == Some(&b'\n');
+    fn doubled<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let first = (self.at_line_start && bytes.starts_with(b".")).then_some(0);
+        self.at_line_start = bytes.last().map_or(self.at_line_start, |last| *last == b'\n');
+        let (mut doubled, mut written) = (Vec::new(), 0);
+        for dot in first.into_iter().chain(memmem::find_iter(bytes, b"\n.").map(|at| at + 1)) {
+            doubled.extend_from_slice(&bytes[written..=dot]);
+            written = dot;
         }
-        doubled
+        if doubled.is_empty() {
+            return Cow::Borrowed(bytes);
+        }
+        doubled.extend_from_slice(&bytes[written..]);
+        Cow::Owned(doubled)
     }
 }
 

@@ -216,7 +216,7 @@ proptest! {
         let (mut sent, mut rest, mut cuts) = (Vec::new(), message.as_bytes(), cuts.into_iter().cycle());
         while !rest.is_empty() {
             let (piece, more) = rest.split_at(cuts.next().unwrap().min(rest.len()));
-            sent.extend(dots.doubled(piece));
+            sent.extend_from_slice(&dots.doubled(piece));
             rest = more;
         }
         let expected: String =
