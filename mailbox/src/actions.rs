@@ -8,12 +8,12 @@ mod imap;
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt, stream};
 use shared::account::AccountId;
 use shared::db::mailboxes::Bits;
 use shared::db::visits::{Deeds, Done, Located, Place, Whereabouts};
 use shared::error::{Fault, NO_SUCH_MESSAGE};
 use shared::folder::{FolderId, Role};
+use shared::join::join_at_most;
 use shared::message::{Message, MessageChange, MessageId};
 use shared::{Error, MailCall};
 use tokio::time::Instant;
@@ -94,8 +94,8 @@ pub async fn carry_out(
     {
         return Err(Error::Invalid(vec![Fault::new("folderId", FOLDER_RULE, format!("Folder id {FOLDER_RULE}"))]));
     }
-    let accounts: Vec<_> = located.iter().map(|located| in_account(call, located, action, started)).collect();
-    let outcomes: Vec<_> = stream::iter(accounts).buffer_unordered(ACCOUNTS_AT_ONCE).collect().await;
+    let accounts = located.iter().map(|located| in_account(call, located, action, started));
+    let outcomes = join_at_most(ACCOUNTS_AT_ONCE, accounts).await;
     let mut outcomes: HashMap<_, _> = outcomes.into_iter().flatten().collect();
     let outcome = |id| outcomes.remove(id).unwrap_or(Err(Error::NotFound(NO_SUCH_MESSAGE)));
     Ok(ids.iter().map(outcome).collect())

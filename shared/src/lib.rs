@@ -62,6 +62,7 @@ mod openapi;
 mod aws;
 mod connections;
 pub mod db;
+pub mod join;
 pub mod log;
 mod memory;
 pub mod metrics;

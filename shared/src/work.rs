@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::FutureExt;
 use lambda_http::lambda_runtime::{self, Context, Error as RuntimeError, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::config::{PublicConfig, QueueConfig};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::identity::Scope;
+use crate::join::join_at_most;
 use crate::log::{self, JobLine};
 use crate::memory::keep_freed;
 use crate::metrics::{JobMetrics, milliseconds};
@@ -290,7 +291,7 @@ where
 {
     let hours = Hours::of(&event.context);
     let request_id = event.context.request_id.as_str();
-    let jobs = stream::iter(event.payload.records).map(|message| {
+    let jobs = event.payload.records.into_iter().map(|message| {
         let (handler, give_up) = (&handler, &give_up);
         async move {
             let (started, delay) = (Instant::now(), message.waited());
@@ -341,8 +342,8 @@ where
             outcome.err().map(|_| Failure { item_identifier: message.message_id })
         }
     });
-    let failures = jobs.buffer_unordered(JOBS_AT_ONCE).filter_map(std::future::ready);
-    BatchAnswer { batch_item_failures: failures.collect().await }
+    let failures = join_at_most(JOBS_AT_ONCE, jobs).await;
+    BatchAnswer { batch_item_failures: failures.into_iter().flatten().collect() }
 }
 
 /// One tick, start to end.
