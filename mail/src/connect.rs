@@ -43,7 +43,7 @@ const FAILURE_PACE: Duration = Duration::from_secs(1);
 /// Of a name's addresses. More than that share the time so thinly that none gets a fair try.
 const MAX_ADDRESSES: usize = 4;
 
-/// Of what was read and not yet taken; the most that the other side can make us hold beside a line.
+/// Of what was read and not yet taken; with [`RECEIVED_BYTES`] the most that the other side can make us hold beside a line.
 const BUFFER_BYTES: usize = 8 * 1024;
 
 /// Of what the system has received that is taken from it at once: TLS alone would ask for a quarter of a record each time.

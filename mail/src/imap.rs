@@ -316,6 +316,11 @@ impl Reply {
         Self { condition: Condition::Ok, code: None, text: String::new() }
     }
 
+    /// In bytes.
+    fn length(&self) -> usize {
+        self.text.len() + self.code.as_ref().map_or(0, String::len)
+    }
+
     fn no(text: &str) -> Self {
         Self { condition: Condition::No, code: None, text: text.to_owned() }
     }

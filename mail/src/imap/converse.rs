@@ -276,8 +276,8 @@ pub struct Conversation<'a> {
 impl Conversation<'_> {
     /// What comes next; `None` after the end of the last command. Commands end in the order in which they were given, and
     /// responses come before the end of the command that they answer. They may come before that of one before it, too: a
-    /// server may work off commands together that do not touch each other, such as Dovecot does with UID FETCH and UID
-    /// SEARCH. What opens a folder is never among those.
+    /// server may work off several UID FETCH and UID SEARCH together, as Dovecot does. Others, such as what opens a folder,
+    /// are never among those.
     ///
     /// # Errors
     /// Those of the connection; [`Code::Unavailable`](crate::Code::Unavailable) when the server says goodbye,

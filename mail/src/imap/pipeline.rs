@@ -10,6 +10,9 @@ use crate::error::{Code, Error};
 /// not wait for a server that waits for us to read.
 const WINDOW_BYTES: usize = 8 * 1024;
 
+/// Of ends that came before their turn. A usual one has some 80.
+const HELD_BYTES: usize = 64 * 1024;
+
 /// What is to be sent next.
 #[derive(Debug)]
 pub(super) enum Prepared {
@@ -37,6 +40,8 @@ pub(super) struct Pipeline<I: Iterator<Item = Prepared>> {
     commands: Peekable<I>,
     waiting: VecDeque<Waiting>,
     unanswered: usize,
+    /// Bytes of ends in `waiting`.
+    held: usize,
     /// Whether an earlier conversation was left, or a step of this one: what is read next is anything.
     is_lost: bool,
 }
@@ -46,9 +51,17 @@ struct Waiting {
     /// The number in the tag, or the answer.
     sent: Result<u32, Reply>,
     bytes: usize,
+    /// Whether it may end before one that was sent earlier: a server may work such off together (RFC 9051 section 5.5). What
+    /// opens a folder or changes a message is never among those, so what is said meanwhile is of the same folder.
+    is_free: bool,
 }
 
 impl Waiting {
+    fn new(sent: Result<u32, Reply>, line: &[u8]) -> Self {
+        let is_free = line.starts_with(b"UID FETCH ") || line.starts_with(b"UID SEARCH ");
+        Self { sent, bytes: line.len(), is_free }
+    }
+
     fn is_of(&self, tag: &str) -> bool {
         self.sent.as_ref().is_ok_and(|number| Imap::tag_of(*number) == tag)
     }
@@ -57,7 +70,7 @@ impl Waiting {
 impl<I: Iterator<Item = Prepared>> Pipeline<I> {
     pub(super) fn new(imap: &mut Imap, commands: I) -> Self {
         let is_lost = std::mem::replace(&mut imap.is_talking, true);
-        Self { commands: commands.peekable(), waiting: VecDeque::new(), unanswered: 0, is_lost }
+        Self { commands: commands.peekable(), waiting: VecDeque::new(), unanswered: 0, held: 0, is_lost }
     }
 
     /// Reads one response, and sends what there is room for.
@@ -95,9 +108,9 @@ impl<I: Iterator<Item = Prepared>> Pipeline<I> {
                     out.extend_from_slice(&line);
                     out.extend_from_slice(b"\r\n");
                     self.unanswered += line.len();
-                    self.waiting.push_back(Waiting { sent: Ok(imap.commands), bytes: line.len() });
+                    self.waiting.push_back(Waiting::new(Ok(imap.commands), &line));
                 }
-                Some(Prepared::Answered(reply)) => self.waiting.push_back(Waiting { sent: Err(reply), bytes: 0 }),
+                Some(Prepared::Answered(reply)) => self.waiting.push_back(Waiting::new(Err(reply), b"")),
                 None => break,
             }
         }
@@ -107,7 +120,11 @@ impl<I: Iterator<Item = Prepared>> Pipeline<I> {
     async fn receive(&mut self, imap: &mut Imap) -> Result<Step, Error> {
         loop {
             match self.waiting.pop_front_if(|oldest| oldest.sent.is_err()) {
-                Some(Waiting { sent: Err(reply), .. }) => return Ok(Step::Done(reply)),
+                Some(Waiting { sent: Err(reply), bytes, .. }) => {
+                    self.unanswered -= bytes;
+                    self.held = self.held.saturating_sub(reply.length());
+                    return Ok(Step::Done(reply));
+                }
                 _ if self.waiting.is_empty() => {
                     imap.is_talking = false;
                     return Ok(Step::End);
@@ -116,11 +133,19 @@ impl<I: Iterator<Item = Prepared>> Pipeline<I> {
             }
             match imap.response(MAX_DATA_BYTES).await? {
                 Response::Tagged(tag, reply) => {
-                    // A server may do several things at once, and end them in any order (RFC 9051 section 5.5).
-                    let ended = self.waiting.iter_mut().find(|waiting| waiting.is_of(&tag));
-                    let ended = ended.ok_or_else(|| Error::new(Code::Protocol, "an answer to no command"))?;
-                    self.unanswered -= std::mem::take(&mut ended.bytes);
-                    ended.sent = Err(reply);
+                    let place = self.waiting.iter().position(|waiting| waiting.is_of(&tag));
+                    let place = place.ok_or_else(|| Error::new(Code::Protocol, "an answer to no command"))?;
+                    let is_early = place > 0;
+                    if is_early && !self.waiting.iter().take(place + 1).all(|waiting| waiting.is_free) {
+                        return Err(Error::new(Code::Protocol, "an answer to another command"));
+                    }
+                    self.held += reply.length();
+                    if is_early && self.held > HELD_BYTES {
+                        return Err(Error::new(Code::Protocol, "too many answers before their turn"));
+                    }
+                    if let Some(ended) = self.waiting.get_mut(place) {
+                        ended.sent = Err(reply);
+                    }
                 }
                 Response::Untagged(Reply { condition: Condition::Bye, text, .. }) => return Err(farewell(&text)),
                 Response::Untagged(reply) => return Ok(Step::Status(reply)),

@@ -490,6 +490,19 @@ async fn commands_that_are_worked_off_together_end_in_the_order_in_which_they_we
 }
 
 #[tokio::test]
+async fn nothing_overtakes_what_opens_a_folder_and_little_is_held_of_what_ends_early() {
+    let long = format!("a4 OK {}\r\n", "x".repeat(70_000));
+    for (second, said) in [(examine("b"), "a4 OK done\r\n"), (fetch("2", Items::Flags), long.as_str())] {
+        for commands in [vec![fetch("1", Items::Flags), second.clone()], vec![examine("a"), second]] {
+            let script = Script::new().hear_any().say(said).silence();
+            let (mut imap, _server) = signed_in("", script).await;
+            let (events, outcome) = events(&mut imap, commands).await;
+            assert_eq!((events, outcome.unwrap_err().code), (vec![], Code::Protocol));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_matters_and_cannot_be_read_is_told() {
     for response in [
         "* SEARCH 1 2 x 3\r\n",

@@ -25,7 +25,7 @@ use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, multirange, now_ms, uid_set};
 /// What is stored at once: 1,000 messages, some 700 KB; or the flags of 5,000; or 20,000 labels, half as many more where one
 /// message has them. Here in the smallest of these.
 const BATCH: usize = 1000 * MESSAGE_WEIGHT;
-/// What a slow server has said is stored so often, however little that is.
+/// What a slow server says is stored so often while it comes, however little that is.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
 /// What is usual.
 const MESSAGE_BYTES: usize = 1024;
@@ -34,7 +34,7 @@ const FLAG_WEIGHT: usize = 4 * LABEL_WEIGHT;
 const LABEL_WEIGHT: usize = 1;
 /// What a folder is asked for first, and with the beginning of its texts.
 const NEWEST: u64 = 200;
-/// Messages that one command asks for: what is lost when a session breaks.
+/// Messages that one command asks for: what is looked at with care when a session breaks.
 const PIECE: u64 = 500;
 /// Of a command's UIDs. Servers take lines of 8,000 bytes.
 const COMMAND_BYTES: usize = 7_000;
@@ -618,25 +618,29 @@ impl Driver<'_> {
         mut read: Vec<Read>,
         flight: Flight,
     ) -> Result<Vec<Read>, Stop> {
-        let (mut plan, mut commands, mut turns) = (Vec::new(), Vec::new(), Vec::<(usize, UidPieces)>::new());
+        let (mut plan, mut commands, mut turns) = (Vec::new(), Vec::new(), Vec::<(Seen, UidPieces)>::new());
         for Order { work, step, command } in orders {
             if matches!(step, Step::Open) || turns.is_empty() {
-                turns.push((work, UidPieces::default()));
+                turns.push((Seen::of(work), UidPieces::default()));
             }
-            if let (Step::Messages { asked, .. } | Step::Presence { asked }, Some((_, all))) = (&step, turns.last_mut())
-            {
-                all.add(asked);
+            if let Some((seen, all)) = turns.last_mut() {
+                match &step {
+                    Step::Messages { asked, .. } | Step::Presence { asked } => all.add(asked),
+                    Step::Uids => seen.is_searched = true,
+                    Step::Open | Step::Flags { .. } | Step::Witness => {}
+                }
             }
             plan.push((turns.len() - 1, step));
             commands.push(command);
         }
-        let seen = turns.into_iter().map(|(work, mut all)| Seen { asked: all.whole(), ..Seen::of(work) });
+        let seen = turns.into_iter().map(|(seen, mut all)| Seen { asked: all.whole(), ..seen });
         let mut reader = Reader {
             talk: imap.converse(&self.features, commands),
             account: self.mailbox.account.id,
             folders: works.iter().map(|work| (work.here.id, work.there.uid_validity)).collect(),
             labels: works.iter().map(|work| is_all(&work.here).then_some(&self.labels)).collect(),
             seen: seen.collect(),
+            refused: vec![false; works.len()],
             plan,
             done: 0,
             rows: 0,
@@ -812,6 +816,8 @@ struct Reader<'a> {
     labels: Vec<Option<&'a HashMap<String, Uuid>>>,
     /// A folder has a turn for each time that it is opened.
     seen: Vec<Seen>,
+    /// Of which folders something was refused: their later turns tell nothing either.
+    refused: Vec<bool>,
     /// In which turn each command is sent, and what for.
     plan: Vec<(usize, Step)>,
     /// So many of them have ended.
@@ -827,6 +833,8 @@ struct Seen {
     read: Read,
     /// The messages that its commands ask for.
     asked: UidSet,
+    /// Whether one of them asks for all UIDs.
+    is_searched: bool,
     /// Commands that have ended since the last batch.
     ended: usize,
     failed: bool,
@@ -836,7 +844,9 @@ struct Seen {
     /// Nothing is known where the server said nothing.
     found: Option<UidPieces>,
     undecodable: bool,
+    /// May come yet, until all commands have ended.
     unanswered: UidPieces,
+    is_over: bool,
 }
 
 impl Reader<'_> {
@@ -860,20 +870,29 @@ impl Reader<'_> {
                     }
                     seen.end(step, accepted);
                     self.done += 1;
+                    if let Some(refused) = self.refused.get_mut(index) {
+                        *refused |= seen.failed;
+                    }
+                    if self.plan.get(self.done).is_none_or(|(next, _)| next != turn) {
+                        seen.close();
+                    }
                     if seen.read.present.as_ref().is_some_and(|present| present.len() > MOST_MESSAGES) {
                         seen.read.present = None;
                         return Err(too_many());
                     }
                 }
                 // Whatever else comes of a folder that was not opened is of another one.
-                _ if seen.failed => {}
+                _ if seen.failed || self.refused.get(index) == Some(&true) => {}
                 Event::UidValidity(number) if number != *validity => seen.failed = true,
                 // Until now it was about the folder that was open before.
                 Event::Closed if matches!(step, Step::Open) => {
-                    *seen = Seen { asked: std::mem::take(&mut seen.asked), ..Seen::of(index) };
+                    let (asked, is_searched) = (std::mem::take(&mut seen.asked), seen.is_searched);
+                    *seen = Seen { asked, is_searched, ..Seen::of(index) };
                 }
                 Event::Vanished { uids, .. } => seen.vanished.add(&uids),
-                Event::Found(uids) if !matches!(step, Step::Open) => seen.found.get_or_insert_default().add(&uids),
+                Event::Found(uids) if seen.is_searched && !matches!(step, Step::Open) => {
+                    seen.found.get_or_insert_default().add(&uids);
+                }
                 Event::Undecodable { uid } => match (uid, step) {
                     // What was not asked for is here already, or not yet to be.
                     (Some(uid), Step::Messages { .. }) if seen.asked.contains(uid) => {
@@ -953,7 +972,9 @@ impl Reader<'_> {
             let (read, ended) = (std::mem::replace(&mut seen.read, Read::of(index)), std::mem::take(&mut seen.ended));
             work.shown.came |= read.came;
             work.failed |= seen.failed;
-            work.unanswered = work.unanswered.union(&seen.unanswered.whole());
+            if seen.is_over {
+                work.unanswered = work.unanswered.union(&seen.unanswered.whole());
+            }
             work.waits = work.waits.saturating_sub(ended);
             if ended == 0 && read.rows.is_empty() {
                 continue;
@@ -966,12 +987,15 @@ impl Reader<'_> {
         all
     }
 
-    /// What the first command that lacks something asked for and did not get: of which folder, and whether it was one message.
+    /// What did not come of what a server was at: of which folder, and whether it was one message that was asked for alone.
     fn unanswered(&self) -> Option<(usize, UidSet, bool)> {
         let (turn, Step::Messages { .. }) = self.plan.get(self.done)? else { return None };
         let seen = self.seen.get(*turn)?;
-        let mut open = self.plan.iter().skip(self.done).take_while(|(other, _)| other == turn);
-        open.find_map(|(_, step)| seen.unanswered(step)).map(|(uids, is_alone)| (seen.read.work, uids, is_alone))
+        let open: Vec<_> = self.plan.iter().skip(self.done).take_while(|(other, _)| other == turn).collect();
+        // Who answers several together comes to the next when one has all that there is.
+        let reached = open.iter().rposition(|(_, step)| seen.has_come(step)).unwrap_or(0);
+        let (uids, is_one) = open.iter().skip(reached).find_map(|(_, step)| seen.unanswered(step))?;
+        Some((seen.read.work, uids, is_one && open.len() == 1))
     }
 }
 
@@ -982,6 +1006,19 @@ fn too_many() -> mail::Error {
 impl Seen {
     fn of(work: usize) -> Self {
         Self { read: Read::of(work), ..Self::default() }
+    }
+
+    /// Whether something came that a command asked for.
+    fn has_come(&self, step: &Step) -> bool {
+        matches!(step, Step::Messages { asked, .. } if asked.iter().any(|uid| self.uids.contains(&uid)))
+    }
+
+    /// All commands have ended: what did not come by now does not come, and the rest is needed no more.
+    fn close(&mut self) {
+        let uids = std::mem::take(&mut self.uids);
+        let lacking: UidSet = self.unanswered.whole().iter().filter(|uid| !uids.contains(uid)).collect();
+        self.unanswered.add(&lacking);
+        (self.asked, self.found, self.is_over) = (UidSet::new(), None, true);
     }
 
     /// What a command asked for and did not get, and whether it was one message.
