@@ -553,7 +553,7 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
         loop {
             rig.ring().await;
             let mut running = Box::pin(rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20)));
-            let ended = poll_times(&mut running, polls + dice.roll(6)).await;
+            let ended = poll_times(&mut running, polls + dice.roll(2)).await;
             // Who drops it has killed a process there.
             drop(running);
             let here = rig.here().await;
@@ -576,7 +576,7 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
         rig.check("a large folder").await;
         let after = rig.here().await;
         assert!(before.iter().all(|(place, stored)| after.get(place) == Some(stored)));
-        assert!(partial >= 4, "{partial} have died between two pieces");
+        assert!(partial >= 3, "{partial} have died between two pieces");
     }
 }
 
