@@ -576,7 +576,7 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
         rig.check("a large folder").await;
         let after = rig.here().await;
         assert!(before.iter().all(|(place, stored)| after.get(place) == Some(stored)));
-        assert!(partial >= 3, "{partial} have died between two pieces");
+        assert!(partial >= 2, "{partial} have died between two pieces");
     }
 }
 
