@@ -861,18 +861,19 @@ impl Reader<'_> {
             let Some((turn, step)) = self.plan.get(self.done) else { break };
             let Some(seen) = self.seen.get_mut(*turn) else { break };
             let index = seen.read.work;
-            let Some((folder, validity)) = self.folders.get(index) else { break };
+            let (Some((folder, validity)), Some(refused)) = (self.folders.get(index), self.refused.get_mut(index))
+            else {
+                break;
+            };
             match event {
                 Event::Done { outcome, .. } => {
                     let accepted = outcome == Outcome::Ok;
                     if !accepted {
                         tracing::info!(folder = %folder, outcome = ?outcome, "folder_refused");
                     }
-                    seen.end(step, accepted);
+                    seen.end(step, accepted && !*refused);
+                    *refused |= seen.failed;
                     self.done += 1;
-                    if let Some(refused) = self.refused.get_mut(index) {
-                        *refused |= seen.failed;
-                    }
                     if self.plan.get(self.done).is_none_or(|(next, _)| next != turn) {
                         seen.close();
                     }
@@ -882,7 +883,7 @@ impl Reader<'_> {
                     }
                 }
                 // Whatever else comes of a folder that was not opened is of another one.
-                _ if seen.failed || self.refused.get(index) == Some(&true) => {}
+                _ if seen.failed || *refused => {}
                 Event::UidValidity(number) if number != *validity => seen.failed = true,
                 // Until now it was about the folder that was open before.
                 Event::Closed if matches!(step, Step::Open) => {
