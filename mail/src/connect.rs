@@ -137,7 +137,7 @@ pub enum Security {
 pub struct Session {
     /// When everything fails.
     pub deadline: Instant,
-    /// How many bytes may be read from the network, those of TLS included.
+    /// How many bytes may be read of what comes, those of TLS included. Some 32 KiB more may have been received.
     pub bytes: u64,
 }
 
