@@ -225,6 +225,11 @@ impl Outcome {
             Self::Bad { text } => Err(refusal(command, "", text, otherwise)),
         }
     }
+
+    /// Whether it was not because some of its messages have gone since the server last said what is there (RFC 5530 section 3).
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::No { code: Some(code), .. } if code == "EXPUNGEISSUED")
+    }
 }
 
 impl From<Reply> for Outcome {

@@ -11,6 +11,9 @@ use shared::message::{MessageChange, MessageId};
 
 use super::{ALL_OR_NONE, MISPLACED, Step, Visit};
 
+/// How often it is tried while other clients remove some of the messages meanwhile.
+const TRIES: usize = 3;
+
 pub(super) struct Session<'a> {
     imap: &'a mut Imap,
     features: Features,
@@ -45,6 +48,11 @@ impl Answers {
     fn check(&self, command: &str, otherwise: Code) -> Result<(), Error> {
         self.outcomes.iter().try_for_each(|outcome| outcome.check(command, otherwise))
     }
+
+    /// Whether the server did nothing because another client was quicker.
+    fn is_overtaken(&self) -> bool {
+        self.copied.is_empty() && self.outcomes.iter().any(Outcome::is_overtaken)
+    }
 }
 
 impl<'a> Session<'a> {
@@ -64,13 +72,28 @@ impl<'a> Session<'a> {
         visit: &mut Visit,
     ) -> Result<(), Error> {
         let uids: UidSet = messages.iter().filter_map(|message| message.uid).collect();
-        let Some(flags) = self.open(folder, &uids).await? else {
-            visit.is_due = true;
-            let misplaced = |message: &&Whereabouts| (message.id, shared::Error::Conflict(MISPLACED.into()));
-            visit.failed.extend(messages.iter().map(misplaced));
-            return Ok(());
-        };
-        let flags = self.set_flags(flags).await?;
+        for _ in 0..TRIES {
+            let Some(flags) = self.open(folder, &uids).await? else { break };
+            if self.carry_out_there(step, messages, flags, visit).await? {
+                return Ok(());
+            }
+        }
+        visit.is_due = true;
+        let misplaced = |message: &&Whereabouts| (message.id, shared::Error::Conflict(MISPLACED.into()));
+        visit.failed.extend(messages.iter().map(misplaced));
+        Ok(())
+    }
+
+    /// The same in the open folder, to those of which it has these flags. False where another client removed some of them
+    /// meanwhile, so that none is where it should be.
+    async fn carry_out_there(
+        &mut self,
+        step: Step<'_>,
+        messages: &[&Whereabouts],
+        flags: HashMap<u32, Flags>,
+        visit: &mut Visit,
+    ) -> Result<bool, Error> {
+        let Some(flags) = self.set_flags(flags).await? else { return Ok(false) };
         let mut done: Vec<(u32, Done)> = Vec::new();
         for message in messages {
             let there = message.uid.and_then(|uid| Some((uid, *flags.get(&uid)?)));
@@ -83,13 +106,13 @@ impl<'a> Session<'a> {
             }
         }
         if done.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let uids: UidSet = done.iter().map(|(uid, _)| *uid).collect();
         match step {
             Step::Stay => {}
             Step::Move(to) => {
-                let moved = self.relocate(&uids, to).await?;
+                let Some(moved) = self.relocate(&uids, to).await? else { return Ok(false) };
                 for (uid, done) in &mut done {
                     done.to_uid = moved.copied.get(uid).copied();
                     if moved.is_whole || done.to_uid.is_some() {
@@ -99,7 +122,7 @@ impl<'a> Session<'a> {
                 fail_rest(&mut done, visit, |done| done.to.is_some());
             }
             Step::Unpack { into, home } => {
-                let moved = self.relocate(&uids, into).await?;
+                let Some(moved) = self.relocate(&uids, into).await? else { return Ok(false) };
                 for (uid, done) in &mut done {
                     if moved.is_whole || moved.copied.contains_key(uid) {
                         (done.to, done.added, done.is_kept) = (Some(home.id), Some(into.id), moved.is_kept);
@@ -124,7 +147,7 @@ impl<'a> Session<'a> {
             }
             Step::Destroy => self.destroy(&uids, &mut done).await?,
             Step::Discard(trash) => {
-                let moved = self.relocate(&uids, trash).await?;
+                let Some(moved) = self.relocate(&uids, trash).await? else { return Ok(false) };
                 let there: UidSet = moved.copied.values().map(|(_, uid)| *uid).collect();
                 if there.len() != uids.len() {
                     return Err(Error::new(Code::Protocol, "a server with labels that does not tell UIDs"));
@@ -138,7 +161,7 @@ impl<'a> Session<'a> {
             }
         }
         visit.done.extend(done.into_iter().map(|(_, done)| done));
-        Ok(())
+        Ok(true)
     }
 
     /// Opens a folder to write, and asks for the flags of these messages: of those that are there. `None` where the folder is
@@ -160,8 +183,9 @@ impl<'a> Session<'a> {
         Ok(is_same.then_some(flags))
     }
 
-    /// Sets those flags that are not as they are wanted, and returns all as they are then.
-    async fn set_flags(&mut self, flags: HashMap<u32, Flags>) -> Result<HashMap<u32, Flags>, Error> {
+    /// Sets those flags that are not as they are wanted, and returns all as they are then. `None` where some messages have gone
+    /// meanwhile.
+    async fn set_flags(&mut self, flags: HashMap<u32, Flags>) -> Result<Option<HashMap<u32, Flags>>, Error> {
         let wanted = [
             (Flag::Seen, self.change.is_read, (|flags| flags.seen) as fn(&Flags) -> bool),
             (Flag::Flagged, self.change.is_flagged, |flags| flags.flagged),
@@ -176,18 +200,21 @@ impl<'a> Session<'a> {
             }
         }
         if commands.is_empty() {
-            return Ok(flags);
+            return Ok(Some(flags));
         }
         let uids: UidSet = flags.keys().copied().collect();
         commands.push(flags_of(&uids));
         let mut answers = self.talk(commands).await?;
+        if answers.is_overtaken() {
+            return Ok(None);
+        }
         answers.check("UID STORE", Code::Unavailable)?;
         answers.flags.retain(|uid, _| uids.contains(*uid));
-        Ok(answers.flags)
+        Ok(Some(answers.flags))
     }
 
-    /// Moves messages of the open folder.
-    async fn relocate(&mut self, uids: &UidSet, to: &Place) -> Result<Moved, Error> {
+    /// Moves messages of the open folder. `None` where some of them have gone meanwhile, and none was moved.
+    async fn relocate(&mut self, uids: &UidSet, to: &Place) -> Result<Option<Moved>, Error> {
         let (uids, mailbox) = (uids.clone(), to.wire_name.clone());
         let refused = |outcome: &Outcome| match outcome {
             Outcome::No { code: Some(code), .. } if code == "TRYCREATE" => Code::MailboxMissing,
@@ -198,6 +225,9 @@ impl<'a> Session<'a> {
             false => Command::Copy { uids: uids.clone(), mailbox },
         };
         let answers = self.talk(vec![command]).await?;
+        if answers.is_overtaken() {
+            return Ok(None);
+        }
         let outcome = answers.outcomes.first().unwrap_or(&Outcome::Ok);
         if self.features.move_ {
             let is_whole = *outcome == Outcome::Ok;
@@ -205,11 +235,11 @@ impl<'a> Session<'a> {
             if answers.copied.is_empty() {
                 outcome.check("UID MOVE", refused(outcome))?;
             }
-            return Ok(Moved { copied: answers.copied, is_whole, is_kept: false });
+            return Ok(Some(Moved { copied: answers.copied, is_whole, is_kept: false }));
         }
         outcome.check("UID COPY", refused(outcome))?;
         self.mark_deleted(&uids).await?;
-        Ok(Moved { copied: answers.copied, is_whole: true, is_kept: !self.features.uidplus })
+        Ok(Some(Moved { copied: answers.copied, is_whole: true, is_kept: !self.features.uidplus }))
     }
 
     /// Marks messages of the open folder as deleted, and has the server remove them where it can remove these alone (UIDPLUS).

@@ -956,6 +956,10 @@ impl Reader<'_> {
     /// as one at which sessions break.
     fn check_given(&self, outcome: &Outcome) -> Result<(), mail::Error> {
         let Err(error) = outcome.check("FETCH", mail::Code::Protocol) else { return Ok(()) };
+        // What another client removed meanwhile is seen next time.
+        if outcome.is_overtaken() {
+            return Ok(());
+        }
         // Who asks to come later, or has not opened the folder, says nothing of messages.
         match self.plan.get(self.done).and_then(|(turn, step)| self.seen.get(*turn)?.unanswered(step)) {
             Some(_) if error.code != mail::Code::Unavailable => Err(error),
