@@ -4,6 +4,36 @@
 /// (two digits of year, no seconds, no weekday, month and day the other way round, comments, names of zones). A zone
 /// that there cannot be is none: what it meant is not known, and the day is right still. `None` for what is no day.
 pub(crate) fn parse(text: &[u8]) -> Option<i64> {
+    usual(text).or_else(|| of_words(text))
+}
+
+/// As nearly all write it: `7 Jul 2026 10:10:11 +0000`, behind a weekday or not, and `7-Jul-2026 10:10:11 +0000`.
+fn usual(text: &[u8]) -> Option<i64> {
+    let text = text.trim_ascii();
+    let is_weekday = |word: &[u8]| word.iter().all(u8::is_ascii_alphabetic) && month_of(word).is_none();
+    let date = match text.split_at_checked(3) {
+        Some((word, [b',', b' ', rest @ ..])) if is_weekday(word) => rest,
+        _ => text,
+    };
+    let (day, rest) = date.split_at_checked(date.iter().position(|byte| !byte.is_ascii_digit())?)?;
+    let rest: &[u8; 24] = rest.try_into().ok()?;
+    let separators = [rest[0], rest[4], rest[9], rest[12], rest[15], rest[18]];
+    if day.len() > 2 || !matches!(&separators, b"   :: " | b"-- :: ") {
+        return None;
+    }
+    let [year, hour, minute, second] = [5..9, 10..12, 13..15, 16..18].map(|digits| number(&rest[digits]));
+    let time = of_clock(hour?, minute?, second?)?;
+    let zone = offset(&rest[20..])?;
+    let zone = match rest[19] {
+        b'+' => zone,
+        b'-' => -zone,
+        _ => return None,
+    };
+    millis((year?, month_of(&rest[1..4])?, number(day)?), time, zone)
+}
+
+/// The same, word by word.
+fn of_words(text: &[u8]) -> Option<i64> {
     /// A date has 45 bytes with its comment; folding and comments may add to that.
     const MAX_BYTES: usize = 256;
     let (mut day, mut month, mut year, mut time, mut zone) = (None, None, None, None, 0);
@@ -82,6 +112,10 @@ fn time_of_day(text: &[u8]) -> Option<i64> {
     let whole = text.split(|byte| *byte == b'.').next()?;
     let mut parts = whole.split(|byte| *byte == b':').map(number);
     let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next().unwrap_or(Some(0))?);
+    of_clock(hour, minute, second)
+}
+
+fn of_clock(hour: i64, minute: i64, second: i64) -> Option<i64> {
     (hour <= 23 && minute <= 59 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
 }
 
@@ -173,12 +207,22 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()), expected, "{text}");
         }
+        for text in ["Tue, 7 Jul 2026 10:10:11 +0000", " 7-Jul-2026 10:10:11 +0000", "07 Jul 2026 10:10:11 -0000\r\n"] {
+            assert_eq!(usual(text.as_bytes()), Some(time), "{text}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_date_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             parse(&bytes);
+        }
+
+        #[test]
+        fn the_usual_ways_are_read_as_the_others_are(text in "((Tue|Mar|[(]M[)]|,), )?[0-9]{1,3}( (Jul|feb|Foo) | (Jul|feb)-|-(Jul|feb|Foo)-)[12][09][0-9]{2}[ -][0-2][0-9]:[0-6][0-9]:[0-6][0-9] [+-][0-2][0-9]{3}[ )]?") {
+            if let Some(millis) = usual(text.as_bytes()) {
+                prop_assert_eq!(of_words(text.as_bytes()), Some(millis));
+            }
         }
 
         #[test]

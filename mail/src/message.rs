@@ -14,6 +14,7 @@ use memchr::{memchr, memchr2, memrchr};
 
 use crate::date;
 
+mod addresses;
 mod body;
 mod head;
 mod parameters;
@@ -120,8 +121,8 @@ impl Summary {
         let charset = head.charset();
         let addresses = |values: &[&[u8]]| read_addresses(values, charset);
         let mut summary = Self {
-            message_id: fields.message_id.and_then(|value| read_ids(value, charset).into_iter().next()),
-            in_reply_to: fields.in_reply_to.and_then(|value| read_ids(value, charset).into_iter().next()),
+            message_id: fields.message_id.and_then(|value| read_id(value, charset)),
+            in_reply_to: fields.in_reply_to.and_then(|value| read_id(value, charset)),
             references: fields.references.map(|value| read_ids(value, charset)).unwrap_or_default(),
             subject: fields.subject.map(|value| read_text(value, charset)).unwrap_or_default(),
             from: addresses(fields.from.as_slice()),
@@ -171,7 +172,7 @@ impl<'a> Fields<'a> {
         let mut rest = header;
         while let Some((field, after)) = next_field(rest) {
             rest = after;
-            let Some(colon) = field.iter().position(|byte| *byte == b':') else { continue };
+            let Some(colon) = memchr(b':', field) else { continue };
             let (name, value) = (field[..colon].trim_ascii(), &field[colon + 1..]);
             // Lines of other things have spaces before a colon (`From alice Tue 10:00` of a mailbox's file).
             if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
@@ -224,8 +225,7 @@ fn next_field(header: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A field as text in UTF-8, still folded and encoded, with its end: what the library wants.
-fn prepared(value: &[u8], charset: Option<&str>) -> Vec<u8> {
-    let text = raw_text(value, charset);
+fn prepared(text: &str) -> Vec<u8> {
     let joined = words::joined(text.as_bytes());
     let text = joined.trim_ascii_end();
     let is_stray = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
@@ -328,7 +328,11 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 /// Text on one line: without control characters, white space as single spaces, and what has no width not at the begin
 /// of a word: senders fill previews with it.
-pub(crate) fn line(text: &str, max_chars: usize) -> String {
+pub(crate) fn line<'a>(text: impl Into<Cow<'a, str>>, max_chars: usize) -> String {
+    let text = text.into();
+    if text.len() <= max_chars && is_line(&text) {
+        return text.into_owned();
+    }
     let mut line = String::with_capacity(text.len().min(max_chars));
     let mut room = max_chars;
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
@@ -350,6 +354,20 @@ pub(crate) fn line(text: &str, max_chars: usize) -> String {
     line
 }
 
+/// Whether it is that already, as most are.
+fn is_line(text: &str) -> bool {
+    let mut last = ' ';
+    let is_good = text.chars().all(|c| {
+        let before = std::mem::replace(&mut last, c);
+        match c {
+            '!'..='~' => true,
+            ' ' => before != ' ',
+            c => !c.is_whitespace() && !c.is_control() && !is_invisible(c),
+        }
+    });
+    is_good && (last != ' ' || text.is_empty())
+}
+
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
 }
@@ -361,9 +379,18 @@ pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
 }
 
 fn read_text(value: &[u8], charset: Option<&str>) -> String {
-    let value = prepared(value, charset);
+    let text = raw_text(value, charset);
+    match words::decoded(text.trim_ascii(), |_| true) {
+        Some(text) => line(text, MAX_SUBJECT_CHARS),
+        None => text_of_library(&text),
+    }
+}
+
+/// As [`words::decoded`], of whatever a field may have.
+fn text_of_library(text: &str) -> String {
+    let value = prepared(text);
     match guarded(|| MessageStream::new(&value).parse_unstructured()) {
-        Some(HeaderValue::Text(text)) => line(&text, MAX_SUBJECT_CHARS),
+        Some(HeaderValue::Text(text)) => line(text, MAX_SUBJECT_CHARS),
         _ => String::new(),
     }
 }
@@ -371,17 +398,24 @@ fn read_text(value: &[u8], charset: Option<&str>) -> String {
 fn read_addresses(values: &[&[u8]], charset: Option<&str>) -> Vec<Address> {
     let mut addresses = Vec::new();
     for value in values {
-        let value = prepared(value, charset);
-        let Some(HeaderValue::Address(found)) = guarded(|| MessageStream::new(&value).parse_address()) else {
-            continue;
-        };
-        let found = found.iter().filter_map(|found| read_address(found.name.as_deref(), found.address.as_deref()));
-        addresses.extend(found.take(MAX_ADDRESSES - addresses.len()));
+        let text = raw_text(value, charset);
+        let room = MAX_ADDRESSES - addresses.len();
+        let found = addresses::read(&text).unwrap_or_else(|| addresses_of_library(&text));
+        addresses.extend(found.into_iter().take(room));
     }
     addresses
 }
 
-fn read_address(name: Option<&str>, address: Option<&str>) -> Option<Address> {
+/// As [`addresses::read`], of whatever a field may have.
+fn addresses_of_library(text: &str) -> Vec<Address> {
+    let value = prepared(text);
+    let Some(HeaderValue::Address(found)) = guarded(|| MessageStream::new(&value).parse_address()) else {
+        return Vec::new();
+    };
+    found.iter().filter_map(|found| read_address(found.name.as_deref(), found.address.as_deref())).collect()
+}
+
+fn read_address<'a>(name: Option<impl Into<Cow<'a, str>>>, address: Option<&str>) -> Option<Address> {
     let address = without_spaces(address.unwrap_or_default());
     // A part of an address is somebody else's.
     let address = Some(address).filter(|address| address.len() <= MAX_ADDRESS_BYTES).unwrap_or_default();
@@ -399,27 +433,48 @@ fn without_spaces(text: &str) -> String {
 /// What stands in angle brackets, or what looks like an id where there are none.
 fn read_ids(value: &[u8], charset: Option<&str>) -> Vec<String> {
     let text = raw_text(value, charset);
-    let clean = |id: &str| {
-        let mut id = cut(without_spaces(id), MAX_ID_BYTES);
-        // A thousand messages wait to be stored together.
-        id.shrink_to_fit();
-        id
-    };
-    let (mut ids, mut rest) = (Vec::new(), &*text);
-    while let Some(start) = memchr(b'<', rest.as_bytes()) {
-        rest = &rest[start + 1..];
-        let end = memchr2(b'<', b'>', rest.as_bytes()).unwrap_or(rest.len());
-        ids.extend(Some(clean(&rest[..end])).filter(|id| !id.is_empty()));
-    }
+    let mut ids: Vec<_> = bracketed(&text).collect();
     if ids.is_empty() {
-        let words: Vec<_> = text.split_whitespace().map(clean).filter(|word| !word.is_empty()).collect();
-        let is_alone = words.len() == 1;
-        ids = words.into_iter().filter(|word| is_alone || word.contains('@')).collect();
+        ids = bare_ids(&text);
     }
     if ids.len() > MAX_REFERENCES {
         ids.drain(1..=ids.len() - MAX_REFERENCES);
     }
     ids
+}
+
+/// The first of them.
+fn read_id(value: &[u8], charset: Option<&str>) -> Option<String> {
+    let text = raw_text(value, charset);
+    bracketed(&text).next().or_else(|| bare_ids(&text).into_iter().next())
+}
+
+/// What stands in angle brackets.
+fn bracketed(text: &str) -> impl Iterator<Item = String> {
+    let mut rest = text;
+    let ids = std::iter::from_fn(move || {
+        rest = &rest[memchr(b'<', rest.as_bytes())? + 1..];
+        let (id, after) = rest.split_at(memchr2(b'<', b'>', rest.as_bytes()).unwrap_or(rest.len()));
+        rest = after;
+        Some(clean_id(id))
+    });
+    ids.filter(|id| !id.is_empty())
+}
+
+/// What looks like an id where there are none.
+fn bare_ids(text: &str) -> Vec<String> {
+    let mut words: Vec<_> = text.split_whitespace().map(clean_id).filter(|word| !word.is_empty()).collect();
+    if words.len() > 1 {
+        words.retain(|word| word.contains('@'));
+    }
+    words
+}
+
+fn clean_id(id: &str) -> String {
+    let mut id = cut(without_spaces(id), MAX_ID_BYTES);
+    // A thousand messages wait to be stored together.
+    id.shrink_to_fit();
+    id
 }
 
 /// The date is what comes last.

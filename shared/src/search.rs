@@ -43,6 +43,10 @@ type Part = (char, String);
 /// A text as it is stored to be searched, and is looked for: letters and their marks in one (Unicode's form NFC), for some
 /// systems write them apart.
 pub fn composed(text: &str) -> Cow<'_, str> {
+    // Most have no letter beyond those of Latin scripts: the first mark is U+0300, which begins with this byte.
+    if text.bytes().all(|byte| byte < 0xCC) {
+        return text.into();
+    }
     ComposingNormalizer::new_nfc().normalize(text)
 }
 
@@ -174,6 +178,18 @@ mod tests {
 
     fn text(text: &str) -> SearchText {
         SearchText::read(text.into()).unwrap()
+    }
+
+    #[test]
+    fn no_letter_below_the_first_mark_is_written_in_another_way() {
+        let letters: Vec<String> = ('\0'..'\u{300}').map(String::from).collect();
+        let pairs = letters.iter().flat_map(|first| letters.iter().map(move |second| format!("{first}{second}")));
+        for text in pairs {
+            assert!(text.bytes().all(|byte| byte < 0xCC));
+            assert_eq!(ComposingNormalizer::new_nfc().normalize(&text), text);
+        }
+        assert_eq!("\u{300}".as_bytes()[0], 0xCC);
+        assert_eq!(composed("e\u{301} \u{ac}"), "\u{e9} \u{ac}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::slice;
 
-use memchr::memchr;
+use memchr::{memchr, memchr3};
 
 use crate::connect::Stream;
 use crate::error::{Code, Error};
@@ -282,13 +282,13 @@ impl<'a> Cursor<'a> {
         }
         let start = self.at;
         loop {
-            self.until(|byte| matches!(byte, b']' | b'"' | b'{' | b'\r' | b'\n'));
+            // A line goes on only behind a literal.
+            self.at += memchr3(b']', b'"', b'{', self.bytes.get(self.at..)?)?;
             match self.peek()? {
                 b']' => break,
                 b'"' => drop(self.quoted()?),
                 b'{' if self.at_literal() => drop(self.literal()?),
-                b'{' => self.at += 1,
-                _ => return None,
+                _ => self.at += 1,
             }
         }
         let section = self.bytes.get(start..self.at)?;

@@ -34,10 +34,10 @@ pub(super) fn look(head: Head, text: &[u8]) -> Seen {
         if head.is_attachment(parts.parent(part)) {
             has_attachment = true;
         } else if head.is("text", "plain") && plain.is_none() {
-            plain = Some(line(&words(part, text), MAX_PREVIEW_CHARS));
+            plain = Some(line(words(part, text), MAX_PREVIEW_CHARS));
         } else if head.is("text", "html") && html.is_none() {
             let words = words(part, text);
-            html = guarded(|| html_to_text(&words)).map(|text| line(&text, MAX_PREVIEW_CHARS));
+            html = guarded(|| html_to_text(&words)).map(|text| line(text, MAX_PREVIEW_CHARS));
         }
     }
     // With parts of several kinds there are several things, unless all of them were seen.

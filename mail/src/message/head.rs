@@ -2,7 +2,7 @@
 
 use super::parameters::Parameters;
 use super::transfer::Encoding;
-use super::{Fields, lossy, read_ids};
+use super::{Fields, lossy, read_id};
 
 /// Bytes of a delimiter: a line of RFC 5322. A boundary has 70 at most.
 const MAX_DELIMITER_BYTES: usize = 998;
@@ -44,13 +44,14 @@ impl Head {
 
     /// `parent`: of whose parts it is one.
     pub(super) fn of(fields: &Fields<'_>, parent: Option<&Self>) -> Self {
-        let content_type = Parameters::read(fields.content_type.unwrap_or_default());
-        let kind = match content_type.kind.as_str() {
-            "" if parent.is_some_and(|parent| parent.is("multipart", "digest")) => "message/rfc822".to_owned(),
-            "" => "text/plain".to_owned(),
-            kind if kind.contains('/') => kind.to_owned(),
-            kind => format!("{kind}/"),
-        };
+        let mut content_type = Parameters::read(fields.content_type.unwrap_or_default());
+        let mut kind = std::mem::take(&mut content_type.kind);
+        match kind.is_empty() {
+            true if parent.is_some_and(|parent| parent.is("multipart", "digest")) => kind.push_str("message/rfc822"),
+            true => kind.push_str("text/plain"),
+            false if !kind.contains('/') => kind.push('/'),
+            false => {}
+        }
         let word = |name| content_type.word(name).map(|word| lossy(word).into_owned());
         let charset = word("charset");
         let is_yes = |name, yes: &str| content_type.word(name).is_some_and(|v| v.eq_ignore_ascii_case(yes.as_bytes()));
@@ -59,7 +60,7 @@ impl Head {
         let disposition = Parameters::read(fields.disposition.unwrap_or_default());
         let raw = charset.as_deref().or_else(|| parent.and_then(Self::charset));
         let name = disposition.text("filename", raw).or_else(|| content_type.text("name", raw));
-        let content_id = fields.content_id.and_then(|value| read_ids(value, None).into_iter().next());
+        let content_id = fields.content_id.and_then(|value| read_id(value, None));
         Self {
             flowed: is_yes("format", "flowed").then(|| !is_yes("delsp", "yes")),
             delimiter: delimiter.map(|boundary| [b"--", boundary].concat()).filter(|_| kind.starts_with("multipart/")),

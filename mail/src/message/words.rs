@@ -70,6 +70,45 @@ pub(super) fn joined(text: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
+/// A text whose words are UTF-8 and as they should be, decoded; those that follow each other are one, and between one and what is
+/// not encoded is a space. `None` where something is for the library, and where a byte of what is not encoded is none of `is_plain`.
+pub(super) fn decoded(text: &str, is_plain: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
+    let plain = |text: &str| text.bytes().all(&is_plain);
+    let mut start = match find(text.as_bytes(), b"=?") {
+        None => return plain(text).then_some(text.into()),
+        Some(start) => start,
+    };
+    let (mut rest, mut out) = (text, Vec::with_capacity(text.len()));
+    loop {
+        let (before, words) = rest.split_at(start);
+        if !plain(before) {
+            return None;
+        }
+        out.extend_from_slice(before.as_bytes());
+        if !out.is_empty() && !out.ends_with(b" ") {
+            out.push(b' ');
+        }
+        rest = words;
+        let mut next = Word::read(rest.as_bytes()).map(|word| (word.length, word));
+        next.as_ref()?;
+        while let Some((end, word)) = next {
+            word.decode_to(&mut out)?;
+            rest = &rest[end..];
+            next = word.next(rest.as_bytes()).map(|(next, end)| (end, next));
+        }
+        if !rest.is_empty() && !rest.starts_with(' ') {
+            out.push(b' ');
+        }
+        match find(rest.as_bytes(), b"=?") {
+            Some(found) => start = found,
+            None => break,
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+    // A character that one word begins and no other ends is none.
+    String::from_utf8(out).ok().filter(|_| plain(rest)).map(Cow::Owned)
+}
+
 struct Word<'a> {
     /// With the language, if there is one.
     charset: &'a [u8],
@@ -101,6 +140,20 @@ impl<'a> Word<'a> {
         let next = Word::read(&after[spaces..]).filter(|next| next.charset.eq_ignore_ascii_case(self.charset))?;
         let end = spaces + next.length;
         Some((next, end))
+    }
+
+    /// Adds what it says, if it is UTF-8 and nothing about it is odd.
+    fn decode_to(&self, bytes: &mut Vec<u8>) -> Option<()> {
+        if self.data.is_empty() || !self.charset.eq_ignore_ascii_case(b"utf-8") {
+            return None;
+        }
+        if self.is_base64 {
+            return BASE64.decode_vec(self.data, bytes).ok();
+        }
+        let length = bytes.len();
+        quoted_printable(self.data, true, |byte| bytes.push(byte));
+        // Each equals sign and what it stands before have become one byte.
+        (self.data.len() - (bytes.len() - length) == 2 * memchr_iter(b'=', self.data).count()).then_some(())
     }
 
     fn decoded(&self) -> Option<Vec<u8>> {
@@ -155,6 +208,9 @@ pub(super) fn find(text: &[u8], what: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{line, text_of_library};
     use super::*;
 
     #[test]
@@ -173,6 +229,17 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(String::from_utf8_lossy(&joined(text.as_bytes())), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_decoded_here_is_what_the_library_decodes(
+            text in "(=\\?(utf|UTF)-8\\?([qQ]\\?([a-zA-Z0-9_]|=[A-F0-9]{2}|=[C-D][0-9]=[89AB][0-9]|.){0,8}|[bB]\\?[a-zA-Z0-9+/]{0,8}={0,2})\\?=|[ -~]{1,3}|\r\n |[ \t]|\\PC){0,6}",
+        ) {
+            if let Some(found) = decoded(text.trim_ascii(), |_| true) {
+                prop_assert_eq!(line(found, 998), text_of_library(&text), "{}", text);
+            }
         }
     }
 

@@ -853,7 +853,7 @@ impl Reader<'_> {
     /// Reads until there is enough for a batch, or for long enough, or everything has come: then it is true.
     async fn read(&mut self) -> Result<bool, mail::Error> {
         self.rows = 0;
-        let mut began = None;
+        let (now, mut began) = (now_ms(), None);
         while let Some(event) = self.talk.next().await? {
             if let Event::Done { outcome, .. } = &event {
                 self.check_given(outcome)?;
@@ -923,14 +923,20 @@ impl Reader<'_> {
                     match step {
                         Step::Messages { .. } if is_new => {
                             seen.read.came = true;
-                            let message = message::read(self.account, &fetched, now_ms());
+                            let message = message::read(self.account, &fetched, now);
                             // As many bytes as the largest may have are as many as those of a hundred others.
                             self.rows += MESSAGE_WEIGHT.max(message::bytes(&message) * MESSAGE_WEIGHT / MESSAGE_BYTES);
+                            if rows.messages.is_empty() {
+                                // Otherwise it is copied, and wiped, each time that it has become twice as long.
+                                rows.messages.reserve(
+                                    usize::try_from(seen.asked.len()).unwrap_or(0).min(BATCH / MESSAGE_WEIGHT),
+                                );
+                            }
                             rows.messages.push(message);
                         }
                         Step::Presence { .. } if is_new => {
                             let flags = flags.unwrap_or_default();
-                            rows.messages.push(message::unreadable(*folder, *validity, fetched.uid, flags, now_ms()));
+                            rows.messages.push(message::unreadable(*folder, *validity, fetched.uid, flags, now));
                             self.rows += MESSAGE_WEIGHT;
                         }
                         _ => {

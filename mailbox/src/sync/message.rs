@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use mail::imap::{Fetched, Flags};
 use mail::message::{Address, Summary};
 use mail::pop3::Begin;
+use serde::Serializer;
 use sha2::{Digest, Sha256};
 use shared::account::AccountId;
 use shared::db::mailboxes::{Bits, NewMessage};
@@ -166,10 +167,14 @@ pub(super) fn bytes(message: &NewMessage) -> usize {
 
 /// As the database has them: `[[name or null, address], …]`.
 fn list(addresses: &[Address]) -> Option<String> {
+    if addresses.is_empty() {
+        return None;
+    }
     // An address is what somebody else may compare byte by byte.
     let pairs = addresses.iter().map(|Address { name, address }| (name.as_deref().map(composed), address));
-    let pairs: Vec<_> = pairs.collect();
-    if pairs.is_empty() { None } else { serde_json::to_string(&pairs).ok() }
+    let mut json = Vec::with_capacity(64 * addresses.len());
+    serde_json::Serializer::new(&mut json).collect_seq(pairs).ok()?;
+    String::from_utf8(json).ok()
 }
 
 /// Letters and their marks in one. Most texts are so already.
