@@ -4,6 +4,9 @@
 /// (two digits of year, no seconds, no weekday, month and day the other way round, comments, names of zones). A zone
 /// that there cannot be is none: what it meant is not known, and the day is right still. `None` for what is no day.
 pub(crate) fn parse(text: &[u8]) -> Option<i64> {
+    /// A date has 45 bytes with its comment; folding and comments may add to that.
+    const MAX_BYTES: usize = 256;
+    let text = text.get(..MAX_BYTES).unwrap_or(text);
     usual(text).or_else(|| of_words(text))
 }
 
@@ -34,10 +37,8 @@ fn usual(text: &[u8]) -> Option<i64> {
 
 /// The same, word by word.
 fn of_words(text: &[u8]) -> Option<i64> {
-    /// A date has 45 bytes with its comment; folding and comments may add to that.
-    const MAX_BYTES: usize = 256;
     let (mut day, mut month, mut year, mut time, mut zone) = (None, None, None, None, 0);
-    for token in tokens(text.get(..MAX_BYTES).unwrap_or(text)) {
+    for token in tokens(text) {
         match token {
             [b'+' | b'-', digits @ ..] if time.is_some() => {
                 zone = offset(digits).map_or(0, |minutes| if token.starts_with(b"-") { -minutes } else { minutes })

@@ -331,7 +331,10 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 pub(crate) fn line<'a>(text: impl Into<Cow<'a, str>>, max_chars: usize) -> String {
     let text = text.into();
     if text.len() <= max_chars && is_line(&text) {
-        return text.into_owned();
+        let mut text = text.into_owned();
+        // What was decoded to it may have been longer by far.
+        text.shrink_to(max_chars);
+        return text;
     }
     let mut line = String::with_capacity(text.len().min(max_chars));
     let mut room = max_chars;
@@ -380,7 +383,8 @@ pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
 
 fn read_text(value: &[u8], charset: Option<&str>) -> String {
     let text = raw_text(value, charset);
-    match words::decoded(text.trim_ascii(), |_| true) {
+    let is_plain = |byte: u8| !byte.is_ascii_control() || byte.is_ascii_whitespace();
+    match words::decoded(text.trim_ascii(), is_plain) {
         Some(text) => line(text, MAX_SUBJECT_CHARS),
         None => text_of_library(&text),
     }

@@ -210,9 +210,9 @@ pub struct World {
     pub opens_labels: bool,
     /// After how many messages a MOVE stops with a NO.
     pub moves_at_most: Option<usize>,
-    /// So often, another client removes the first message of those that are to be marked, moved or copied, just before it is
-    /// done: nothing is then.
-    pub overtakes: usize,
+    /// What a STORE, MOVE or COPY has in it, and how often: another client then removes the first of its messages just before it
+    /// is done, and nothing is.
+    pub overtakes: (&'static str, usize),
     /// Whole messages that are none of the usual ones, by their keys.
     pub wholes: BTreeMap<u64, String>,
     next_key: u64,
@@ -694,8 +694,8 @@ impl Session {
         let uids: mail::imap::UidSet = words[2].parse().unwrap();
         let uids: Vec<u32> = world.folders[&name].messages.keys().filter(|uid| uids.contains(**uid)).copied().collect();
         let given = command.split(['(', ')', '"']).nth(1).unwrap_or_default().to_owned();
-        if world.overtakes > 0 && words[1] != "EXPUNGE" && given != "\\Deleted" {
-            world.overtakes -= 1;
+        if world.overtakes.1 > 0 && words[1] != "EXPUNGE" && command.contains(world.overtakes.0) {
+            world.overtakes.1 -= 1;
             if let Some(first) = uids.first() {
                 let nth = world.folders[&name].messages.keys().position(|known| known == first).unwrap();
                 world.expunge(&name, nth);

@@ -9,7 +9,7 @@ use serde_json::json;
 use shared::work::Done;
 
 use crate::mailboxes::Rig;
-use crate::model_imap::{Extensions, Lie, ModelServer, Poison, Then, World};
+use crate::model_imap::{Extensions, ModelServer, Poison, World};
 use crate::model_pop3::{Mailbox, ModelPop3};
 
 const TIME: Duration = Duration::from_secs(20);
@@ -151,24 +151,6 @@ async fn a_server_that_gives_out_nothing_for_a_while_spoils_nothing() {
     assert_eq!(here(&rig).await, ((1..=300).collect(), 0));
     server.world().poison.clear();
     settle(&rig, "").await;
-    check(&rig, &server, &[], "after it").await;
-}
-
-/// Some servers refuse what was asked for where another client has removed a part of it meanwhile.
-#[tokio::test]
-async fn messages_that_another_client_removes_meanwhile_are_not_suspected() {
-    let mut world = World::new(ALL);
-    (0..30).for_each(|_| world.append("INBOX", 0));
-    world.lies = vec![Lie::new("UID FETCH", "{tag} NO [EXPUNGEISSUED] some are no more\r\n", Then::GoOn)];
-    let server = ModelServer::start(world).await;
-    let rig = Rig::model(&server).await;
-    rig.run().await;
-    let suspected =
-        "select count(*) from email_folders where account_id = $1 and (suspects is not null or suspicions > 0)";
-    let count: i64 = rig.owner.query_one(suspected, &[&rig.account.0]).await.unwrap().get(0);
-    assert_eq!((count, here(&rig).await), (0, (BTreeSet::new(), 0)));
-    server.world().lies.clear();
-    rig.run().await;
     check(&rig, &server, &[], "after it").await;
 }
 

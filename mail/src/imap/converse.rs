@@ -226,7 +226,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it was not because some of its messages have gone since the server last said what is there (RFC 5530 section 3).
+    /// Whether it was refused because some of its messages have gone since the server last said what is there (RFC 5530 section 3).
     pub fn is_overtaken(&self) -> bool {
         matches!(self, Self::No { code: Some(code), .. } if code == "EXPUNGEISSUED")
     }

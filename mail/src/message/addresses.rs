@@ -105,6 +105,8 @@ mod tests {
                 format!("x@y{first}{second}, c@d"),
                 format!("x{first}{second}y@z"),
                 format!("=?utf-8?q?{first}{second}?= <x@y>"),
+                format!("a{first}{second}=?utf-8?q?b?=c <x@y>"),
+                format!("=?utf-8?q?b?={first}{second}c=?utf-8?q?d?= <x@y>"),
             ] {
                 let is_field = next_field(text.as_bytes()).is_some_and(|(_, after)| after.is_empty());
                 if let Some(found) = read(&text).filter(|_| is_field) {

@@ -70,8 +70,8 @@ pub(super) fn joined(text: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// A text whose words are UTF-8 and as they should be, decoded; those that follow each other are one, and between one and what is
-/// not encoded is a space. `None` where something is for the library, and where a byte of what is not encoded is none of `is_plain`.
+/// A text whose words are UTF-8 and as they should be, decoded; those that follow each other are one, and behind one comes a space.
+/// `None` where something is for the library, and where a byte of what is not encoded is none of `is_plain`.
 pub(super) fn decoded(text: &str, is_plain: impl Fn(u8) -> bool) -> Option<Cow<'_, str>> {
     let plain = |text: &str| text.bytes().all(&is_plain);
     let mut start = match find(text.as_bytes(), b"=?") {
@@ -81,13 +81,11 @@ pub(super) fn decoded(text: &str, is_plain: impl Fn(u8) -> bool) -> Option<Cow<'
     let (mut rest, mut out) = (text, Vec::with_capacity(text.len()));
     loop {
         let (before, words) = rest.split_at(start);
-        if !plain(before) {
+        // In a name, what begins within a word is not encoded.
+        if !plain(before) || !before.is_empty() && !before.ends_with([' ', '\t']) {
             return None;
         }
         out.extend_from_slice(before.as_bytes());
-        if !out.is_empty() && !out.ends_with(b" ") {
-            out.push(b' ');
-        }
         rest = words;
         let mut next = Word::read(rest.as_bytes()).map(|word| (word.length, word));
         next.as_ref()?;
@@ -210,7 +208,7 @@ pub(super) fn find(text: &[u8], what: &[u8]) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{line, text_of_library};
+    use super::super::{line, next_field, raw_text, read_text, text_of_library};
     use super::*;
 
     #[test]
@@ -229,6 +227,26 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(String::from_utf8_lossy(&joined(text.as_bytes())), expected);
+        }
+    }
+
+    #[test]
+    fn no_character_between_words_is_read_here_in_another_way() {
+        let characters: Vec<char> = ('\0'..='\x7f').collect();
+        for (first, second) in characters.iter().flat_map(|first| characters.iter().map(move |second| (first, second)))
+        {
+            for text in [
+                format!("=?utf-8?q?a?={first}{second}=?utf-8?q?b?="),
+                format!("a{first}{second}b=?utf-8?q?c?= d"),
+                format!("=?utf-8?q?a?= b{first}{second}=?utf-8?q?c?="),
+                format!("=?utf-8?q?{first}{second}?= a"),
+                format!("a{first}{second}b"),
+            ] {
+                if next_field(text.as_bytes()).is_some_and(|(_, after)| after.is_empty()) {
+                    let raw = raw_text(text.as_bytes(), None);
+                    assert_eq!(read_text(text.as_bytes(), None), text_of_library(&raw), "{text:?}");
+                }
+            }
         }
     }
 

@@ -49,7 +49,7 @@ impl Answers {
         self.outcomes.iter().try_for_each(|outcome| outcome.check(command, otherwise))
     }
 
-    /// Whether the server did nothing because another client was quicker.
+    /// Whether the server refused one of them because another client was quicker, and tells of nothing that it has moved.
     fn is_overtaken(&self) -> bool {
         self.copied.is_empty() && self.outcomes.iter().any(Outcome::is_overtaken)
     }
@@ -135,6 +135,9 @@ impl<'a> Session<'a> {
                     let Some(place) = place else { continue };
                     let label = self.label(place).await?;
                     let answers = self.talk(vec![Command::Label { uids: uids.clone(), label, is_set }]).await?;
+                    if answers.is_overtaken() {
+                        return Ok(false);
+                    }
                     answers.check("UID STORE", Code::Unavailable)?;
                 }
                 for (_, done) in &mut done {
@@ -167,7 +170,7 @@ impl<'a> Session<'a> {
     /// Opens a folder to write, and asks for the flags of these messages: of those that are there. `None` where the folder is
     /// gone, or its UIDs are others by now.
     async fn open(&mut self, folder: &Place, uids: &UidSet) -> Result<Option<HashMap<u32, Flags>>, Error> {
-        let answers = self.talk(vec![Command::Select { mailbox: folder.wire_name.clone() }, flags_of(uids)]).await?;
+        let answers = self.insist(&[Command::Select { mailbox: folder.wire_name.clone() }, flags_of(uids)]).await?;
         if let Some(Outcome::No { code: Some(code), .. }) = answers.outcomes.first()
             && code == "NONEXISTENT"
         {
@@ -225,7 +228,8 @@ impl<'a> Session<'a> {
             false => Command::Copy { uids: uids.clone(), mailbox },
         };
         let answers = self.talk(vec![command]).await?;
-        if answers.is_overtaken() {
+        // Who does not tell what was moved may have moved some of them.
+        if answers.is_overtaken() && (self.features.uidplus || !self.features.move_) {
             return Ok(None);
         }
         let outcome = answers.outcomes.first().unwrap_or(&Outcome::Ok);
@@ -250,7 +254,7 @@ impl<'a> Session<'a> {
         if self.features.uidplus {
             commands.push(Command::Expunge { uids: uids.clone() });
         }
-        self.talk(commands).await?.check("UID STORE or UID EXPUNGE", Code::Unavailable)
+        self.insist(&commands).await?.check("UID STORE or UID EXPUNGE", Code::Unavailable)
     }
 
     async fn destroy(&mut self, uids: &UidSet, done: &mut [(u32, Done)]) -> Result<(), Error> {
@@ -267,6 +271,18 @@ impl<'a> Session<'a> {
         let listed = self.folders.iter().flatten().find(|folder| folder.wire == place.wire_name);
         let listed = listed.ok_or_else(|| Error::new(Code::MailboxMissing, "a label that is not listed"))?;
         Ok(listed.label.map_or_else(|| listed.wire.clone(), |label| label.as_bytes().to_vec()))
+    }
+
+    /// Sends commands that mean the same when they are sent again, until no other client is quicker.
+    async fn insist(&mut self, commands: &[Command]) -> Result<Answers, Error> {
+        let mut answers = self.talk(commands.to_vec()).await?;
+        for _ in 1..TRIES {
+            if !answers.is_overtaken() {
+                break;
+            }
+            answers = self.talk(commands.to_vec()).await?;
+        }
+        Ok(answers)
     }
 
     /// Sends commands, and collects what comes back.

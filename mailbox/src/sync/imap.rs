@@ -36,6 +36,8 @@ const LABEL_WEIGHT: usize = 1;
 const NEWEST: u64 = 200;
 /// Messages that one command asks for: what is looked at with care when a session breaks.
 const PIECE: u64 = 500;
+/// Where a folder has more to tell than these, memory is taken for a batch at once.
+const FEW: usize = 32;
 /// Of a command's UIDs. Servers take lines of 8,000 bytes.
 const COMMAND_BYTES: usize = 7_000;
 /// Messages of a folder. Whoever says that there are more has us hold their UIDs, and ask for each: no mailbox has them.
@@ -926,7 +928,7 @@ impl Reader<'_> {
                             let message = message::read(self.account, &fetched, now);
                             // As many bytes as the largest may have are as many as those of a hundred others.
                             self.rows += MESSAGE_WEIGHT.max(message::bytes(&message) * MESSAGE_WEIGHT / MESSAGE_BYTES);
-                            if rows.messages.is_empty() {
+                            if rows.messages.len() == FEW {
                                 // Otherwise it is copied, and wiped, each time that it has become twice as long.
                                 rows.messages.reserve(
                                     usize::try_from(seen.asked.len()).unwrap_or(0).min(BATCH / MESSAGE_WEIGHT),
@@ -962,10 +964,6 @@ impl Reader<'_> {
     /// as one at which sessions break.
     fn check_given(&self, outcome: &Outcome) -> Result<(), mail::Error> {
         let Err(error) = outcome.check("FETCH", mail::Code::Protocol) else { return Ok(()) };
-        // What another client removed meanwhile is seen next time.
-        if outcome.is_overtaken() {
-            return Ok(());
-        }
         // Who asks to come later, or has not opened the folder, says nothing of messages.
         match self.plan.get(self.done).and_then(|(turn, step)| self.seen.get(*turn)?.unanswered(step)) {
             Some(_) if error.code != mail::Code::Unavailable => Err(error),
