@@ -384,7 +384,7 @@ async fn what_another_client_takes_at_the_same_moment_is_gone_and_the_rest_is_do
     for moves in [true, false] {
         let mut world = World::new(Extensions { moves, uidplus: true, ..Extensions::default() });
         world.create("Work");
-        (0..6).for_each(|_| world.append("INBOX", 0));
+        (0..7).for_each(|_| world.append("INBOX", 0));
         let server = ModelServer::start(world).await;
         let rig = Rig::model(&server).await;
         rig.run().await;
@@ -396,18 +396,23 @@ async fn what_another_client_takes_at_the_same_moment_is_gone_and_the_rest_is_do
         assert_eq!(batch(api, &rig, body).await, [gone.clone(), None, None, None, None], "moves {moves}");
         server.world().overtakes = (if moves { "MOVE" } else { "COPY" }, 1);
         let body = json!({"ids": ids[1..4], "set": {"folderId": work}});
-        assert_eq!(batch(api, &rig, body).await, [gone, None, None], "moves {moves}");
+        assert_eq!(batch(api, &rig, body).await, [gone.clone(), None, None], "moves {moves}");
         // What is copied, and gone before it can be taken out of where it was.
         server.world().overtakes = ("Deleted", usize::from(!moves));
         let body = json!({"ids": ids[4..5], "set": {"folderId": work}});
         assert_eq!(batch(api, &rig, body).await, [None], "moves {moves}");
+        assert_eq!(server.world().overtakes.1, 0);
+        // While it is asked what is there.
+        server.world().overtakes = ("FETCH", 1);
+        let body = json!({"ids": ids[5..], "set": {"isRead": true}});
+        assert_eq!(batch(api, &rig, body).await, [gone, None], "moves {moves}");
         assert_eq!(server.world().overtakes.1, 0);
         for id in &ids[2..5] {
             assert_eq!(place(&rig, *id).await.unwrap().0, "Work");
         }
         // Alone, and again and again: it is not where it was.
         server.world().overtakes = ("", 1);
-        put(api, &rig, ids[5], json!({"isRead": true})).await.is_refused(404);
+        put(api, &rig, ids[6], json!({"isRead": false})).await.is_refused(404);
         rig.run().await;
         server.world().overtakes = ("", 9);
         let body = json!({"ids": ids[2..5], "set": {"isFlagged": true}});
@@ -561,6 +566,11 @@ async fn at_gmail_folders_are_labels() {
     assert_eq!((here, counts().await), (there_now, vec![(1, 1), (3, 1), (4, 2), (0, 0)]));
     let unread = api.get(&format!("/api/messages?folderId={work}&isRead=false")).by(&rig.user).send().await;
     assert_eq!(unread.body["messages"].as_array().unwrap().len(), 1, "labels know what is read");
+    // What another client destroys meanwhile is gone, and the other gets its label.
+    server.world().overtakes = ("LABELS", 1);
+    let answers = batch(api, &rig, json!({"ids": [ids[0], ids[3]], "set": {"folderId": inbox}})).await;
+    assert_eq!((answers, server.world().overtakes.1), (vec![Some("notFound".to_owned()), None], 0));
+    assert_eq!(labels(2), ["INBOX"]);
     // To the trash and back, and for good.
     assert_eq!(delete(api, &rig, ids[2], "").await.body["folderId"], json!(bin));
     assert_eq!(place(&rig, ids[2]).await.unwrap().0, BIN);

@@ -140,6 +140,8 @@ pub const BIN: &str = "[Gmail]/Bin";
 /// Where messages lie at Gmail.
 pub const STORES: [&str; 3] = [ALL_MAIL, SPAM, BIN];
 
+const OVERTAKEN: &str = "NO [EXPUNGEISSUED] some of them are no more";
+
 pub const FLAGS: [&str; 4] = ["\\Seen", "\\Flagged", "\\Answered", "\\Draft"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +213,7 @@ pub struct World {
     /// After how many messages a MOVE stops with a NO.
     pub moves_at_most: Option<usize>,
     /// What a STORE, MOVE or COPY has in it, and how often: another client then removes the first of its messages just before it
-    /// is done, and nothing is.
+    /// is done, and nothing is. A FETCH, where it is that word alone.
     pub overtakes: (&'static str, usize),
     /// Whole messages that are none of the usual ones, by their keys.
     pub wholes: BTreeMap<u64, String>,
@@ -240,6 +242,16 @@ impl World {
         });
         STORES.iter().chain(&["[Gmail]/Sent Mail", "[Gmail]/Starred"]).for_each(|name| world.create(name));
         world
+    }
+
+    /// See [`Self::overtakes`]. `first`: of the messages of the folder that the command is about.
+    fn is_overtaken(&mut self, name: &str, command: &str, first: Option<&u32>) -> bool {
+        if self.overtakes.1 == 0 || !command.contains(self.overtakes.0) {
+            return false;
+        }
+        self.overtakes.1 -= 1;
+        let nth = first.and_then(|first| self.folders[name].messages.keys().position(|known| known == first));
+        nth.is_some_and(|nth| self.expunge(name, nth).is_some())
     }
 
     /// Whether a folder has no messages of its own.
@@ -654,6 +666,12 @@ impl Session {
                 match word(1) {
                     "FETCH" => {
                         let uids: mail::imap::UidSet = word(2).parse().unwrap();
+                        let first = folder.messages.keys().find(|uid| uids.contains(**uid)).copied();
+                        let name = self.selected.clone().unwrap();
+                        if world.overtakes.0 == "FETCH" && world.is_overtaken(&name, command, first.as_ref()) {
+                            return end(vec![], OVERTAKEN);
+                        }
+                        let folder = &world.folders[&name];
                         let since = upper
                             .find("CHANGEDSINCE ")
                             .map_or(0, |at| upper[at + 13..].split([' ', ')']).next().unwrap().parse::<u64>().unwrap());
@@ -694,13 +712,8 @@ impl Session {
         let uids: mail::imap::UidSet = words[2].parse().unwrap();
         let uids: Vec<u32> = world.folders[&name].messages.keys().filter(|uid| uids.contains(**uid)).copied().collect();
         let given = command.split(['(', ')', '"']).nth(1).unwrap_or_default().to_owned();
-        if world.overtakes.1 > 0 && words[1] != "EXPUNGE" && command.contains(world.overtakes.0) {
-            world.overtakes.1 -= 1;
-            if let Some(first) = uids.first() {
-                let nth = world.folders[&name].messages.keys().position(|known| known == first).unwrap();
-                world.expunge(&name, nth);
-                return vec!["NO [EXPUNGEISSUED] some of them are no more".to_owned()];
-            }
+        if words[1] != "EXPUNGE" && world.is_overtaken(&name, command, uids.first()) {
+            return vec![OVERTAKEN.to_owned()];
         }
         let done = || vec!["OK done".to_owned()];
         match words[1] {
