@@ -122,7 +122,7 @@ impl Place {
 
     /// The attachment, of the bytes of [`Self::range`].
     pub fn decode(&self, written: &[u8]) -> Vec<u8> {
-        self.encoding.decode(written)
+        self.encoding.decode(written).into_owned()
     }
 }
 
@@ -183,7 +183,8 @@ impl Opened {
             has_attachments: false,
         };
         let text = opened.content.text.as_deref().unwrap_or_default();
-        opened.preview = Some(message::line(text, MAX_PREVIEW_CHARS)).filter(|preview| !preview.is_empty());
+        let preview = message::line(text, MAX_PREVIEW_CHARS).into_owned();
+        opened.preview = Some(preview).filter(|preview| !preview.is_empty());
         let mut listed = 0;
         for index in &shown.attached {
             let part = &parts.all[*index];
@@ -213,7 +214,7 @@ impl Opened {
 /// The HTML of a message, piece by piece: each is cleaned alone, so that what one leaves open does not reach the next.
 struct Rich<'a> {
     raw: &'a [u8],
-    parts: &'a Parts,
+    parts: &'a Parts<'a>,
     /// The parts that pictures may be, by their ids.
     by_id: HashMap<&'a str, usize>,
     /// Bytes that were cleaned, whatever became of them: cleaning takes time.
@@ -227,7 +228,7 @@ struct Rich<'a> {
 }
 
 impl<'a> Rich<'a> {
-    fn new(raw: &'a [u8], parts: &'a Parts, shown: &Shown) -> Self {
+    fn new(raw: &'a [u8], parts: &'a Parts<'a>, shown: &Shown) -> Self {
         let mut by_id = HashMap::new();
         for index in &shown.attached {
             if let Some(id) = parts.all[*index].head.content_id.as_deref() {
@@ -274,12 +275,12 @@ impl<'a> Rich<'a> {
 }
 
 /// How a part is written. Parts that hold others cannot be encoded.
-fn encoding(part: &Part) -> Encoding {
+fn encoding(part: &Part<'_>) -> Encoding {
     if part.head.is_kind("multipart") { Encoding::Identity } else { part.head.encoding }
 }
 
 /// A part as text with `\n` at the end of lines and without other control characters than tabs; and whether it is longer.
-fn text_of(raw: &[u8], part: &Part) -> (String, bool) {
+fn text_of(raw: &[u8], part: &Part<'_>) -> (String, bool) {
     let written = &raw[part.body.clone()];
     let is_cut = written.len() > MAX_WRITTEN_BYTES;
     let bytes = encoding(part).decode(&written[..written.len().min(MAX_WRITTEN_BYTES)]);
@@ -317,12 +318,12 @@ fn charset_of_html(bytes: &[u8]) -> Option<&str> {
     charset.filter(|charset| !charset.is_empty() && !message::is_shifted(charset))
 }
 
-fn is_to_be_saved(part: &Part, parts: &Parts) -> bool {
+fn is_to_be_saved(part: &Part<'_>, parts: &Parts<'_>) -> bool {
     let head = &part.head;
     part.is_too_deep || head.is_attachment(parts.parent(part)) || head.is_kind("text") && head.name.is_some()
 }
 
-fn attachment(index: usize, raw: &[u8], part: &Part, is_shown: bool) -> Attachment {
+fn attachment(index: usize, raw: &[u8], part: &Part<'_>, is_shown: bool) -> Attachment {
     let head = &part.head;
     let content_type = name::content_type(head.content_type(), head.name.as_deref());
     let filename = head.name.as_deref().and_then(name::cleaned);

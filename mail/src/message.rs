@@ -11,6 +11,7 @@ use mail_parser::HeaderValue;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
 use memchr::{memchr, memchr2, memrchr};
+use smallvec::SmallVec;
 
 use crate::date;
 
@@ -70,27 +71,27 @@ impl Raw {
     }
 }
 
-/// A message as a list shows it.
+/// A message as a list shows it. Its texts are borrowed where they stand in it as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct Summary<'a> {
     /// Without angle brackets.
-    pub message_id: Option<String>,
+    pub message_id: Option<Cow<'a, str>>,
     /// What it answers, without angle brackets.
-    pub in_reply_to: Option<String>,
-    /// Its thread, oldest first, without angle brackets.
-    pub references: Vec<String>,
+    pub in_reply_to: Option<Cow<'a, str>>,
+    /// The first of those that it refers to ([`references`]): what its thread began with.
+    pub first_reference: Option<Cow<'a, str>>,
     /// Empty where there is none.
-    pub subject: String,
+    pub subject: Cow<'a, str>,
     /// From whom it says it is.
-    pub from: Vec<Address>,
+    pub from: Addresses<'a>,
     /// To whom.
-    pub to: Vec<Address>,
+    pub to: Addresses<'a>,
     /// And to whom as well.
-    pub cc: Vec<Address>,
+    pub cc: Addresses<'a>,
     /// And secretly: in copies of what one has sent.
-    pub bcc: Vec<Address>,
+    pub bcc: Addresses<'a>,
     /// Where answers are to go.
-    pub reply_to: Vec<Address>,
+    pub reply_to: Addresses<'a>,
     /// The date it says, in milliseconds since 1970; `None` where there is none or none that can be.
     pub sent_at: Option<i64>,
     /// When the last server on its way got it, likewise.
@@ -103,27 +104,36 @@ pub struct Summary {
     pub is_readable: bool,
 }
 
+/// Those of a field. Most have one.
+pub type Addresses<'a> = SmallVec<[Address<'a>; 1]>;
+
 /// Of a person, or of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Address {
+pub struct Address<'a> {
     /// How one calls it.
-    pub name: Option<String>,
+    pub name: Option<Cow<'a, str>>,
     /// As it is written, whether mail can be sent to it or not; empty where there is only a name.
-    pub address: String,
+    pub address: Cow<'a, str>,
 }
 
-impl Summary {
+impl Address<'_> {
+    fn into_owned<'a>(self) -> Address<'a> {
+        Address { name: self.name.map(|name| name.into_owned().into()), address: self.address.into_owned().into() }
+    }
+}
+
+impl<'a> Summary<'a> {
     /// Reads a header, all of it or a choice of fields, and the begin of the body that belongs to it. Something comes
     /// of everything.
-    pub fn read(header: &[u8], text: Option<&[u8]>) -> Self {
+    pub fn read(header: &'a [u8], text: Option<&'a [u8]>) -> Self {
         let fields = Fields::of(header);
         let head = Head::of(&fields, None);
         let charset = head.charset();
-        let addresses = |values: &[&[u8]]| read_addresses(values, charset);
+        let addresses = |values: &[&'a [u8]]| read_addresses(values, charset);
         let mut summary = Self {
             message_id: fields.message_id.and_then(|value| read_id(value, charset)),
             in_reply_to: fields.in_reply_to.and_then(|value| read_id(value, charset)),
-            references: fields.references.map(|value| read_ids(value, charset)).unwrap_or_default(),
+            first_reference: fields.references.and_then(|value| read_id(value, charset)),
             subject: fields.subject.map(|value| read_text(value, charset)).unwrap_or_default(),
             from: addresses(fields.from.as_slice()),
             to: addresses(&fields.to),
@@ -143,6 +153,13 @@ impl Summary {
     }
 }
 
+/// The thread of a message by its header, oldest first, without angle brackets.
+pub fn references(header: &[u8]) -> Vec<String> {
+    let fields = Fields::of(header);
+    let head = Head::of(&fields, None);
+    fields.references.map(|value| read_ids(value, head.charset())).unwrap_or_default()
+}
+
 /// The fields that matter, as they are written. Of those that can be once the first counts: that is what most programs
 /// show, and what a signature is for.
 #[derive(Default)]
@@ -150,9 +167,9 @@ struct Fields<'a> {
     subject: Option<&'a [u8]>,
     from: Option<&'a [u8]>,
     reply_to: Option<&'a [u8]>,
-    to: Vec<&'a [u8]>,
-    cc: Vec<&'a [u8]>,
-    bcc: Vec<&'a [u8]>,
+    to: SmallVec<[&'a [u8]; 1]>,
+    cc: SmallVec<[&'a [u8]; 1]>,
+    bcc: SmallVec<[&'a [u8]; 1]>,
     date: Option<&'a [u8]>,
     received: Option<&'a [u8]>,
     message_id: Option<&'a [u8]>,
@@ -282,7 +299,7 @@ fn decoded<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
 pub(crate) fn body_text<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
     let charset = charset.filter(|charset| !charset.eq_ignore_ascii_case("us-ascii"));
     let is_silent = charset.is_none_or(is_unicode);
-    let is_japanese = is_silent && bytes.is_ascii() && words::find(bytes, b"\x1b$").is_some();
+    let is_japanese = is_silent && words::find(bytes, b"\x1b$").is_some() && bytes.is_ascii();
     let charset = if is_japanese { Some("iso-2022-jp") } else { charset };
     let charset = charset.or_else(|| is_mostly_utf8(bytes).then_some("utf-8"));
     decoded(bytes, charset)
@@ -328,33 +345,16 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 /// Text on one line: without control characters, white space as single spaces, and what has no width not at the begin
 /// of a word: senders fill previews with it.
-pub(crate) fn line<'a>(text: impl Into<Cow<'a, str>>, max_chars: usize) -> String {
-    let text = text.into();
-    if text.len() <= max_chars && is_line(&text) {
-        let mut text = text.into_owned();
-        // What was decoded to it may have been longer by far.
-        text.shrink_to(max_chars);
-        return text;
-    }
-    let mut line = String::with_capacity(text.len().min(max_chars));
-    let mut room = max_chars;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
-        let word = word.trim_start_matches(is_invisible);
-        if word.is_empty() {
-            continue;
+pub(crate) fn line<'a>(text: impl Into<Cow<'a, str>>, max_chars: usize) -> Cow<'a, str> {
+    match text.into() {
+        text if text.len() > max_chars || !is_line(&text) => words_of(&text, max_chars).into(),
+        Cow::Owned(mut text) => {
+            // What was decoded to it may have been longer by far.
+            text.shrink_to(max_chars);
+            text.into()
         }
-        let space = usize::from(!line.is_empty());
-        if room <= space {
-            break;
-        }
-        room -= space;
-        line.extend((space == 1).then_some(' '));
-        let length = word.chars().count();
-        let end = if length > room { word.char_indices().nth(room) } else { None };
-        line.push_str(end.map_or(word, |(end, _)| &word[..end]));
-        room = room.saturating_sub(length);
+        text => text,
     }
-    line
 }
 
 /// Whether it is that already, as most are.
@@ -371,6 +371,47 @@ fn is_line(text: &str) -> bool {
     is_good && (last != ' ' || text.is_empty())
 }
 
+fn words_of(text: &str, max_chars: usize) -> String {
+    let mut line = String::with_capacity(text.len().min(max_chars));
+    let (mut rest, mut room, mut is_apart) = (text, max_chars, true);
+    while let Some(c) = rest.chars().next() {
+        if c.is_whitespace() || c.is_control() || is_apart && is_invisible(c) {
+            is_apart = true;
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        let needs_space = is_apart && !line.is_empty();
+        if room <= usize::from(needs_space) {
+            break;
+        }
+        if needs_space {
+            line.push(' ');
+            room -= 1;
+        }
+        is_apart = false;
+        // Most is as it should be, and goes over at once.
+        let good = match good_start(&rest.as_bytes()[..rest.len().min(room)]) {
+            0 => c.len_utf8(),
+            good => good,
+        };
+        line.push_str(&rest[..good]);
+        room -= if c.is_ascii() { good } else { 1 };
+        rest = &rest[good..];
+    }
+    line
+}
+
+/// How much of it is words of ASCII with single spaces between them.
+fn good_start(text: &[u8]) -> usize {
+    let mut last = b' ';
+    let mut is_good = |byte: &u8| {
+        let before = std::mem::replace(&mut last, *byte);
+        byte.is_ascii_graphic() || *byte == b' ' && before != b' '
+    };
+    let length = text.iter().take_while(|byte| is_good(byte)).count();
+    text[..length].trim_ascii_end().len()
+}
+
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
 }
@@ -381,12 +422,25 @@ pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
     text
 }
 
-fn read_text(value: &[u8], charset: Option<&str>) -> String {
-    let text = raw_text(value, charset);
+fn read_text<'a>(value: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
     let is_plain = |byte: u8| !byte.is_ascii_control() || byte.is_ascii_whitespace();
-    match words::decoded(text.trim_ascii(), is_plain) {
-        Some(text) => line(text, MAX_SUBJECT_CHARS),
-        None => text_of_library(&text),
+    let text = part_of(raw_text(value, charset), |text| {
+        words::decoded(text.trim_ascii(), is_plain).map(|text| line(text, MAX_SUBJECT_CHARS))
+    });
+    text.unwrap_or_else(|text| text_of_library(&text).into())
+}
+
+/// What is read of a text, borrowed where the text is; the text itself where nothing is read.
+fn part_of<'a>(
+    text: Cow<'a, str>,
+    read: impl FnOnce(&str) -> Option<Cow<'_, str>>,
+) -> Result<Cow<'a, str>, Cow<'a, str>> {
+    match text {
+        Cow::Borrowed(text) => read(text).ok_or(text.into()),
+        Cow::Owned(text) => match read(&text) {
+            Some(part) => Ok(part.into_owned().into()),
+            None => Err(text.into()),
+        },
     }
 }
 
@@ -394,32 +448,43 @@ fn read_text(value: &[u8], charset: Option<&str>) -> String {
 fn text_of_library(text: &str) -> String {
     let value = prepared(text);
     match guarded(|| MessageStream::new(&value).parse_unstructured()) {
-        Some(HeaderValue::Text(text)) => line(text, MAX_SUBJECT_CHARS),
+        Some(HeaderValue::Text(text)) => line(text, MAX_SUBJECT_CHARS).into_owned(),
         _ => String::new(),
     }
 }
 
-fn read_addresses(values: &[&[u8]], charset: Option<&str>) -> Vec<Address> {
-    let mut addresses = Vec::new();
+fn read_addresses<'a>(values: &[&'a [u8]], charset: Option<&str>) -> Addresses<'a> {
+    let mut addresses = Addresses::new();
     for value in values {
-        let text = raw_text(value, charset);
-        let room = MAX_ADDRESSES - addresses.len();
-        let found = addresses::read(&text).unwrap_or_else(|| addresses_of_library(&text));
-        addresses.extend(found.into_iter().take(room));
+        let mut found = match raw_text(value, charset) {
+            Cow::Borrowed(text) => addresses_of(text),
+            Cow::Owned(text) => addresses_of(&text).into_iter().map(Address::into_owned).collect(),
+        };
+        found.truncate(MAX_ADDRESSES - addresses.len());
+        found.shrink_to_fit();
+        match addresses.is_empty() {
+            true => addresses = found,
+            false => addresses.extend(found),
+        }
     }
     addresses
 }
 
-/// As [`addresses::read`], of whatever a field may have.
-fn addresses_of_library(text: &str) -> Vec<Address> {
-    let value = prepared(text);
-    let Some(HeaderValue::Address(found)) = guarded(|| MessageStream::new(&value).parse_address()) else {
-        return Vec::new();
-    };
-    found.iter().filter_map(|found| read_address(found.name.as_deref(), found.address.as_deref())).collect()
+fn addresses_of(text: &str) -> Addresses<'_> {
+    addresses::read(text).unwrap_or_else(|| addresses_of_library(text))
 }
 
-fn read_address<'a>(name: Option<impl Into<Cow<'a, str>>>, address: Option<&str>) -> Option<Address> {
+/// As [`addresses::read`], of whatever a field may have.
+fn addresses_of_library<'a>(text: &str) -> Addresses<'a> {
+    let value = prepared(text);
+    let Some(HeaderValue::Address(found)) = guarded(|| MessageStream::new(&value).parse_address()) else {
+        return Addresses::new();
+    };
+    let found = found.iter().filter_map(|found| read_address(found.name.as_deref(), found.address.as_deref()));
+    found.map(Address::into_owned).collect()
+}
+
+fn read_address<'a>(name: Option<impl Into<Cow<'a, str>>>, address: Option<&'a str>) -> Option<Address<'a>> {
     let address = without_spaces(address.unwrap_or_default());
     // A part of an address is somebody else's.
     let address = Some(address).filter(|address| address.len() <= MAX_ADDRESS_BYTES).unwrap_or_default();
@@ -427,9 +492,10 @@ fn read_address<'a>(name: Option<impl Into<Cow<'a, str>>>, address: Option<&str>
     (name.is_some() || !address.is_empty()).then_some(Address { name, address })
 }
 
-fn without_spaces(text: &str) -> String {
-    match text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => text.to_owned(),
+fn without_spaces(text: &str) -> Cow<'_, str> {
+    // Not by the first that is none: so it is looked at many at a time.
+    match text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic()) {
+        true => text.into(),
         false => text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect(),
     }
 }
@@ -444,17 +510,16 @@ fn read_ids(value: &[u8], charset: Option<&str>) -> Vec<String> {
     if ids.len() > MAX_REFERENCES {
         ids.drain(1..=ids.len() - MAX_REFERENCES);
     }
-    ids
+    ids.into_iter().map(Cow::into_owned).collect()
 }
 
 /// The first of them.
-fn read_id(value: &[u8], charset: Option<&str>) -> Option<String> {
-    let text = raw_text(value, charset);
-    bracketed(&text).next().or_else(|| bare_ids(&text).into_iter().next())
+fn read_id<'a>(value: &'a [u8], charset: Option<&str>) -> Option<Cow<'a, str>> {
+    part_of(raw_text(value, charset), |text| bracketed(text).next().or_else(|| bare_ids(text).into_iter().next())).ok()
 }
 
 /// What stands in angle brackets.
-fn bracketed(text: &str) -> impl Iterator<Item = String> {
+fn bracketed(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let mut rest = text;
     let ids = std::iter::from_fn(move || {
         rest = &rest[memchr(b'<', rest.as_bytes())? + 1..];
@@ -466,7 +531,7 @@ fn bracketed(text: &str) -> impl Iterator<Item = String> {
 }
 
 /// What looks like an id where there are none.
-fn bare_ids(text: &str) -> Vec<String> {
+fn bare_ids(text: &str) -> Vec<Cow<'_, str>> {
     let mut words: Vec<_> = text.split_whitespace().map(clean_id).filter(|word| !word.is_empty()).collect();
     if words.len() > 1 {
         words.retain(|word| word.contains('@'));
@@ -474,11 +539,16 @@ fn bare_ids(text: &str) -> Vec<String> {
     words
 }
 
-fn clean_id(id: &str) -> String {
-    let mut id = cut(without_spaces(id), MAX_ID_BYTES);
-    // A thousand messages wait to be stored together.
-    id.shrink_to_fit();
-    id
+fn clean_id(id: &str) -> Cow<'_, str> {
+    match without_spaces(id) {
+        Cow::Borrowed(id) => id[..id.floor_char_boundary(MAX_ID_BYTES)].into(),
+        Cow::Owned(id) => {
+            let mut id = cut(id, MAX_ID_BYTES);
+            // A thousand messages wait to be stored together.
+            id.shrink_to_fit();
+            id.into()
+        }
+    }
 }
 
 /// The date is what comes last.

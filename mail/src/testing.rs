@@ -682,9 +682,9 @@ fn said(bytes: &[u8]) -> Stream {
 ///
 /// # Panics
 /// The summary could not be stored or shown.
-pub fn read_message(header: &[u8], text: Option<&[u8]>) -> Summary {
-    let summary = Summary::read(header, text);
-    let mut texts = vec![&summary.subject];
+pub fn read_message<'a>(header: &'a [u8], text: Option<&'a [u8]>) -> Summary<'a> {
+    let (summary, references) = (Summary::read(header, text), message::references(header));
+    let mut texts = vec![&*summary.subject];
     assert!(summary.subject.chars().count() <= message::MAX_SUBJECT_CHARS);
     for addresses in [&summary.from, &summary.to, &summary.cc, &summary.bcc, &summary.reply_to] {
         assert!(addresses.len() <= message::MAX_ADDRESSES);
@@ -692,11 +692,13 @@ pub fn read_message(header: &[u8], text: Option<&[u8]>) -> Summary {
             assert!(address.len() <= message::MAX_ADDRESS_BYTES);
             assert!(name.as_ref().is_none_or(|name| (1..=message::MAX_NAME_CHARS).contains(&name.chars().count())));
             assert!(name.is_some() || !address.is_empty());
-            texts.extend(name.iter().chain([address]));
+            texts.extend(name.iter().chain([address]).map(|text| &**text));
         }
     }
-    assert!(summary.references.len() <= message::MAX_REFERENCES);
-    for id in summary.references.iter().chain(&summary.message_id).chain(&summary.in_reply_to) {
+    assert!(references.len() <= message::MAX_REFERENCES);
+    assert_eq!(references.first().map(String::as_str), summary.first_reference.as_deref());
+    let ids = [&summary.message_id, &summary.in_reply_to].into_iter().flatten().map(|id| &**id);
+    for id in ids.chain(references.iter().map(String::as_str)) {
         assert!((1..=message::MAX_ID_BYTES).contains(&id.len()) && !id.contains(char::is_whitespace));
         texts.push(id);
     }

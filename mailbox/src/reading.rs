@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use mail::content::{Attachment, MAX_MESSAGE_BYTES, Opened, Place, VERSION};
-use mail::message::{Raw, Summary};
+use mail::message::{Raw, references};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::call::MAX_ANSWER_BYTES;
@@ -102,10 +102,8 @@ impl<'a> Reader<'a> {
         let (raw, is_cut) = (Bytes::from(raw.bytes), raw.is_cut);
         let (bytes, path) = (raw.clone(), format!("/api/messages/{}/attachments/", self.message.id));
         // A long message takes a while, in which others of this process are not to wait.
-        let opened = tokio::task::spawn_blocking(move || {
-            let references = Summary::read(&bytes, None).references;
-            (Opened::read(&bytes, |id| format!("{path}{id}")), references)
-        });
+        let opened =
+            tokio::task::spawn_blocking(move || (Opened::read(&bytes, |id| format!("{path}{id}")), references(&bytes)));
         let (mut opened, references) = opened.await.map_err(Error::internal)?;
         opened.preview = opened.preview.as_deref().map(|preview| composed(preview).into_owned());
         let kept = Kept { opened, is_cut };

@@ -25,7 +25,7 @@ struct Body {
 }
 
 impl Shown {
-    pub(super) fn of(parts: &Parts) -> Self {
+    pub(super) fn of(parts: &Parts<'_>) -> Self {
         let mut bodies: Vec<Body> = parts.all.iter().map(|_| Body::default()).collect();
         let mut children: Vec<Vec<usize>> = parts.all.iter().map(|_| Vec::new()).collect();
         let mut is_attached: Vec<bool> = parts.all.iter().map(|part| !part.is_opened).collect();
@@ -92,7 +92,7 @@ fn one_of(bodies: Vec<Body>) -> Body {
 }
 
 /// Whether a part is text to be read where it stands. Text with a name is a file, unless there was no other before.
-fn is_text(part: &Part, is_first: bool, has_text: bool) -> bool {
+fn is_text(part: &Part<'_>, is_first: bool, has_text: bool) -> bool {
     let head = &part.head;
     if head.is_disposition("attachment") || head.name.is_some() && has_text {
         return false;
@@ -105,7 +105,7 @@ fn is_text(part: &Part, is_first: bool, has_text: bool) -> bool {
 }
 
 /// Whether it is yet another way to write the text beside it, which nobody asked for (for AMP, say).
-fn is_same_text(head: &Head, parent: &Head) -> bool {
+fn is_same_text(head: &Head<'_>, parent: &Head<'_>) -> bool {
     let is_file = head.name.is_some() || head.is_disposition("attachment") || head.is("text", "calendar");
     parent.is("multipart", "alternative") && head.is_kind("text") && !is_file
 }

@@ -216,13 +216,18 @@ impl<'a> Cursor<'a> {
     /// A string: quoted, as a literal, or an atom. The inner `None` is NIL, which servers write where a string is due.
     pub(super) fn string(&mut self) -> Option<Option<Cow<'a, [u8]>>> {
         match self.peek()? {
-            b'"' => self.quoted().map(Some),
-            b'{' | b'~' if self.at_literal() => self.literal().map(|bytes| Some(bytes.into())),
-            _ => match self.atom() {
-                b"" => None,
-                atom if atom.eq_ignore_ascii_case(b"NIL") => Some(None),
-                atom => Some(Some(atom.into())),
-            },
+            b'"' => return self.quoted().map(Some),
+            b'{' | b'~' => {
+                if let Some(bytes) = self.literal() {
+                    return Some(Some(bytes.into()));
+                }
+            }
+            _ => {}
+        }
+        match self.atom() {
+            b"" => None,
+            atom if atom.eq_ignore_ascii_case(b"NIL") => Some(None),
+            atom => Some(Some(atom.into())),
         }
     }
 
@@ -254,10 +259,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn at_literal(&mut self) -> bool {
-        self.clone().literal().is_some()
-    }
-
+    /// One that begins here; where none does, nothing is passed over.
     fn literal(&mut self) -> Option<&'a [u8]> {
         // One that was passed over within something else is behind.
         while self.literals.next_if(|literal| literal.start <= self.at).is_some() {}
@@ -287,7 +289,7 @@ impl<'a> Cursor<'a> {
             match self.peek()? {
                 b']' => break,
                 b'"' => drop(self.quoted()?),
-                b'{' if self.at_literal() => drop(self.literal()?),
+                b'{' if self.literal().is_some() => {}
                 _ => self.at += 1,
             }
         }

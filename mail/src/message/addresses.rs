@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 
-use super::{Address, read_address, words};
+use super::{Addresses, read_address, words};
 
 /// Addresses with commas between them: `a@b.c`, or a name and `<a@b.c>`. `None` where anything in it is for the library.
-pub(super) fn read(field: &str) -> Option<Vec<Address>> {
-    let mut addresses = Vec::new();
+pub(super) fn read(field: &str) -> Option<Addresses<'_>> {
+    let mut addresses = Addresses::new();
     let mut rest = field.trim_ascii();
     while !rest.is_empty() {
         let (name, after) = read_name(rest)?;

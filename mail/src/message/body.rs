@@ -21,7 +21,7 @@ pub(super) struct Seen {
 }
 
 /// Looks at the begin of a body, which may be empty.
-pub(super) fn look(head: Head, text: &[u8]) -> Seen {
+pub(super) fn look(head: Head<'_>, text: &[u8]) -> Seen {
     let text = &text[..text.len().min(MAX_BYTES)];
     if text.is_empty() {
         let has_attachments = head.is_attachment(None) || head.is("multipart", "mixed");
@@ -34,10 +34,10 @@ pub(super) fn look(head: Head, text: &[u8]) -> Seen {
         if head.is_attachment(parts.parent(part)) {
             has_attachment = true;
         } else if head.is("text", "plain") && plain.is_none() {
-            plain = Some(line(words(part, text), MAX_PREVIEW_CHARS));
+            plain = Some(with_words(part, text, |words| line(words, MAX_PREVIEW_CHARS).into_owned()));
         } else if head.is("text", "html") && html.is_none() {
-            let words = words(part, text);
-            html = guarded(|| html_to_text(&words)).map(|text| line(text, MAX_PREVIEW_CHARS));
+            let words = with_words(part, text, |words| guarded(|| html_to_text(words)));
+            html = words.map(|words| line(words, MAX_PREVIEW_CHARS).into_owned());
         }
     }
     // With parts of several kinds there are several things, unless all of them were seen.
@@ -46,9 +46,9 @@ pub(super) fn look(head: Head, text: &[u8]) -> Seen {
     Seen { has_attachments: has_attachment || is_mixed && !parts.is_whole, preview }
 }
 
-fn words(part: &Part, text: &[u8]) -> String {
+fn with_words<T>(part: &Part<'_>, text: &[u8], read: impl FnOnce(&str) -> T) -> T {
     let bytes = part.head.encoding.decode(&text[part.body.clone()]);
     let text = body_text(&bytes, part.head.charset());
     // What a charset cannot decode is most often the last character, cut.
-    text.trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned()
+    read(text.trim_end_matches(char::REPLACEMENT_CHARACTER))
 }

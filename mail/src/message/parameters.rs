@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
+use smallvec::SmallVec;
 
 use super::{decoded, lossy, read_text};
 
@@ -16,8 +17,9 @@ const MAX_PARAMETERS: usize = 64;
 /// A field in this form.
 pub(super) struct Parameters<'a> {
     /// In small letters; empty where the field begins with none.
-    pub(super) kind: String,
-    values: Vec<(&'a [u8], Value<'a>)>,
+    pub(super) kind: Cow<'a, str>,
+    /// By their names. Most fields have one or two.
+    values: SmallVec<[(&'a [u8], Value<'a>); 2]>,
 }
 
 /// As it is written: its bytes, without quotes.
@@ -32,7 +34,10 @@ impl<'a> Parameters<'a> {
         let field = field[..field.len().min(MAX_BYTES)].trim_ascii();
         let end = field.iter().position(|byte| *byte == b';').unwrap_or(field.len());
         let kind = field[..end].split(|byte| byte.is_ascii_whitespace() || *byte == b'(').next().unwrap_or_default();
-        let mut parameters = Self { kind: lossy(kind).to_ascii_lowercase(), values: Vec::new() };
+        let kind = lossy(kind);
+        let is_small = !kind.bytes().any(|byte| byte.is_ascii_uppercase());
+        let kind = if is_small { kind } else { kind.to_ascii_lowercase().into() };
+        let mut parameters = Self { kind, values: SmallVec::new() };
         let mut rest = field.get(end + 1..).unwrap_or_default();
         while !rest.is_empty() && parameters.values.len() < MAX_PARAMETERS {
             let end = rest.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(rest.len());
@@ -45,7 +50,7 @@ impl<'a> Parameters<'a> {
             let (value, after) = match value.strip_prefix(b"\"") {
                 Some(quoted) => {
                     let (bytes, after) = quoted_string(quoted);
-                    (Value { bytes: bytes.into(), is_quoted: true }, after)
+                    (Value { bytes, is_quoted: true }, after)
                 }
                 None => {
                     let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
@@ -64,11 +69,13 @@ impl<'a> Parameters<'a> {
     }
 
     /// A word: what follows it outside quotes is a comment.
-    pub(super) fn word(&self, name: &str) -> Option<&[u8]> {
-        let value = self.value(name)?;
-        let word = match value.is_quoted {
-            true => &value.bytes,
-            false => value.bytes.split(u8::is_ascii_whitespace).next()?,
+    pub(super) fn word(&self, name: &str) -> Option<Cow<'a, [u8]>> {
+        let word = match self.value(name)? {
+            // What stands without quotes is as it is written.
+            Value { bytes: Cow::Borrowed(bytes), is_quoted: false } => {
+                bytes.split(u8::is_ascii_whitespace).next()?.into()
+            }
+            Value { bytes, .. } => bytes.clone(),
         };
         Some(word).filter(|word| !word.is_empty())
     }
@@ -81,7 +88,7 @@ impl<'a> Parameters<'a> {
         {
             return Some(text);
         }
-        self.value(name).map(|value| read_text(&value.bytes, charset))
+        self.value(name).map(|value| read_text(&value.bytes, charset).into_owned())
     }
 
     fn extended(&self, name: &str) -> Option<String> {
@@ -119,19 +126,19 @@ impl<'a> Parameters<'a> {
 
 /// Up to the quote that ends it, and what follows. A backslash that stands before neither quote nor backslash is one of
 /// somebody's path.
-fn quoted_string(text: &[u8]) -> (Vec<u8>, &[u8]) {
-    let mut bytes = Vec::new();
-    let mut rest = text;
+fn quoted_string(text: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
+    let plain = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | b'\r' | b'\n')).unwrap_or(text.len());
+    let (mut bytes, mut rest) = (Cow::Borrowed(&text[..plain]), &text[plain..]);
     while let [first, after @ ..] = rest {
         rest = after;
         match (first, after) {
-            (b'"', _) => return (bytes, rest),
+            (b'"', _) => break,
             (b'\\', [second @ (b'"' | b'\\'), after @ ..]) => {
-                bytes.push(*second);
+                bytes.to_mut().push(*second);
                 rest = after;
             }
             (b'\r' | b'\n', _) => {}
-            _ => bytes.push(*first),
+            _ => bytes.to_mut().push(*first),
         }
     }
     (bytes, rest)
@@ -159,7 +166,8 @@ mod tests {
         ] {
             let parameters = Parameters::read(field.as_bytes());
             let charset = charset.map(str::as_bytes);
-            assert_eq!((parameters.kind.as_str(), parameters.word("charset")), (kind, charset), "{field}");
+            let word = parameters.word("charset");
+            assert_eq!((&*parameters.kind, word.as_deref()), (kind, charset), "{field}");
         }
     }
 

@@ -16,17 +16,17 @@ pub(crate) const MAX_PARTS: usize = 10_000;
 const MAX_HEAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A message in its parts.
-pub(crate) struct Parts {
+pub(crate) struct Parts<'a> {
     /// In the order in which they begin; the first is the message itself.
-    pub(crate) all: Vec<Part>,
+    pub(crate) all: Vec<Part<'a>>,
     /// Whether each part that holds others was taken apart, and the last of them ended.
     pub(crate) is_whole: bool,
     /// Whether there are more parts than these.
     pub(crate) is_cut: bool,
 }
 
-pub(crate) struct Part {
-    pub(crate) head: Head,
+pub(crate) struct Part<'a> {
+    pub(crate) head: Head<'a>,
     /// Whose part it is: one of those before.
     pub(crate) parent: Option<usize>,
     /// Where its body lies, as it is written.
@@ -37,9 +37,9 @@ pub(crate) struct Part {
     pub(crate) is_too_deep: bool,
 }
 
-impl Parts {
+impl<'a> Parts<'a> {
     /// Takes the body that begins there apart, parts in parts down to this depth. What lies deeper is a part as a whole.
-    pub(crate) fn of(raw: &[u8], start: usize, head: Head, max_depth: usize) -> Self {
+    pub(crate) fn of(raw: &'a [u8], start: usize, head: Head<'a>, max_depth: usize) -> Self {
         let mut all = vec![Part { head, parent: None, body: start..raw.len(), is_opened: false, is_too_deep: false }];
         let (mut open, mut heads, mut is_whole) = (Vec::new(), 0, true);
         let mut is_cut = false;
@@ -93,17 +93,17 @@ impl Parts {
     }
 
     /// Those that hold no others.
-    pub(crate) fn leaves(&self) -> impl Iterator<Item = &Part> {
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = &Part<'a>> {
         self.all.iter().filter(|part| !part.is_opened)
     }
 
-    pub(crate) fn parent(&self, part: &Part) -> Option<&Head> {
+    pub(crate) fn parent(&self, part: &Part<'_>) -> Option<&Head<'a>> {
         part.parent.and_then(|parent| self.all.get(parent)).map(|parent| &parent.head)
     }
 }
 
 /// Expects parts of this one, if it is to have any. False where it is not taken apart all the same.
-fn begin(all: &mut [Part], index: usize, open: &mut Vec<usize>, max_depth: usize) -> bool {
+fn begin(all: &mut [Part<'_>], index: usize, open: &mut Vec<usize>, max_depth: usize) -> bool {
     let part = &mut all[index];
     if part.head.delimiter().is_none() {
         return !part.head.is_multipart();
@@ -116,7 +116,7 @@ fn begin(all: &mut [Part], index: usize, open: &mut Vec<usize>, max_depth: usize
 }
 
 /// Which of the open parts this line delimits, the innermost first, and whether it ends it.
-fn delimiter(line: &[u8], open: &[usize], all: &[Part]) -> Option<(usize, bool)> {
+fn delimiter(line: &[u8], open: &[usize], all: &[Part<'_>]) -> Option<(usize, bool)> {
     if !line.starts_with(b"--") {
         return None;
     }

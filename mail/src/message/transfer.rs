@@ -1,5 +1,7 @@
 //! How the bytes of a part are written (RFC 2045 section 6).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::words::quoted_printable;
@@ -32,13 +34,16 @@ impl Encoding {
     }
 
     /// What was written; as far as it goes where it was cut, and without what does not belong there.
-    pub fn decode(self, written: &[u8]) -> Vec<u8> {
+    pub fn decode(self, written: &[u8]) -> Cow<'_, [u8]> {
+        if self == Self::Identity {
+            return written.into();
+        }
         let mut bytes = Vec::with_capacity(match self {
             Self::Base64 => written.len() / 4 * 3 + 3,
             Self::Identity | Self::QuotedPrintable => written.len(),
         });
         self.each(written, |more| bytes.extend_from_slice(more));
-        bytes
+        bytes.into()
     }
 
     /// How much [`Self::decode`] would return, without its memory.
@@ -112,7 +117,7 @@ mod tests {
             (Encoding::QuotedPrintable, "a=3D=\r\nb= \t\r\nc=\n=C3=BC =4", b"a=bc\xc3\xbc =4"),
             (Encoding::Identity, "a=3D\r\n", b"a=3D\r\n"),
         ] {
-            assert_eq!(encoding.decode(written.as_bytes()), expected, "{written}");
+            assert_eq!(*encoding.decode(written.as_bytes()), *expected, "{written}");
             assert_eq!(encoding.decoded_len(written.as_bytes()), expected.len(), "{written}");
         }
         for (value, expected) in [

@@ -12,6 +12,16 @@ use shared::db::mailboxes::{Bits, NewMessage};
 use shared::search::composed;
 use uuid::Uuid;
 
+/// What is stored of a message and is not in its summary.
+struct Known {
+    uid: u32,
+    identity: Uuid,
+    thread_id: Uuid,
+    received_at: i64,
+    size: u64,
+    flags: Bits,
+}
+
 /// A message that was fetched; `now` stands in for what the server does not say.
 pub(super) fn read(account: AccountId, fetched: &Fetched, now: i64) -> NewMessage {
     let summary = Summary::read(fetched.header.as_deref().unwrap_or_default(), fetched.text.as_deref());
@@ -21,28 +31,18 @@ pub(super) fn read(account: AccountId, fetched: &Fetched, now: i64) -> NewMessag
         (None, Some(id)) => hash(&[b"objectid", id.as_bytes()]),
         (None, None) => identity(&summary, size),
     };
-    let thread = match (&fetched.gmail, &fetched.thread_id) {
+    let thread_id = match (&fetched.gmail, &fetched.thread_id) {
         (Some(gmail), _) => hash(&[b"gmail", account.0.as_bytes(), &gmail.thread.to_be_bytes()]),
         (None, Some(id)) => hash(&[b"objectid", account.0.as_bytes(), id.as_bytes()]),
         (None, None) => thread(account, &summary, identity),
     };
     let received_at = fetched.internal_date.or(summary.sent_at).unwrap_or(now);
     let flags = bits(fetched.flags.unwrap_or_default());
-    let message = of_summary(summary);
-    NewMessage {
-        uid: fetched.uid,
-        identity,
-        thread_id: thread,
-        received_at,
-        size: i64::try_from(size).unwrap_or(i64::MAX),
-        bits: Bits(message.bits.0 | flags.0),
-        ..message
-    }
+    of_summary(summary, Known { uid: fetched.uid, identity, thread_id, received_at, size, flags })
 }
 
-/// What the header tells; the rest is to be filled in.
-fn of_summary(summary: Summary) -> NewMessage {
-    let mut bits = Bits::default();
+fn of_summary(summary: Summary<'_>, known: Known) -> NewMessage {
+    let mut bits = known.flags;
     for (is_set, bit) in [(summary.has_attachments, Bits::ATTACHMENTS), (!summary.is_readable, Bits::UNREADABLE)] {
         if is_set {
             bits.0 |= bit;
@@ -50,12 +50,12 @@ fn of_summary(summary: Summary) -> NewMessage {
     }
     NewMessage {
         id: Uuid::now_v7(),
-        uid: 0,
-        identity: Uuid::nil(),
-        thread_id: Uuid::nil(),
-        received_at: 0,
+        uid: known.uid,
+        identity: known.identity,
+        thread_id: known.thread_id,
+        received_at: known.received_at,
         sent_at: summary.sent_at,
-        size: 0,
+        size: i64::try_from(known.size).unwrap_or(i64::MAX),
         bits,
         from: list(&summary.from),
         to: list(&summary.to),
@@ -63,9 +63,9 @@ fn of_summary(summary: Summary) -> NewMessage {
         bcc: list(&summary.bcc),
         reply_to: list(&summary.reply_to),
         subject: in_one(summary.subject),
-        message_id: summary.message_id,
-        in_reply_to: summary.in_reply_to,
-        preview: summary.preview.map(in_one),
+        message_id: summary.message_id.map(Cow::into_owned),
+        in_reply_to: summary.in_reply_to.map(Cow::into_owned),
+        preview: summary.preview.map(|preview| in_one(preview.into())),
     }
 }
 
@@ -78,32 +78,16 @@ pub(super) fn of_pop3(
     begin: Option<Begin>,
     now: i64,
 ) -> NewMessage {
-    let summary = begin.map(|begin| Summary::read(&begin.header, Some(&begin.text))).unwrap_or_default();
-    let is_readable = summary.is_readable;
-    let received_at = summary.received_at;
-    let message = NewMessage {
-        id: Uuid::now_v7(),
-        uid,
-        identity,
-        thread_id: thread(account, &summary, identity),
-        received_at: received_at.unwrap_or(now),
-        size: i64::try_from(size).unwrap_or(i64::MAX),
-        ..of_summary(summary)
-    };
-    if is_readable { message } else { NewMessage { bits: Bits(Bits::UNREADABLE), ..message } }
+    let summary = begin.as_ref().map(|begin| Summary::read(&begin.header, Some(&begin.text))).unwrap_or_default();
+    let (thread_id, received_at) = (thread(account, &summary, identity), summary.received_at.unwrap_or(now));
+    of_summary(summary, Known { uid, identity, thread_id, received_at, size, flags: Bits::default() })
 }
 
 /// A message that is there, and of which nothing more can be read.
 pub(super) fn unreadable(folder: Uuid, validity: u32, uid: u32, flags: Bits, now: i64) -> NewMessage {
     let identity = hash(&[b"uid", folder.as_bytes(), &validity.to_be_bytes(), &uid.to_be_bytes()]);
-    NewMessage {
-        uid,
-        identity,
-        thread_id: identity,
-        received_at: now,
-        bits: Bits(flags.0 | Bits::UNREADABLE),
-        ..of_summary(Summary::default())
-    }
+    let known = Known { uid, identity, thread_id: identity, received_at: now, size: 0, flags };
+    of_summary(Summary::default(), known)
 }
 
 /// The flags that are kept.
@@ -123,8 +107,8 @@ pub(super) fn bits(flags: Flags) -> Bits {
 }
 
 /// What a message is known by at a server without ids of its own: never its Message-ID alone, which any sender chooses.
-fn identity(summary: &Summary, size: u64) -> Uuid {
-    let sender = summary.from.first().map(|from| from.address.as_str()).unwrap_or_default();
+fn identity(summary: &Summary<'_>, size: u64) -> Uuid {
+    let sender = summary.from.first().map(|from| &*from.address).unwrap_or_default();
     hash(&[
         b"message",
         summary.message_id.as_deref().unwrap_or_default().as_bytes(),
@@ -137,8 +121,8 @@ fn identity(summary: &Summary, size: u64) -> Uuid {
 }
 
 /// The thread that a message's own headers name: all that answer one message name the same first reference.
-fn thread(account: AccountId, summary: &Summary, identity: Uuid) -> Uuid {
-    let root = summary.references.first().or(summary.in_reply_to.as_ref()).or(summary.message_id.as_ref());
+fn thread(account: AccountId, summary: &Summary<'_>, identity: Uuid) -> Uuid {
+    let root = summary.first_reference.as_ref().or(summary.in_reply_to.as_ref()).or(summary.message_id.as_ref());
     match root {
         Some(root) => hash(&[b"thread", account.0.as_bytes(), root.as_bytes()]),
         None => hash(&[b"alone", account.0.as_bytes(), identity.as_bytes()]),
@@ -166,7 +150,7 @@ pub(super) fn bytes(message: &NewMessage) -> usize {
 }
 
 /// As the database has them: `[[name or null, address], …]`.
-fn list(addresses: &[Address]) -> Option<String> {
+fn list(addresses: &[Address<'_>]) -> Option<String> {
     if addresses.is_empty() {
         return None;
     }
@@ -178,8 +162,8 @@ fn list(addresses: &[Address]) -> Option<String> {
 }
 
 /// Letters and their marks in one. Most texts are so already.
-fn in_one(text: String) -> String {
-    let Cow::Owned(text) = composed(&text) else { return text };
+fn in_one(text: Cow<'_, str>) -> String {
+    let Cow::Owned(text) = composed(&text) else { return text.into_owned() };
     text
 }
 
@@ -195,7 +179,9 @@ mod tests {
     fn letters_and_their_marks_are_stored_in_one() {
         let header = "From: Ju\u{308}rgen <juergen@example.com>\r\nSubject: Cafe\u{301}\r\n\r\n";
         let summary = Summary::read(header.as_bytes(), Some("U\u{308}ber uns".as_bytes()));
-        let message = of_summary(summary);
+        let (identity, flags) = (Uuid::nil(), Bits::default());
+        let known = Known { uid: 1, identity, thread_id: identity, received_at: 0, size: 0, flags };
+        let message = of_summary(summary, known);
         assert_eq!(message.subject, "Caf\u{e9}");
         assert_eq!(message.from.as_deref(), Some("[[\"J\u{fc}rgen\",\"juergen@example.com\"]]"));
         assert_eq!(message.preview.as_deref(), Some("\u{dc}ber uns"));
