@@ -270,6 +270,22 @@ async fn with_a_million_accounts_the_list_is_served_by_an_index_and_the_policy_i
     }
 }
 
+/// A trigger that is for some columns is not asked when another one is written, whatever its condition says of that.
+#[tokio::test]
+async fn an_accounts_triggers_are_for_every_column_that_their_conditions_look_at() {
+    let client = owner().await;
+    let sql = "select t.tgname::text, t.tgattr::int2[] @> (
+                   select array_agg(d.refobjsubid::int2) from pg_depend d
+                   where d.classid = 'pg_trigger'::regclass and d.objid = t.oid and d.refobjid = t.tgrelid and d.refobjsubid > 0
+               )
+               from pg_trigger t
+               where t.tgrelid = 'email_accounts'::regclass and t.tgqual is not null order by t.tgname";
+    let rows = client.query(sql, &[]).await.unwrap();
+    let found: Vec<(&str, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let names = ["hidden", "lease", "objects", "purge", "update"].map(|name| format!("email_accounts_{name}"));
+    assert_eq!(found, names.each_ref().map(|name| (name.as_str(), true)));
+}
+
 #[tokio::test]
 async fn with_many_messages_a_page_is_read_from_an_index_in_its_order_whoever_asks() {
     let database = new_database().await;
