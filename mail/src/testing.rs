@@ -648,8 +648,9 @@ async fn submit(said: Vec<u8>) {
         }
     };
     if is_wanted {
-        match smtp.transmit(&mut Dotted(PIECES)).await {
+        match smtp.transmit(&login, &mut Dotted(PIECES)).await {
             Transmission::Ready => {}
+            Transmission::Refused(said) => check(&said),
             // All of it was said ahead. What would be made of it is looked at all the same.
             Transmission::Broken(error) => check_error(&error),
             Transmission::NoBody(never) => match never {},

@@ -190,8 +190,8 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
     };
     let pause = match (status, filed) {
         (Status::Queued, _) => to.pause,
-        (Status::Uncertain, _) => can_be_found(&claimed).then_some(pause_after(1)),
-        (Status::Sent | Status::Failed, Filed::Due) => Some(Duration::ZERO),
+        (Status::Sent | Status::Failed | Status::Uncertain, Filed::Due) => Some(Duration::ZERO),
+        (Status::Uncertain, _) => can_be_found(&claimed, &to.doubtful).then_some(pause_after(1)),
         _ => None,
     };
     log_try(&claimed, status, &to.response);
@@ -342,8 +342,9 @@ async fn converse(
         Outcome::Refused(said) => return Ok((answers, Ending::Answered(answer(&said)))),
         Outcome::Broken(error) => return Ok((answers, broken(&error))),
     }
-    match smtp.transmit(bytes).await {
+    match smtp.transmit(login, bytes).await {
         Transmission::Ready => {}
+        Transmission::Refused(said) => return Ok((answers, Ending::Answered(answer(&said)))),
         Transmission::Broken(error) => return Ok((answers, broken(&error))),
         // Nothing is sent: without the last dot the server forgets what it has heard.
         Transmission::NoBody(NoBytes::Gone) => return Ok((answers, Ending::NoLogin(NO_FILE.into()))),
@@ -397,11 +398,12 @@ fn is_pop3(claimed: &Claimed) -> bool {
     claimed.stored.account.protocol != "imap"
 }
 
-/// Whether the sent folder can tell that a message was sent of which nobody knows. Where an earlier attempt has reached
-/// somebody, the copy that lies there may be of that one.
-fn can_be_found(claimed: &Claimed) -> bool {
+/// Whether the sent folder can tell that a message was sent of which nobody knows, for those with these places. Where an
+/// earlier attempt has reached somebody, or may have and was for others, the copy that lies there may be of that one.
+fn can_be_found(claimed: &Claimed, doubtful: &[usize]) -> bool {
     let mut recipients = claimed.outgoing.recipients.iter();
-    !is_pop3(claimed) && recipients.all(|recipient| recipient.status != Reception::Accepted)
+    let are_the_same = claimed.doubted.as_ref().is_none_or(|all| doubtful.iter().all(|place| all.contains(place)));
+    !is_pop3(claimed) && are_the_same && recipients.all(|recipient| recipient.status != Reception::Accepted)
 }
 
 /// Whether something is to be done in the mailbox when the message is sent: to file the copy, or to mark what was answered.
@@ -435,12 +437,12 @@ enum Seen {
 /// Looks into the sent folder: for a message of which nobody knows, or to put the sender's copy there.
 async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Noted, WorkError> {
     let (is_first, response) = (claimed.looks == 0, claimed.outgoing.response.as_deref());
-    if let Some(INTERRUPTED) = response.filter(|_| is_first && claimed.task == Task::Look) {
+    if let Some(INTERRUPTED) = response.filter(|_| is_first && claimed.outgoing.status == Status::Uncertain) {
         // Its worker has not lived to say so.
         log_try(&claimed, claimed.outgoing.status, INTERRUPTED);
     }
     let is_in_vain = match claimed.task {
-        Task::Look => !can_be_found(&claimed),
+        Task::Look => !can_be_found(&claimed, &claimed.doubtful),
         Task::Copy | Task::Send => is_pop3(&claimed),
     };
     let visit = async {

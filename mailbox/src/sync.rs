@@ -30,7 +30,7 @@ use crate::{Host, OAUTH2, Settings};
 pub(crate) use self::pop3::identity as pop3_identity;
 
 /// A lease outlasts all that its holder may wait for: a minute of work, a mail host's last answer (15 s), a last
-/// statement (6 s), and clocks that differ.
+/// statement (6 s), and clocks that differ. `doubt_check` and `destroy_orphans` in the migrations know it.
 const LEASE: Duration = Duration::from_secs(120);
 /// When a large loss is looked at a second time, and how long it must have lasted then.
 const SECOND_LOOK: Duration = Duration::from_secs(65);

@@ -676,7 +676,7 @@ const TURNS: [&str; 5] =
 const SYNCHRONISED: [&str; 5] = ["rung_at", "sync_requested_at", "sync_started_at", "leased_until", "lease_token"];
 
 /// What moves with a message that is to be sent.
-const OUTGOING: [&str; 12] = [
+const OUTGOING: [&str; 13] = [
     "status",
     "tried_since",
     "next_attempt_at",
@@ -686,6 +686,7 @@ const OUTGOING: [&str; 12] = [
     "lease_token",
     "dot_at",
     "doubtful",
+    "doubted",
     "looks",
     "deaths",
     "changed_number",

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::model_imap::{Extensions, FLAGS, Fault, ModelServer, World};
+use crate::model_imap::{Extensions, FLAGS, Fault, Lie, ModelServer, Then, World};
+use crate::model_pop3::{Mailbox, ModelPop3};
 use crate::proxy::{Fate, Proxy};
 use crate::sign_in::{PASSWORD, mailbox};
 use crate::support::{Answer, Service, User, mail, mail_api, owner, servers};
@@ -422,6 +423,89 @@ async fn no_fault_of_a_server_deletes_a_message() {
         let kept: Vec<_> = before.values().filter(|id| after.values().any(|now| now == *id)).collect();
         assert_eq!(kept.len(), 60);
     }
+}
+
+/// A folder that could not be read, or that did not say what is in it, was not searched, however often that is so: neither for its
+/// own messages nor, this time, for those of others.
+#[tokio::test]
+async fn what_was_in_a_folder_that_cannot_be_read_is_not_destroyed() {
+    const WORK: &str = "EXAMINE \"Work\"";
+    let refused = || Lie::new(WORK, "{tag} NO [SERVERBUG] its index is being built\r\n", Then::GoOn);
+    let silent = || Lie::new("UID SEARCH", "{tag} OK done\r\n", Then::GoOn);
+    for (is_renumbered, lie) in [(false, refused()), (true, refused()), (true, silent())] {
+        let mut world = World::new(Extensions::default());
+        world.create("Work");
+        (0..5).for_each(|_| world.append("INBOX", 0));
+        (0..30).for_each(|_| world.append("Work", 1));
+        let server = ModelServer::start(world).await;
+        let rig = Rig::model(&server).await;
+        rig.run().await;
+        let before: Vec<Uuid> = rig.ids().await.into_values().collect();
+        if is_renumbered {
+            server.world().renumber("Work");
+        } else {
+            server.world().fault = Some(Fault::Empty);
+            rig.run().await;
+            server.world().fault = None;
+        }
+        server.world().lies = vec![lie];
+        for _ in 0..4 {
+            let doubts = "update email_folders set doubted_at = 0 where account_id = $1 and doubted_at is not null";
+            rig.owner.execute(doubts, &[&rig.account.0]).await.unwrap();
+            rig.run().await;
+        }
+        let kept = "select count(*) from email_messages where id = any ($1)";
+        assert_eq!(rig.owner.query_one(kept, &[&before]).await.unwrap().get::<_, i64>(0), 35);
+        assert_eq!(rig.count("select count(*) from email_destroyed where account_id = $1").await, 0);
+        server.world().lies.clear();
+        rig.run().await;
+        let mut after: Vec<Uuid> = rig.ids().await.into_values().collect();
+        after.sort_unstable();
+        assert_eq!((after.len(), before.iter().all(|id| after.binary_search(id).is_ok())), (35, true));
+        // What is gone in truth is destroyed then.
+        server.world().expunge("Work", 3);
+        rig.run().await;
+        assert_eq!(rig.count("select count(*) from email_messages where account_id = $1").await, 34);
+    }
+}
+
+/// What its user has done with a message is nowhere but here.
+#[tokio::test]
+async fn a_pop3_message_that_is_found_again_has_its_flags() {
+    let server = ModelPop3::start(Mailbox { messages: (1..=8).collect(), ..Mailbox::default() }).await;
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port, "encryption": "none", "protocol": "pop3"});
+    let rig = Rig::at(settings).await;
+    rig.run().await;
+    let flag =
+        "update email_messages set is_read = subject < '6', is_flagged = subject < '3', is_answered = subject = '2'
+                where account_id = $1";
+    rig.owner.execute(flag, &[&rig.account.0]).await.unwrap();
+    let flags = "select string_agg(concat_ws(' ', id, subject, is_read, is_flagged, is_answered, changed_number), ',' order by id)
+                 from email_messages where account_id = $1 and uid is not null and subject < '9'";
+    let flags = async || -> String { rig.owner.query_one(flags, &[&rig.account.0]).await.unwrap().get(0) };
+    let unread = "select unread from email_folders where account_id = $1";
+    let unread = async || -> i32 { rig.owner.query_one(unread, &[&rig.account.0]).await.unwrap().get(0) };
+    let before = flags().await;
+    // For a moment nothing is there.
+    server.mailbox.lock().unwrap().lies = vec![Lie::new("UIDL", "+OK\r\n.\r\n", Then::GoOn)];
+    rig.run().await;
+    assert_eq!(rig.ids().await.len(), 0);
+    {
+        let mut mailbox = server.mailbox.lock().unwrap();
+        mailbox.lies.clear();
+        mailbox.commands.clear();
+        mailbox.messages.push(9);
+    }
+    rig.run().await;
+    assert_eq!((flags().await, unread().await, rig.ids().await.len()), (before.clone(), 4, 9));
+    let commands = server.mailbox.lock().unwrap().commands.clone();
+    let fetched: Vec<_> = commands.iter().filter(|command| command.starts_with("TOP")).collect();
+    assert_eq!(fetched, ["TOP 9 40"]);
+    // The same mailbox has another name.
+    let rename = "update email_accounts set username = username || '.' where id = $1";
+    rig.owner.execute(rename, &[&rig.account.0]).await.unwrap();
+    rig.run().await;
+    assert_eq!((flags().await, unread().await, rig.ids().await.len()), (before, 4, 9));
 }
 
 #[tokio::test]

@@ -598,6 +598,97 @@ async fn what_lies_in_the_sent_folder_may_be_of_an_earlier_attempt() {
     );
 }
 
+/// So it may be of an attempt of which nobody knows, after which its user had it tried again: it tells of those who were asked for
+/// both times.
+#[tokio::test]
+async fn what_lies_in_the_sent_folder_tells_of_those_who_were_in_doubt_at_each_attempt() {
+    for (first, second, found) in [("{0}", "{0,1}", false), ("{0,1}", "{0,1}", true), ("{0,1}", "{1}", true)] {
+        let (rig, _) = Rig::dovecot().await;
+        let to = json!([{"address": "first@example.com"}, {"address": "second@example.com"}]);
+        let entry = rig.put(json!({"to": to})).await;
+        rig.work().await;
+        let doubt =
+            "update email_outbox set status = 'uncertain', dot_at = 1, doubtful = $2::text::integer[], due_at = null,
+                         sent_at = null, copy = 'none', recipients = replace(recipients, 'accepted', 'pending')
+                     where account_id = $1";
+        rig.owner.execute(doubt, &[&rig.account.0, &first]).await.unwrap();
+        assert_eq!(rig.retry(&entry).await.status, 202);
+        rig.owner.execute(doubt, &[&rig.account.0, &second]).await.unwrap();
+        let due = "update email_outbox set due_at = 1 where account_id = $1";
+        rig.owner.execute(due, &[&rig.account.0]).await.unwrap();
+        rig.work().await;
+        let after = rig.get(&entry).await;
+        let expected = if found && second == "{0,1}" {
+            "sent"
+        } else if found {
+            "queued"
+        } else {
+            "uncertain"
+        };
+        assert_eq!(is(&after).0, expected, "{first} {second} {after}");
+    }
+}
+
+/// The second was not taken at first, and of the attempt for him nobody knows: the first has the message, and so has the sender.
+#[tokio::test]
+async fn the_senders_copy_is_made_although_nobody_knows_of_the_rest() {
+    let (server, name) = (SmtpModel::start(&OFFERS).await, mailbox().await);
+    let settings = json!({
+        "emailAddress": name, "username": name, "hostname": "localhost", "port": mail().await.ports().imaps,
+        "password": PASSWORD, "smtpHostname": "localhost", "smtpPort": server.port, "smtpEncryption": "none",
+    });
+    let connector = connector_by(Resolver::new(&[everybody_is_here().await])).await;
+    let rig = Rig::new(api().await, Worker::with(connector).await, settings).await;
+    let to = json!([{"address": "first@example.com"}, {"address": "second@example.com"}]);
+    let entry = rig.put(json!({"to": to})).await;
+    // The first command of a kind is the first recipient's.
+    server.fail([(At::Rcpt, Fault::Say("450 4.2.1 busy"))]);
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await), ("queued", vec!["pending", "accepted"]));
+    server.fail([(At::Dot, Fault::CutAfter)]);
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await), ("uncertain", vec!["pending", "accepted"]));
+    let copy = "select copy, due_at is null from email_outbox where account_id = $1";
+    let copy = async || {
+        let row = rig.owner.query_one(copy, &[&rig.account.0]).await.unwrap();
+        (row.get::<_, String>(0), row.get::<_, bool>(1))
+    };
+    rig.worker.deliver(&rig.scope, rig.account, TIME).await.unwrap();
+    assert_eq!(copy().await, ("done".to_owned(), true));
+    assert_eq!(is(&rig.get(&entry).await), ("uncertain", vec!["pending", "accepted"]), "and nobody knows still");
+    assert_eq!(server.taken().len(), 2);
+    // So it is where the worker died after the dot.
+    let sql = "update email_outbox set status = 'sending', dot_at = 1, doubtful = '{0}', copy = 'due', due_at = 1, leased_until = 1
+               where account_id = $1";
+    rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
+    rig.work().await;
+    assert_eq!(copy().await, ("done".to_owned(), true));
+    assert_eq!(is(&rig.get(&entry).await), ("uncertain", vec!["pending", "accepted"]));
+    let mut other = OtherClient::sign_in(&name).await;
+    other.say("SELECT Sent").await;
+    assert_eq!(other.say("UID SEARCH ALL").await[0].split(' ').count(), 3, "one copy");
+}
+
+/// The account's messages go within a minute, the answer is kept for a day.
+#[tokio::test]
+async fn what_is_sent_again_with_its_key_after_its_account_is_gone_is_a_conflict() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let send = async || {
+        let request = rig.api.post("/api/outbox", rig.message(json!({}))).by(&rig.user);
+        request.header("idempotency-key", "k-1").send().await
+    };
+    assert_eq!(send().await.status, 202);
+    let path = format!("/api/accounts/{}", rig.account);
+    assert!(rig.api.delete(&path).by(&rig.user).send().await.status < 300);
+    assert_eq!(send().await.status, 202, "as it was then");
+    // As the purge does it.
+    rig.owner.execute("delete from email_outbox where account_id = $1", &[&rig.account.0]).await.unwrap();
+    let again = send().await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (409, Some("true")), "{again:?}");
+    assert!(again.body["message"].as_str().unwrap().contains("deleted"), "{again:?}");
+}
+
 #[tokio::test]
 async fn a_reply_names_what_it_answers_and_marks_it() {
     let (rig, name) = Rig::dovecot().await;

@@ -7,7 +7,7 @@ use local::template::Queue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, Api, User, api, connect, folder_row, owner, servers, store};
+use crate::support::{Answer, Api, User, api, connect, folder_row, message_row, owner, servers, store};
 
 const MINUTE: i64 = 60_000;
 
@@ -46,6 +46,75 @@ async fn status(user: &User, account: &Value) -> Value {
 async fn cancel(user: &User, account: &Value) {
     let answer = api().await.delete(&sync_of(account)).by(user).send().await;
     assert_eq!((answer.status, answer.body), (200, json!({"status": "idle"})));
+}
+
+/// A turn of a worker, by hand: the lease's token.
+async fn begin(mail: &tokio_postgres::Client, user: &User, account: &Value) -> (Uuid, i64) {
+    let id: Uuid = account["id"].as_str().unwrap().parse().unwrap();
+    set(account, "rung_at = 1, leased_until = null").await;
+    let begun = "select outcome, (account).lease_token from begin_sync($1, $2, $3, 120000) limit 1";
+    let begun = mail.query_one(begun, &[&user.tenant, &user.user, &id]).await.unwrap();
+    assert_eq!(begun.get::<_, &str>(0), "begun");
+    (id, begun.get(1))
+}
+
+/// Somebody has to look soon, and the worker that is just at it may have been there already.
+#[tokio::test]
+async fn what_was_rung_for_during_a_turn_is_due_after_it() {
+    let user = User::new();
+    let account = api().await.create(&user, json!({})).await;
+    let mail = connect(&servers().await.postgres.mail_url("app")).await;
+    for (meanwhile, more, error, is_due) in [
+        ("is_syncing = false", false, None, false),
+        ("next_sync_at = epoch_ms()", false, None, true),
+        // The schedule has done so by now, and its worker found this one.
+        ("rung_at = epoch_ms(), next_sync_at = epoch_ms() + 300000", false, None, true),
+        ("next_sync_at = epoch_ms()", true, None, false),
+        ("next_sync_at = epoch_ms()", false, Some("unreachable"), false),
+    ] {
+        let (id, token) = begin(&mail, &user, &account).await;
+        set(&account, meanwhile).await;
+        let words = error.map(|_| "imap");
+        let end = "select finish_sync($1, $2, $3, $4, $5, true, 'connected', 0, 300000, $6, $7, $7)";
+        let is_noted: bool =
+            mail.query_one(end, &[&user.tenant, &user.user, &id, &token, &more, &error, &words]).await.unwrap().get(0);
+        assert!(is_noted);
+        let next = row(&account).await["next_sync_at"].as_i64().unwrap();
+        assert_eq!(next <= now(), is_due, "{meanwhile}");
+        assert_eq!(row(&account).await["rung_at"].is_null(), !more, "{meanwhile}");
+    }
+    // Never is never.
+    let (id, token) = begin(&mail, &user, &account).await;
+    set(&account, "next_sync_at = epoch_ms()").await;
+    let end = "select finish_sync($1, $2, $3, $4, false, false, 'credentialsMissing', 0, null, null, null, null)";
+    mail.query_one(end, &[&user.tenant, &user.user, &id, &token]).await.unwrap();
+    assert!(row(&account).await["next_sync_at"].is_null());
+}
+
+/// A worker has looked into the folder before the message was moved there, and its end is not the message's.
+#[tokio::test]
+async fn what_is_moved_during_a_turn_is_not_destroyed_at_its_end() {
+    let user = User::new();
+    let (account, owner) = (api().await.create(&user, json!({})).await, owner().await);
+    let mail = connect(&servers().await.postgres.mail_url("app")).await;
+    let folder =
+        store(&owner, "email_folders", folder_row(&account, "INBOX", json!({"stored": 5, "orphans": 1}))).await;
+    let message = store(&owner, "email_messages", message_row(&account, folder, json!({}))).await;
+    let is_here = async || {
+        let count = "select count(*) from email_messages where id = $1";
+        owner.query_one(count, &[&message]).await.unwrap().get::<_, i64>(0) == 1
+    };
+    for (touched, stays) in [("epoch_ms()", true), ("a.leased_until - 120001", false)] {
+        let (id, token) = begin(&mail, &user, &account).await;
+        let touch = format!(
+            "update email_folders f set touched_at = {touched} from email_accounts a where a.id = f.account_id and f.id = $1"
+        );
+        assert_eq!(owner.execute(&touch, &[&folder]).await.unwrap(), 1);
+        let sweep = "select more, doubt from destroy_orphans($1, $2, $3, $4, $5, 60000)";
+        let swept = mail.query_one(sweep, &[&user.tenant, &user.user, &id, &token, &vec![folder]]).await.unwrap();
+        assert_eq!((swept.get::<_, bool>(0), swept.get::<_, bool>(1)), (false, false));
+        assert_eq!(is_here().await, stays, "{touched}");
+    }
 }
 
 #[tokio::test]

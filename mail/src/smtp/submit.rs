@@ -57,6 +57,8 @@ pub enum Outcome {
 pub enum Transmission<E> {
     /// All are there but the last dot.
     Ready,
+    /// The server does not want them, and said so before the last dot; nothing was sent.
+    Refused(Said),
     /// The connection is lost; nothing was sent.
     Broken(Error),
     /// They could not be had; nothing was sent.
@@ -81,7 +83,7 @@ impl Smtp {
     /// PIPELINING (RFC 2920). Each recipient has an answer of its own.
     pub async fn offer(&mut self, login: &Login, envelope: &Envelope<'_>) -> Offer {
         self.stream.set_patience(PATIENCE);
-        let mut recipients = vec![None; envelope.recipients.len()];
+        let mut recipients: Vec<_> = envelope.recipients.iter().map(|recipient| self.refusal_of(recipient)).collect();
         if let Some(said) = self.refusal_ahead(envelope) {
             return Offer { recipients, outcome: Outcome::Refused(said) };
         }
@@ -92,12 +94,16 @@ impl Smtp {
         Offer { recipients, outcome: outcome.unwrap_or_else(Outcome::Broken) }
     }
 
+    /// Of whom need not be asked (RFC 6531 section 3.5).
+    fn refusal_of(&self, recipient: &str) -> Option<Said> {
+        (!recipient.is_ascii() && !self.has("SMTPUTF8")).then(no_utf8)
+    }
+
     /// What need not be asked.
     fn refusal_ahead(&self, envelope: &Envelope<'_>) -> Option<Said> {
-        if needs_utf8(envelope) && !self.has("SMTPUTF8") {
-            // RFC 6531 section 3.5.
-            let words = "The mail server takes no addresses with letters outside of ASCII before the @.";
-            return Some(Said::ours(553, (5, 6, 7), words));
+        let is_for_none = envelope.recipients.iter().all(|recipient| self.refusal_of(recipient).is_some());
+        if (envelope.needs_utf8 || !envelope.sender.is_ascii() || is_for_none) && !self.has("SMTPUTF8") {
+            return Some(no_utf8());
         }
         // RFC 1870 section 4: none, or zero, is no limit.
         let most: u64 = self.parameter("SIZE")?.trim().parse().ok()?;
@@ -113,7 +119,8 @@ impl Smtp {
         recipients: &mut [Option<Said>],
     ) -> Result<Outcome, Error> {
         let mut commands = self.mail(envelope) + "\r\n";
-        for recipient in envelope.recipients {
+        let asked = envelope.recipients.iter().zip(recipients.iter()).filter(|(_, answer)| answer.is_none());
+        for (recipient, _) in asked {
             commands.push_str(&rcpt(recipient));
             commands.push_str("\r\n");
         }
@@ -124,7 +131,7 @@ impl Smtp {
             return Ok(Outcome::Refused(sender));
         }
         let mut last = None;
-        for answer in recipients.iter_mut() {
+        for answer in recipients.iter_mut().filter(|answer| answer.is_none()) {
             let said = self.said(login).await?;
             if said.code == CLOSING {
                 return Ok(Outcome::Refused(said));
@@ -158,7 +165,8 @@ impl Smtp {
             return Ok(Outcome::Refused(sender));
         }
         let mut last = None;
-        for (recipient, answer) in envelope.recipients.iter().zip(recipients.iter_mut()) {
+        let asked = envelope.recipients.iter().zip(recipients.iter_mut()).filter(|(_, answer)| answer.is_none());
+        for (recipient, answer) in asked {
             self.send(&rcpt(recipient)).await?;
             let said = self.said(login).await?;
             if said.code == CLOSING {
@@ -180,7 +188,7 @@ impl Smtp {
             command.push_str(&format!(" SIZE={}", envelope.size));
         }
         // All else is of seven bits: what is not is encoded.
-        if needs_utf8(envelope) {
+        if needs_utf8(envelope) && self.has("SMTPUTF8") {
             if self.has("8BITMIME") {
                 command.push_str(" BODY=8BITMIME");
             }
@@ -195,7 +203,7 @@ impl Smtp {
     }
 
     /// Sends the message, all but its last dot: until [`Self::commit`] nothing is sent.
-    pub async fn transmit<B: Body>(&mut self, body: &mut B) -> Transmission<B::Error> {
+    pub async fn transmit<B: Body>(&mut self, login: &Login, body: &mut B) -> Transmission<B::Error> {
         let mut dots = Dots { at_line_start: true };
         loop {
             match body.next().await {
@@ -205,8 +213,9 @@ impl Smtp {
                     }
                 }
                 Ok(None) => {
-                    return match self.check_silence().await {
-                        Ok(()) => Transmission::Ready,
+                    return match self.early_answer(login).await {
+                        Ok(None) => Transmission::Ready,
+                        Ok(Some(said)) => Transmission::Refused(said),
                         Err(error) => Transmission::Broken(error),
                     };
                 }
@@ -215,11 +224,12 @@ impl Smtp {
         }
     }
 
-    /// Looks, before the last dot is sent, whether the server has hung up or said something that would be taken for its
-    /// answer to it: nobody has taken a message that was not there yet. A refusal may come early, and is heard after the dot.
-    async fn check_silence(&mut self) -> Result<(), Error> {
+    /// Looks, before the last dot is sent, whether the server has hung up, has refused the message, or has said something that
+    /// would be taken for its answer to it: nobody has taken a message that was not there yet.
+    async fn early_answer(&mut self, login: &Login) -> Result<Option<Said>, Error> {
         match self.stream.heard().await? {
-            [b'4' | b'5', ..] | [] => Ok(()),
+            [] => Ok(None),
+            [b'4' | b'5', ..] => Ok(Some(self.said(login).await?)),
             _ => Err(Error::new(Code::Protocol, "an answer to a message that has not ended")),
         }
     }
@@ -251,6 +261,11 @@ fn needs_utf8(envelope: &Envelope<'_>) -> bool {
     envelope.needs_utf8
         || !envelope.sender.is_ascii()
         || !envelope.recipients.iter().all(|recipient| recipient.is_ascii())
+}
+
+fn no_utf8() -> Said {
+    let words = "The mail server takes no addresses with letters outside of ASCII before the @.";
+    Said::ours(553, (5, 6, 7), words)
 }
 
 /// What the answer to DATA means.

@@ -56,6 +56,8 @@ struct Work {
     failed: bool,
     /// All flags were compared.
     checked: bool,
+    /// All UIDs were compared.
+    compared: bool,
     /// What was asked for and did not come.
     unanswered: UidSet,
     /// What did not come when an earlier session broke.
@@ -83,6 +85,7 @@ impl Work {
             missing: UidSet::new(),
             failed,
             checked: false,
+            compared: false,
             unanswered: UidSet::new(),
             suspects: UidSet::new(),
             waits: 0,
@@ -110,6 +113,13 @@ impl Work {
             true => self.unanswered = self.unanswered.union(&suspects),
             false => self.suspects = suspects,
         }
+    }
+
+    /// Whether what was not seen in it is not there: it could be read, and told all UIDs where they were to be compared. Some
+    /// servers say nothing of those of an empty folder.
+    fn is_searched(&self) -> bool {
+        let lacks_uids = matches!(self.look, Look::Changes(changes) if changes.compare) && !self.compared;
+        !self.failed && (!lacks_uids || self.there.messages == 0)
     }
 
     /// How far it is, once everything has come that there is; `None` where that is not so, or stored.
@@ -561,15 +571,17 @@ impl Driver<'_> {
 
     /// Destroys what was found nowhere, after all folders were searched for it.
     async fn sweep(&self, works: &[Work]) -> Result<Pass, Stop> {
-        let failed = works.iter().any(|work| work.failed);
         let is_first = |work: &Work| plan::rank(&work.here, self.has_labels()) == 0;
         let mut pass = Pass { doubt: false, failed: works.iter().any(|work| work.failed && is_first(work)) };
+        let are_searched = works.iter().all(Work::is_searched);
         let is_due = |work: &&Work| {
             let here = &work.here;
             // What was seen missing just now may lie in a folder that could not be read: it has until the next time.
-            let has_orphans = if failed { work.orphans_before > 0 } else { here.orphans > 0 };
+            let has_orphans = if are_searched { here.orphans > 0 } else { work.orphans_before > 0 };
             // An empty folder has nothing that could.
-            here.is_gone && (!failed || here.orphans == 0) || has_orphans || here.doubted_at.is_some()
+            let is_over = here.is_gone && (are_searched || here.orphans == 0);
+            // What was in a folder may be there still, and come back with it.
+            is_over || work.is_searched() && (has_orphans || here.doubted_at.is_some())
         };
         let due: Vec<Uuid> = works.iter().filter(is_due).map(|work| work.here.id).collect();
         while !due.is_empty() {
@@ -738,6 +750,7 @@ impl Driver<'_> {
     /// Compares the UIDs that the server has with those that are here.
     async fn compare_uids(&self, work: &mut Work, present: &UidSet, checked: bool) -> Result<(), Stop> {
         work.checked |= checked;
+        work.compared = true;
         let present = present.intersection(&work.known());
         if work.here.stored == 0 {
             work.missing = present;

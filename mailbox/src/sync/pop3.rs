@@ -1,7 +1,7 @@
 //! A mailbox at a POP3 server: one folder, whose messages are known by what UIDL says of them. Nothing is changed there,
 //! and flags are kept here alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use mail::pop3::{Begin, Listed as Message, Pop3};
@@ -15,6 +15,8 @@ use super::{ALL_UIDS, DOUBT_PATIENCE, Pass, Stop, now_ms};
 
 /// Messages that are fetched and stored at once.
 const BATCH: usize = 200;
+/// What is looked for at once among messages that have no UID: what a statement's time is enough for.
+const FOUND: usize = 5_000;
 /// What of them is held at most until it is stored, but for the last: all of them, mostly.
 const BATCH_BYTES: usize = 512 * 1024;
 /// Lines of a text whose beginning is shown: of the newest, and of what arrives later.
@@ -55,8 +57,19 @@ impl Driver<'_> {
         if compared.gone != "{}" {
             self.db.orphan_messages(lease, folder.id, &compared.gone).await?.ok_or(Stop::Lost)?;
         }
+        let mut unread = compared.unread;
+        let mut found = HashSet::new();
+        if folder.orphans > 0 {
+            for identities in compared.missing.chunks(FOUND) {
+                let again = self.db.find_again(lease, folder.id, identities).await?.ok_or(Stop::Lost)?;
+                folder.uid_next = again.uid_next;
+                unread += again.unread;
+                found.extend(again.identities);
+            }
+        }
         let is_first = !folder.is_complete;
-        let mut missing: Vec<&Message> = compared.missing.iter().filter_map(|id| numbers.get(id).copied()).collect();
+        let missing = compared.missing.iter().filter(|identity| !found.contains(*identity));
+        let mut missing: Vec<&Message> = missing.filter_map(|id| numbers.get(id).copied()).collect();
         missing.sort_unstable_by_key(|message| std::cmp::Reverse(message.number));
         let count = missing.len();
         let mut shown = Shown::default();
@@ -77,7 +90,7 @@ impl Driver<'_> {
         }
         // Where nothing could be read, others show first that something can.
         self.fetch_suspects(pop3, &mut folder, None, &last, &mut shown).await?;
-        let unread = usize::try_from(compared.unread).unwrap_or_default() + count;
+        let unread = usize::try_from(unread).unwrap_or_default() + count;
         let cursor = Cursor {
             modseq: Some(digest),
             is_complete: Some(true),
@@ -130,7 +143,7 @@ impl Driver<'_> {
             }
         };
         if folder.uid_validity != Some(VALIDITY) {
-            db.orphan_messages(lease, folder.id, ALL_UIDS).await?.ok_or(Stop::Lost)?;
+            folder.orphans += db.orphan_messages(lease, folder.id, ALL_UIDS).await?.ok_or(Stop::Lost)?;
             let fresh = Fresh { id: folder.id, uid_validity: VALIDITY, uid_next: 1, modseq: None };
             db.reset_folders(lease, &[fresh]).await?.ok_or(Stop::Lost)?;
             (folder.uid_validity, folder.uid_next, folder.modseq, folder.is_complete) =

@@ -290,6 +290,17 @@ pub struct Compared {
     pub unread: i32,
 }
 
+/// What a POP3 server lists again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundAgain {
+    /// What these messages are known by.
+    pub identities: Vec<Uuid>,
+    /// How many of them are unread.
+    pub unread: i32,
+    /// See [`Folder::uid_next`].
+    pub uid_next: u32,
+}
+
 /// What became of messages that were found nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destroyed {
@@ -667,6 +678,28 @@ impl Db {
         let Some(row) = rows.first() else { return Ok(None) };
         let (uid, identity): (i64, Uuid) = (row.try_get(0)?, row.try_get(1)?);
         Ok(u32::try_from(uid).ok().map(|uid| (uid, identity)))
+    }
+
+    /// Gives messages of a POP3 mailbox UIDs again that had lost them, and that the server lists: what is known by these
+    /// identities. Says which that were.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn find_again(
+        &self,
+        lease: &Lease,
+        folder: Uuid,
+        identities: &[Uuid],
+    ) -> Result<Option<FoundAgain>, Error> {
+        let sql = "select identities, unread, uid_next from find_again($1, $2, $3, $4, $5, $6)";
+        let rows = self.leased(lease, sql, &[(&folder, Type::UUID), (&identities, Type::UUID_ARRAY)]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let uid_next: i64 = row.try_get("uid_next")?;
+        Ok(Some(FoundAgain {
+            identities: row.try_get("identities")?,
+            unread: row.try_get("unread")?,
+            uid_next: u32::try_from(uid_next).unwrap_or(u32::MAX),
+        }))
     }
 
     /// Destroys messages of folders that were found nowhere, and folders that are gone. More than half of a folder only

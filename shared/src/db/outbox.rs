@@ -30,6 +30,8 @@ const MAX_PAGE_BYTES: i64 = 2_500_000;
 
 /// What a client learns of a message that is too large as it is sent.
 const TOO_LARGE: &str = "must be less: a message has at most 25 MiB as it is sent, of which files take four thirds";
+/// What a client learns who asks again for what went with its account.
+const ACCOUNT_GONE: &str = "The account of this message was deleted, and all of its messages with it.";
 /// What a client learns of an account without a server for sending.
 pub const NO_SERVER: &str = "This account cannot send: it has no smtpHostname. Set it.";
 
@@ -143,6 +145,9 @@ pub struct Claimed {
     pub original_references: Vec<String>,
     /// The recipients of an attempt of which nobody knows, by their places.
     pub doubtful: Vec<usize>,
+    /// Of those of whom nobody knew, at each of the attempts after which its user had it tried again; none where there was
+    /// no such attempt.
+    pub doubted: Option<Vec<usize>>,
     /// What became of the sender's copy.
     pub filed: Filed,
     /// How often the sent folder was looked at.
@@ -210,7 +215,7 @@ impl Db {
         let (key_hash, fingerprint) = Once::hashes(once);
         let most_bytes = i64::try_from(new.most_bytes(content.len())).unwrap_or(i64::MAX);
         let sql = concat!(
-            "select claim, outcome, unknown, wait, ",
+            "select claim, outcome, unknown, wait, (entry).account_id as entry_account_id, ",
             entry_columns!(),
             " from insert_outgoing($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         );
@@ -242,6 +247,10 @@ impl Db {
         let row = rows.first().ok_or_else(|| Error::internal(anyhow!("insert_outgoing gave no row")))?;
         let is_replayed = is_replayed(row)?;
         match row.try_get("outcome")? {
+            // The answer is kept for longer than the mail of an account that was deleted.
+            "created" if row.try_get::<_, Option<Uuid>>("entry_account_id")?.is_none() => {
+                Err(conflict(ACCOUNT_GONE, is_replayed))
+            }
             "created" => Ok(Made { thing: outgoing(row)?, is_replayed }),
             "unknown" => Err(unknown_fields(row)?),
             "tooLarge" => {
@@ -338,7 +347,7 @@ impl Db {
             "select task, (c.account).*, c.sealed_password, c.sealed_smtp_password, c.answered_folder, c.answered_validity,
                  c.answered_uid, c.upload_names, c.upload_types, c.upload_sizes, (entry).dated_at as dated_at, epoch_ms() - (entry).tried_since as tried_for,
                  (entry).original_id as original_id, (entry).original_references as original_references,
-                 (entry).doubtful as doubtful, (entry).copy as filed, (entry).looks as looks,
+                 (entry).doubtful as doubtful, (entry).doubted as doubted, (entry).copy as filed, (entry).looks as looks,
                  (entry).lease_token as entry_token, ",
             entry_columns!(),
             " from claim_outgoing($1, $2, $3, $4) c"
@@ -420,6 +429,10 @@ fn places(places: &[usize]) -> Vec<i32> {
     places.iter().filter_map(|place| i32::try_from(*place).ok()).collect()
 }
 
+fn numbered(places: Vec<i32>) -> Vec<usize> {
+    places.into_iter().filter_map(|place| usize::try_from(place).ok()).collect()
+}
+
 fn outgoing(row: &Row) -> Result<Outgoing, Error> {
     let parsed = |name: &str| row.try_get::<_, &str>(name).map_err(Error::from);
     Ok(Outgoing {
@@ -451,12 +464,13 @@ fn claimed(scope: &Scope, row: &Row) -> Result<Claimed, Error> {
     };
     let folder: Option<Vec<u8>> = row.try_get("answered_folder")?;
     let place = folder.zip(number("answered_validity")?.zip(number("answered_uid")?));
-    let doubtful: Vec<i32> = row.try_get("doubtful")?;
     let filed: &str = row.try_get("filed")?;
+    let filed = Filed::ALL.into_iter().find(|known| known.as_str() == filed).unwrap_or(Filed::None);
     Ok(Claimed {
         task: match row.try_get("task")? {
             "send" => Task::Send,
-            "look" => Task::Look,
+            // Somebody has got it, and so the sent folder has nothing to tell.
+            "look" if filed != Filed::Due => Task::Look,
             _ => Task::Copy,
         },
         outgoing: outgoing(row)?,
@@ -467,8 +481,9 @@ fn claimed(scope: &Scope, row: &Row) -> Result<Claimed, Error> {
         ),
         original_id: row.try_get("original_id")?,
         original_references: row.try_get("original_references")?,
-        doubtful: doubtful.into_iter().filter_map(|place| usize::try_from(place).ok()).collect(),
-        filed: Filed::ALL.into_iter().find(|known| known.as_str() == filed).unwrap_or(Filed::None),
+        doubtful: numbered(row.try_get("doubtful")?),
+        doubted: row.try_get::<_, Option<Vec<i32>>>("doubted")?.map(numbered),
+        filed,
         looks: u32::try_from(row.try_get::<_, i16>("looks")?).unwrap_or_default(),
         uploads: upload_list(row)?,
         answered: place.map(|(folder, (uid_validity, uid))| Place { folder, uid_validity, uid }),

@@ -55,8 +55,9 @@ async fn submit(
     let offer = smtp.offer(&login, &envelope).await;
     let mut end = None;
     if let Outcome::GoAhead = offer.outcome {
-        match smtp.transmit(&mut Pieces(body)).await {
+        match smtp.transmit(&login, &mut Pieces(body)).await {
             Transmission::Ready => end = Some(smtp.commit(&login, Duration::from_secs(5)).await),
+            Transmission::Refused(said) => end = Some(Ok(said)),
             Transmission::Broken(error) => end = Some(Err(error)),
             Transmission::NoBody(_) => {}
         }
@@ -198,7 +199,8 @@ async fn what_is_said_before_the_last_dot_is_no_answer_to_it() {
         ("354 go on\r\n", Err(Code::Protocol), ""),
         ("what?\r\n", Err(Code::Protocol), ""),
         // Who has enough before the end may say so.
-        ("552 5.3.4 too large\r\n", Ok(552), "."),
+        ("552 5.3.4 too large\r\n", Ok(552), ""),
+        ("421-4.3.2 good\r\n421 4.3.2 bye\r\n", Ok(421), ""),
     ] {
         let (_, end, heard) = submit(said(ahead), &["a"], |_| (), vec![b"text\r\n"]).await;
         let end = end.unwrap().map(|said| said.code).map_err(|error| error.code);
@@ -236,4 +238,35 @@ proptest! {
     ) {
         submit_to_bytes(pieces.concat().as_bytes());
     }
+}
+
+/// Who is not to be read in the header does not keep the others from getting it.
+#[tokio::test]
+async fn an_address_that_the_server_cannot_take_is_refused_alone() {
+    for offers in [vec!["PIPELINING"], vec![]] {
+        let script = match offers.is_empty() {
+            false => signed_in(&offers)
+                .hear("MAIL FROM:<jane@example.com>")
+                .hear("RCPT TO:<a@example.com>")
+                .hear("RCPT TO:<b@example.com>")
+                .hear("DATA")
+                .say("250 ok\r\n550 5.1.1 who?\r\n250 ok\r\n354 go\r\n"),
+            true => signed_in(&offers)
+                .hear("MAIL FROM:<jane@example.com>")
+                .say("250 ok\r\n")
+                .hear("RCPT TO:<a@example.com>")
+                .say("550 5.1.1 who?\r\n")
+                .hear("RCPT TO:<b@example.com>")
+                .say("250 ok\r\n")
+                .hear("DATA")
+                .say("354 go\r\n"),
+        };
+        let script = script.hear(".").say("250 2.0.0 taken\r\n");
+        let (offer, end, heard) = submit(script, &["a", "ü", "b"], |_| (), vec![]).await;
+        assert_eq!(codes(&offer), [Some(550), Some(553), Some(250)], "{heard:?}");
+        assert!(end.unwrap().is_ok(), "{heard:?}");
+    }
+    let (offer, _, heard) = submit(signed_in(&[]), &["ü", "ö"], |_| (), vec![]).await;
+    assert!(matches!(&offer.outcome, Outcome::Refused(said) if said.code == 553), "{offer:?}");
+    assert!(heard.is_empty(), "{heard:?}");
 }
