@@ -1,6 +1,6 @@
--- The triggers of V7, V11, V12 and V14, for statements that write a column which they look at: those of each turn of a mailbox, and of the
--- schedule, write none, and had PostgreSQL look at each row four times in vain. A column that a condition gets is to be named in the
--- list before it as well.
+-- The triggers of V7, V11, V12 and V14, for statements that write a column which they look at: the schedule's write none, those of a
+-- mailbox's turn what one of them looks at, and had PostgreSQL ask all four of each row. A column that a condition gets is to be named
+-- in the list before it as well.
 set local lock_timeout = '5s';
 set local role email_service_owner;
 

@@ -143,8 +143,6 @@ begin
 end
 $$;
 
--- Gives the account back. `p_more`: there is work left, and somebody is rung for it. `p_complete`: all that was there has
-
 -- As in V7; where somebody was rung for it meanwhile, or it became due, what he wants is still to be looked at.
 create or replace function finish_sync(
     p_tenant_id uuid, p_user_id uuid, p_account_id uuid, p_token bigint, p_more boolean, p_complete boolean,

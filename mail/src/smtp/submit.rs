@@ -209,7 +209,11 @@ impl Smtp {
             match body.next().await {
                 Ok(Some(bytes)) => {
                     if let Err(error) = self.stream.write_all(&dots.doubled(&bytes)).await {
-                        return Transmission::Broken(error);
+                        // Who hangs up may have said why.
+                        return match self.early_answer(login).await {
+                            Ok(Some(said)) => Transmission::Refused(said),
+                            _ => Transmission::Broken(error),
+                        };
                     }
                 }
                 Ok(None) => {

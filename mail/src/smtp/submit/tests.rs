@@ -208,6 +208,23 @@ async fn what_is_said_before_the_last_dot_is_no_answer_to_it() {
     }
 }
 
+#[tokio::test]
+async fn who_hangs_up_on_a_message_may_have_said_why() {
+    const LONG: &[u8] = &[b'x'; 1 << 16];
+    for (said, expected) in [("552 5.3.4 too large\r\n", Ok(552)), ("", Err(Code::Unreachable))] {
+        let script = signed_in(&[])
+            .hear("MAIL FROM:<jane@example.com>")
+            .say("250 ok\r\n")
+            .hear("RCPT TO:<a@example.com>")
+            .say("250 ok\r\n")
+            .hear("DATA")
+            .say(format!("354 go\r\n{said}"))
+            .hear("another line");
+        let (_, end, heard) = submit(script, &["a"], |_| (), vec![b"text\r\n", LONG]).await;
+        assert_eq!(end.unwrap().map(|said| said.code).map_err(|error| error.code), expected, "{heard:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn dots_are_doubled_at_the_beginning_of_lines_wherever_pieces_end(
