@@ -531,6 +531,41 @@ async fn what_is_too_much_for_one_turn_goes_on_in_the_next() {
     assert_eq!(rig.ids().await.len(), 6_000);
 }
 
+/// A server that does not tell what has changed may take longer to tell all flags of a large folder than a turn lasts.
+#[tokio::test]
+async fn what_is_new_in_a_large_folder_does_not_wait_for_its_flags() {
+    let mut world = World::new(Extensions::default());
+    (0..20_500).for_each(|_| world.append("INBOX", 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let checked = "select coalesce(max(checked_at), 0) from email_folders where account_id = $1";
+    let flagged = "select count(*) from email_messages where account_id = $1 and is_flagged";
+    let asked_for_all = || server.world().commands.iter().any(|command| command.starts_with("UID FETCH 1:20500 "));
+    let due = "update email_folders set checked_at = null where account_id = $1";
+    rig.owner.execute(due, &[&rig.account.0]).await.unwrap();
+    server.world().flag("INBOX", 20_000, 2);
+    (0..3).for_each(|_| server.world().append("INBOX", 0));
+    server.world().commands.clear();
+    assert_eq!(rig.run_for(Duration::ZERO).await, Done::Complete);
+    assert!(asked_for_all());
+    assert_eq!((rig.ids().await.len(), rig.count(flagged).await), (20_503, 0), "what is new has come");
+    let first = rig.count(checked).await;
+    assert!(first > 0, "nobody begins with it again at once");
+    server.world().append("INBOX", 1);
+    server.world().commands.clear();
+    rig.run().await;
+    assert_eq!((rig.ids().await.len(), asked_for_all()), (20_504, false));
+    // Where there is time enough it is done.
+    rig.owner.execute(due, &[&rig.account.0]).await.unwrap();
+    rig.run().await;
+    assert_eq!((rig.count(flagged).await, rig.count(checked).await >= first), (1, true));
+    assert_eq!(rig.count("select count(*) from email_destroyed where account_id = $1").await, 0);
+    server.world().expunge("INBOX", 5);
+    rig.run().await;
+    assert_eq!(rig.ids().await.len(), 20_503);
+}
+
 #[tokio::test]
 async fn a_refused_password_a_closed_port_and_a_lost_lease_are_what_they_are() {
     let (rig, name) = Rig::dovecot("imap").await;

@@ -38,6 +38,9 @@ const NEWEST: u64 = 200;
 const PIECE: u64 = 500;
 /// Where a folder has more to tell than these, memory is taken for a batch at once.
 const FEW: usize = 32;
+/// Where a folder has more messages than these, and all of their flags are to be compared, that comes last, for as long as the turn
+/// lasts: what is new does not wait for it.
+const LARGE: i32 = 20_000;
 /// Of a command's UIDs. Servers take lines of 8,000 bytes.
 const COMMAND_BYTES: usize = 7_000;
 /// Messages of a folder. Whoever says that there are more has us hold their UIDs, and ask for each: no mailbox has them.
@@ -120,6 +123,12 @@ impl Work {
     fn is_searched(&self) -> bool {
         let lacks_uids = matches!(self.look, Look::Changes(changes) if changes.compare) && !self.compared;
         !self.failed && (!lacks_uids || self.there.messages == 0)
+    }
+
+    /// Whether its flags are compared when all else is done.
+    fn comes_last(&self) -> bool {
+        let is_all = matches!(self.look, Look::Changes(Changes { flags: Flags::All, .. }));
+        is_all && self.stored_before > LARGE && !self.failed
     }
 
     /// How far it is, once everything has come that there is; `None` where that is not so, or stored.
@@ -271,6 +280,7 @@ impl Driver<'_> {
         self.begin_backlogs(&mut works).await?;
         let read = self.compare(imap, &mut works).await?;
         self.fetch(imap, &mut works, read).await?;
+        self.compare_large(imap, &mut works).await?;
         let pass = self.sweep(&works).await?;
         // Labels are all told when all messages have told theirs, at once: between two turns a label may get another name.
         let is_whole = |work: &Work| !work.failed && i64::from(work.here.stored) == i64::from(work.there.messages);
@@ -430,7 +440,10 @@ impl Driver<'_> {
     async fn compare(&self, imap: &mut Imap, works: &mut [Work]) -> Result<Vec<Read>, Stop> {
         let mut orders = Vec::new();
         for (index, work) in works.iter().enumerate() {
-            let Look::Changes(changes) = work.look else { continue };
+            let Look::Changes(mut changes) = work.look else { continue };
+            if work.comes_last() {
+                changes.flags = Flags::No;
+            }
             if changes.flags == Flags::No && !changes.compare {
                 continue;
             }
@@ -456,6 +469,34 @@ impl Driver<'_> {
             return Ok(Vec::new());
         }
         Ok(read)
+    }
+
+    /// Compares all flags of large folders. Those that the time is not enough for are not begun with again before others are due:
+    /// so it would be each time, and nothing else would be done any more.
+    async fn compare_large(&self, imap: &mut Imap, works: &mut [Work]) -> Result<(), Stop> {
+        let large: Vec<usize> =
+            (0..works.len()).filter(|index| works.get(*index).is_some_and(Work::comes_last)).collect();
+        if large.is_empty() {
+            return Ok(());
+        }
+        let mut orders = Vec::new();
+        for (index, work) in large.iter().filter_map(|index| Some((*index, works.get(*index)?))) {
+            let items = Items::Flags;
+            let flags = Command::Fetch { uids: work.known(), items, changed_since: None, vanished: false };
+            orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
+            orders.push(Order { work: index, step: Step::Flags { all: true }, command: flags });
+        }
+        match self.converse(imap, works, orders, Vec::new(), Flight::Compare).await {
+            Ok(read) => self.keep(works, read, Flight::Compare).await?,
+            Err(Stop::Time) => tracing::info!(accountId = %self.mailbox.account.id, "flags_not_compared"),
+            Err(error) => return Err(error),
+        }
+        let cursor = Cursor { checked_at: Some(now_ms()), ..Cursor::default() };
+        let large = large.iter().filter_map(|index| works.get(*index)).filter(|work| !work.failed);
+        let checked = large.map(|work| Batch { cursor, ..Batch::new(work.here.id, work.there.uid_validity) });
+        let checked: Vec<Batch> = checked.collect();
+        self.db.store_batches(&self.mailbox.lease, &checked).await?.ok_or(Stop::Lost)?;
+        Ok(())
     }
 
     /// Fetches messages: of each folder the newest, then backwards. `read` is stored with what comes.
