@@ -234,6 +234,33 @@ test(`none of ${HOSTILE.length} hostile samples does anything in the frame, thou
   await page.context().close();
 });
 
+test("what the text does not show is listed, and pictures are asked for once", async () => {
+  const page = await open();
+  const files = [
+    { id: "1", filename: "shown.jpg", contentType: "image/jpg" }, { id: "2", filename: "terms.pdf", contentType: "application/pdf" },
+    { id: "3", filename: "holiday.jpg", contentType: "image/jpeg" },
+  ].map((file) => ({ ...file, size: 100, contentId: `c${file.id}`, isInline: true }));
+  const img = (n) => `<img src="/api/messages/sample-files/attachments/${n}">`;
+  const html = `<p>So it is.</p>${img(1)}${img(1)}${img(2)}<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">`;
+  await page.route("**/api/messages/sample-files", (route) => route.fulfill({ json: message("sample-files", { html, hasRemoteContent: true, attachments: files, text: "" }) }));
+  const asked = [];
+  await page.route("**/api/messages/sample-files/attachments/*", (route) => {
+    asked.push(route.request().url().split("/").at(-1));
+    return route.fulfill({ contentType: "image/jpeg", body: "picture" });
+  });
+  await page.evaluate(() => (location.hash = "#/inbox//m/sample-files"));
+  const frame = page.frameLocator("iframe[title='Message text']");
+  await frame.getByText("So it is.").waitFor();
+  await frame.locator("img[src^='data:image/jpeg']").nth(1).waitFor({ state: "attached" });
+  const listed = page.getByRole("list", { name: "Attachments" }).getByRole("listitem");
+  assert.deepEqual((await listed.allInnerTexts()).map((text) => /\w+\.\w+/.exec(text)[0]), ["terms.pdf", "holiday.jpg"]);
+  assert.equal(await frame.locator("img[src^='data:image/gif']").count(), 1);
+  await page.getByRole("button", { name: "Show pictures" }).press("Enter");
+  await page.locator("iframe.body[srcdoc*='data: https:'][srcdoc*='data:image/jpeg']").waitFor();
+  assert.deepEqual(asked, ["1"]);
+  await page.context().close();
+});
+
 /** A message as the API has it. */
 function message(id, more) {
   const people = [{ name: "Ada Lovelace", address: "ada@mail.example" }];

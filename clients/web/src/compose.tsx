@@ -1,10 +1,11 @@
 // Writing: new messages, answers, forwards; files that go along; and the seconds in which sending can be taken back.
 
 import { signal, useSignal } from "@preact/signals";
-import { ApiError, type OpenedMessage, type Outgoing, type OutgoingAttachment } from "email-service-client";
+import { ApiError, type Attachment, type OpenedMessage, type Outgoing, type OutgoingAttachment } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
 import { api, explain } from "./api";
+import { isShown } from "./frame";
 import { IconButton } from "./icons";
 import { accountOf, accounts, hurry, loadOutbox } from "./mail";
 import { go } from "./route";
@@ -85,16 +86,17 @@ export function forward(message: OpenedMessage): void {
     text: `\n\n-------- Forwarded message --------\n${head.join("\n")}\n\n${message.text ?? ""}\n`,
     forwardOfId: message.id,
   });
-  if (message.attachments.some(({ isInline }) => !isInline)) void takeAlong(message);
+  const files = message.attachments.filter((file) => !isShown(message, file));
+  if (files.length > 0) void takeAlong(message, files);
 }
 
 /** What is in the object store already. */
 const enclosed = ({ uploadId, filename }: OutgoingAttachment) => ({ name: filename ?? "File", uploadId, key: uploadId });
 
 /** What hangs on a forwarded message. */
-const takeAlong = ({ id, attachments }: OpenedMessage) => attempt(async () => {
+const takeAlong = (message: OpenedMessage, files: readonly Attachment[]) => attempt(async () => {
   const key = composition.value?.key;
-  const copies = await api.copyAttachments(id, attachments.filter(({ isInline }) => !isInline).map(({ id }) => id));
+  const copies = await api.copyAttachments(message.id, files.map(({ id }) => id));
   if (composition.value?.key === key) addFiles(copies.map(enclosed));
 }, "Its files are not taken along: save them and attach them.");
 

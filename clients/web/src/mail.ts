@@ -7,6 +7,7 @@ import {
 } from "email-service-client";
 
 import { api, explain } from "./api";
+import { forgetPictures } from "./frame";
 import { filterOf, go, route } from "./route";
 import { attempt } from "./task";
 import { complain, say, UNDO_SECONDS } from "./toasts";
@@ -62,8 +63,21 @@ export async function loadAccounts(): Promise<void> {
   for await (const account of api.allAccounts()) all.push(account);
   all.sort((a, b) => a.createdAt - b.createdAt);
   const isNew = all.filter(({ id }) => !folders.value.has(id));
+  const gone = accounts.value.filter(({ id }) => !all.some((account) => account.id === id));
   accounts.value = all;
+  forget(new Set(gone.map(({ id }) => id)));
   await Promise.all(isNew.map(({ id }) => loadFolders(id)));
+}
+
+/** What an account takes with it is not named among the changes. */
+function forget(gone: ReadonlySet<string>): void {
+  if (gone.size === 0) return;
+  folders.value = new Map([...folders.value].filter(([id]) => !gone.has(id)));
+  loaded.value = loaded.value.filter(({ accountId }) => !gone.has(accountId));
+  for (const [id, { accountId }] of read) if (gone.has(accountId)) read.delete(id);
+  forgetPictures(gone);
+  marked.value = new Set();
+  if (opened.value?.message && gone.has(opened.value.message.accountId)) go(route.value);
 }
 
 async function loadFolders(accountId: string): Promise<void> {

@@ -7,7 +7,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { api } from "./api";
 import { answer, forward } from "./compose";
 import { ask, closeDialog } from "./dialog";
-import { frameDocument } from "./frame";
+import { frameDocument, isShown } from "./frame";
 import { Icon, IconButton } from "./icons";
 import { change, foldersOf, marked, moveTo, opened, remove, targets } from "./mail";
 import { go, route } from "./route";
@@ -76,7 +76,7 @@ function Opened({ message }: { message: OpenedMessage }) {
   const heading = useRef<HTMLHeadingElement>(null);
   // Where the list has made room, what had the focus is gone.
   useEffect(() => void requestAnimationFrame(() => document.activeElement === document.body && heading.current?.focus()), []);
-  const files = attachments.filter(({ isInline, contentId }) => !isInline || !contentId || !html);
+  const files = attachments.filter((file) => !isShown(message, file));
   return (
     <>
       <header class="head">
