@@ -30,8 +30,9 @@ const WORD_INPUT: usize = 42;
 /// The most Message-IDs of References: the first, which a thread is known by, and the last ones. Others cut likewise.
 const MAX_REFERENCES: usize = 20;
 
-/// The longest Message-ID that is repeated: with its brackets and folds, far from the 998 of a line.
-const MAX_ID_BYTES: usize = 250;
+/// The longest Message-ID that is repeated: longer than ours, a UUID at a domain of 253 letters; with its brackets and folds, far
+/// from the 998 of a line.
+const MAX_ID_BYTES: usize = 300;
 
 /// Who writes or is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use shown::Shown;
 
 /// What is made of a message is stored. When the rules here or those of [`crate::clean`] change, this does, and what was
 /// made by others is made anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What is looked at of a message; of a longer one the begin is shown. The large providers take in 25 to 50 MB.
 pub const MAX_MESSAGE_BYTES: usize = 50 * 1024 * 1024;

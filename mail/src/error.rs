@@ -108,9 +108,20 @@ pub(crate) fn cut(mut words: String) -> String {
 }
 
 /// Whether a refusal without a code of its own asks to come later. A good password is not to be given up because of a
-/// full house: these are words of Gmail, Yahoo and servers of the time before RFC 3206 and RFC 5530.
+/// full house: these are words of Gmail, Exchange, Yahoo and servers of the time before RFC 3206 and RFC 5530.
 pub(crate) fn asks_to_wait(words: &str) -> bool {
-    const WAIT: [&str; 5] = ["too many", "try again later", "temporar", "already locked", "rate limit"];
+    const WAIT: [&str; 10] = [
+        "too many",
+        "try again later",
+        "temporar",
+        "already locked",
+        "rate limit",
+        "bandwidth limit",
+        "server unavailable",
+        "service unavailable",
+        "server busy",
+        "throttled",
+    ];
     let words = words.to_ascii_lowercase();
     WAIT.iter().any(|wait| words.contains(wait))
 }
@@ -165,12 +176,20 @@ mod tests {
             "Temporary authentication failure",
             "maildrop already locked",
             "LOGIN Rate limit hit.",
+            "[ALERT] Account exceeded command or bandwidth limits. (Failure)",
+            "Server Unavailable. 15",
+            "Request is throttled. Suggested Backoff Time: 299961 milliseconds",
         ] {
             assert!(asks_to_wait(words), "{words}");
         }
-        for words in
-            ["Invalid credentials (Failure)", "Authentication failed.", "LOGIN failed.", "Please try again.", ""]
-        {
+        for words in [
+            "Invalid credentials (Failure)",
+            "Authentication failed.",
+            "LOGIN failed.",
+            "Login attempts exceeded",
+            "Please try again.",
+            "",
+        ] {
             assert!(!asks_to_wait(words), "{words}");
         }
     }

@@ -409,9 +409,14 @@ fn farewell(words: &str) -> Error {
     Error::new(Code::Unavailable, format!("BYE: {}", clean(words)))
 }
 
+/// Whether a code says that it is the server that cannot now (RFC 5530, and Exchange's `THROTTLED`).
+fn is_for_now(code: &str) -> bool {
+    matches!(code, "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG" | "OVERQUOTA" | "THROTTLED")
+}
+
 /// Why a command was not carried out: the server asks to wait, or what `otherwise` says.
 fn refusal(command: &str, code: &str, text: &str, otherwise: Code) -> Error {
-    let waits = matches!(code, "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG") || asks_to_wait(text);
+    let waits = is_for_now(code) || asks_to_wait(text);
     let code = if waits { Code::Unavailable } else { otherwise };
     Error::new(code, format!("{command} was refused: {}", cut(clean(text))))
 }
@@ -421,7 +426,7 @@ fn verdict(status: &Reply) -> Result<(), Error> {
     let code = match (status.condition, status.code_word().as_str()) {
         (Condition::Ok, _) => return Ok(()),
         (_, "AUTHENTICATIONFAILED" | "AUTHORIZATIONFAILED" | "EXPIRED") => Code::Authentication,
-        (_, "UNAVAILABLE" | "INUSE" | "LIMIT" | "SERVERBUG") => Code::Unavailable,
+        (_, code) if is_for_now(code) => Code::Unavailable,
         (_, "PRIVACYREQUIRED") => Code::Tls,
         (Condition::No, _) if asks_to_wait(&status.text) => Code::Unavailable,
         (Condition::No, _) => Code::Authentication,

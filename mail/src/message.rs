@@ -277,6 +277,9 @@ fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 
 /// Text of this charset, if it is not UTF-8 anyway.
 fn decoded<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
+    if let Some((bytes, charset)) = charset.and_then(|charset| unshifted(bytes, charset)) {
+        return of_library(&bytes, charset).unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned()).into();
+    }
     match std::str::from_utf8(bytes) {
         Ok(text) if !charset.is_some_and(is_shifted) => return text.into(),
         // The last character of what was cut.
@@ -288,11 +291,14 @@ fn decoded<'a>(bytes: &'a [u8], charset: Option<&str>) -> Cow<'a, str> {
     if charset.is_some_and(|charset| is_unicode(charset) && is_mostly_utf8(bytes)) {
         return String::from_utf8_lossy(bytes);
     }
-    let charset = charset.filter(|charset| !is_unicode(charset));
-    let known = charset.and_then(|charset| charset_decoder(known_name(charset).as_bytes()));
-    let decoder = known.or_else(|| charset_decoder(b"windows-1252"));
-    let text = decoder.and_then(|decoder| guarded(|| decoder(bytes)));
-    text.map_or_else(|| String::from_utf8_lossy(bytes), Cow::Owned)
+    let charset = charset.filter(|charset| !is_unicode(charset)).unwrap_or_default();
+    of_library(bytes, known_name(charset)).map_or_else(|| String::from_utf8_lossy(bytes), Cow::Owned)
+}
+
+/// What the library reads in a charset; of one that it does not know, what most mean.
+fn of_library(bytes: &[u8], charset: &str) -> Option<String> {
+    let decoder = charset_decoder(charset.as_bytes()).or_else(|| charset_decoder(b"windows-1252"));
+    decoder.and_then(|decoder| guarded(|| decoder(bytes)))
 }
 
 /// What is written in a body of this charset. Programs say `us-ascii` or nothing and write Japanese in seven bits.
@@ -325,6 +331,9 @@ fn known_name(charset: &str) -> &str {
     match () {
         () if starts("iso-2022-jp") || starts("cp5022") => "iso-2022-jp",
         () if starts("cp932") || starts("windows-31j") || starts("ms932") => "shift_jis",
+        () if ["cp949", "ms949", "windows-949", "x-windows-949", "uhc"].into_iter().any(starts) => "euc-kr",
+        // The library knows that it does not know them, and reads nothing at all.
+        () if starts("iso-2022-cn") || starts("replacement") => "windows-1252",
         () => charset,
     }
 }
@@ -336,6 +345,52 @@ fn begins(charset: &str, start: &str) -> bool {
 /// Whether the bytes of ASCII mean something else in this charset.
 pub(crate) fn is_shifted(charset: &str) -> bool {
     ["utf-7", "utf7", "utf-16", "utf16", "iso-2022", "hz"].into_iter().any(|start| begins(charset, start))
+}
+
+/// Whether the library has another name for this charset, or none.
+fn is_foreign(charset: &str) -> bool {
+    known_name(charset) != charset || unshifted(b"", charset).is_some()
+}
+
+/// The same text in eight bits, and its charset there: Korean (RFC 1557) and Chinese (RFC 1843) that were shifted into seven. Each
+/// line begins unshifted. The library has neither.
+fn unshifted(bytes: &[u8], charset: &str) -> Option<(Vec<u8>, &'static str)> {
+    // What is written, whether what follows it is shifted, and what it stands for.
+    type Shift = (&'static [u8], bool, &'static [u8]);
+    const KOREAN: &[Shift] =
+        &[(b"\x1b$)C", false, b""), (b"\x0e", true, b""), (b"\x0f", false, b""), (b"\n", false, b"\n")];
+    const CHINESE: &[Shift] = &[
+        (b"~{", true, b""),
+        (b"~}", false, b""),
+        (b"~~", false, b"~"),
+        (b"~\n", false, b""),
+        (b"~\r\n", false, b""),
+        (b"\n", false, b"\n"),
+    ];
+    let (shifts, charset) = match () {
+        () if begins(charset, "iso-2022-kr") || begins(charset, "csiso2022kr") => (KOREAN, "euc-kr"),
+        () if begins(charset, "hz") => (CHINESE, "gb2312"),
+        () => return None,
+    };
+    let (mut rest, mut is_shifted, mut text) = (bytes, false, Vec::with_capacity(bytes.len()));
+    while let [first, after @ ..] = rest {
+        if let Some((written, to, meaning)) = shifts.iter().find(|(written, ..)| rest.starts_with(written)) {
+            (rest, is_shifted) = (&rest[written.len()..], *to);
+            text.extend_from_slice(meaning);
+            continue;
+        }
+        match after {
+            [second, after @ ..] if is_shifted && first.is_ascii_graphic() && second.is_ascii_graphic() => {
+                text.extend([first | 0x80, second | 0x80]);
+                rest = after;
+            }
+            _ => {
+                text.push(*first);
+                rest = after;
+            }
+        }
+    }
+    Some((text, charset))
 }
 
 /// Calls the library. `None` where it panics.

@@ -114,6 +114,24 @@ fn a_conversation_is_named_within_bounds_and_without_what_is_no_id() {
     assert!(text.contains("In-Reply-To: <7@example.com>\r\nReferences: <7@example.com>\r\n"), "{text}");
 }
 
+/// As long as our own may be, and as those that the endpoint takes.
+#[test]
+fn the_longest_ids_are_written_and_looked_for() {
+    let message_id = format!("{}@{}", "0".repeat(36), "a".repeat(253));
+    let content_id = "c".repeat(255);
+    let logo = Attachment {
+        filename: None,
+        content_type: "image/png",
+        content_id: Some(&content_id),
+        is_inline: true,
+        size: 3,
+    };
+    let content = Content { message_id: &message_id, attachments: vec![logo], ..jane() };
+    let text = String::from_utf8(written(&compose(&content, For::Readers), &[b"png".to_vec()])).unwrap();
+    assert!(text.contains(&format!("<{message_id}>\r\n")) && text.contains(&format!("<{content_id}>\r\n")), "{text}");
+    assert!(is_id(&message_id));
+}
+
 #[test]
 fn a_domain_of_any_script_goes_as_an_a_label_and_a_name_before_it_needs_utf8() {
     let to = |address| Content { to: vec![Mailbox { name: None, address }], ..jane() };
@@ -202,6 +220,8 @@ fn words() -> impl Strategy<Value = String> {
         "த்",
         "ที่",
         "漢",
+        "漢\u{3000}字",
+        "a\u{a0}b",
         "か\u{3099}",
         "한",
         "😀",
@@ -212,7 +232,7 @@ fn words() -> impl Strategy<Value = String> {
     let words = prop::collection::vec(letters, 1..60).prop_map(|letters| letters.concat());
     // As the endpoint takes them: what stands at the ends, or is more than one space, is nobody's name.
     words
-        .prop_map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+        .prop_map(|text| text.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
         .prop_filter("empty", |text| !text.is_empty())
 }
 

@@ -62,6 +62,8 @@ fn subjects_are_read_as_they_are_written() {
         (b"=?utf-8?Q?a b?=", "a b"),
         (b"=?utf-8?Q?never ends", "=?utf-8?Q?never ends"),
         (b"=?utf-8?Q?=E2=28=A1?=", "\u{fffd}(\u{fffd}"),
+        (b"=?iso-2022-kr?B?GyQpQw4+SDNnDw==?=", "\u{c548}\u{b155}"),
+        (b"=?cp949?B?vsiz5w==?= =?HZ-GB-2312?Q?=7E{Dc:C=7E}?=", "\u{c548}\u{b155}\u{4f60}\u{597d}"),
         (b"=?x-unknown?Q?abc?=", "abc"),
         (b"=?x-unknown?Q?=E4?=", "\u{fffd}"),
         (b"=?utf-8?X?abc?=", "=?utf-8?X?abc?="),

@@ -41,7 +41,9 @@ pub(super) fn joined(text: &[u8]) -> Cow<'_, [u8]> {
         };
         at = start + first.length;
         let mut next = first.next(&text[at..]);
-        let mut is_other = first.is_base64 && first.data.len() % 4 != 0;
+        let charset = std::str::from_utf8(first.charset).unwrap_or_default();
+        let is_foreign = super::is_foreign(charset);
+        let mut is_other = is_foreign || first.is_base64 && first.data.len() % 4 != 0;
         // Most are alone, and as the library wants them.
         if next.is_none() && !is_other {
             continue;
@@ -55,8 +57,12 @@ pub(super) fn joined(text: &[u8]) -> Cow<'_, [u8]> {
         }
         if is_other {
             out.extend_from_slice(&text[copied..start]);
+            let (charset, bytes) = match is_foreign {
+                true => ("utf-8".as_bytes(), super::decoded(&bytes, Some(charset)).into_owned().into_bytes()),
+                false => (first.charset, bytes),
+            };
             out.extend_from_slice(b"=?");
-            out.extend_from_slice(first.charset);
+            out.extend_from_slice(charset);
             out.extend_from_slice(b"?B?");
             out.extend_from_slice(BASE64.encode(bytes).as_bytes());
             out.extend_from_slice(b"?=");
