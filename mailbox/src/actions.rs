@@ -123,9 +123,7 @@ fn step<'a>(located: &'a Located, message: &Whereabouts, action: Action) -> Resu
     let conflict = |words: &'static str| Error::Conflict(words.into());
     let is_pop3 = is_pop3(located);
     let here = located.folder(message.folder_id).ok_or_else(|| conflict(MISPLACED))?;
-    if message.uid.is_none() {
-        return Err(conflict(MISPLACED));
-    }
+    visit::place_of(located, message).ok_or_else(|| conflict(MISPLACED))?;
     // Where there are labels, all but three folders are such.
     let is_all = here.role == Some(Role::All) && located.folders.iter().any(|folder| folder.is_label);
     match action {
@@ -146,12 +144,15 @@ fn step<'a>(located: &'a Located, message: &Whereabouts, action: Action) -> Resu
                     folder => Ok(Step::Move(folder)),
                 };
             }
-            let shown = shown_in(located, message);
+            let labels = || message.labels.iter().filter_map(|id| located.folder(*id));
+            let shown = shown_in(labels());
             if shown.is_some_and(|shown| shown.id == folder.id) {
                 return Ok(Step::Stay);
             }
-            // What was sent, and what is a draft, stays that.
-            let removed = shown.filter(|shown| !matches!(shown.role, Some(Role::Sent | Role::Drafts)));
+            // What was sent, and what is a draft, stays that; and what has a star, or is important, keeps it.
+            let removed = shown_in(labels().filter(|label| !is_mark(label)));
+            let stays = |label: &Place| label.id == folder.id || matches!(label.role, Some(Role::Sent | Role::Drafts));
+            let removed = removed.filter(|label| !stays(label));
             match folder {
                 folder if folder.is_label => {
                     let added = Some(folder).filter(|folder| !message.labels.contains(&folder.id));
@@ -162,7 +163,12 @@ fn step<'a>(located: &'a Located, message: &Whereabouts, action: Action) -> Resu
             }
         }
         Action::Delete { .. } if is_pop3 || here.role == Some(Role::Trash) => Ok(Step::Destroy),
-        Action::Delete { is_permanent: true } if !is_all => Ok(Step::Destroy),
+        Action::Delete { is_permanent: true } if !is_all => {
+            // Where Gmail's folder of all mail is hidden, what is destroyed elsewhere goes on to lie there.
+            let trash =
+                located.folder_for(Role::Trash).filter(|trash| is_gmails(trash) && here.role != Some(Role::Junk));
+            Ok(trash.map_or(Step::Destroy, Step::Discard))
+        }
         Action::Delete { is_permanent } => {
             let trash = located.folder_for(Role::Trash).ok_or_else(|| conflict(NO_TRASH))?;
             Ok(if is_permanent { Step::Discard(trash) } else { Step::Move(trash) })
@@ -170,19 +176,28 @@ fn step<'a>(located: &'a Located, message: &Whereabouts, action: Action) -> Resu
     }
 }
 
+/// Whether a folder is one of Gmail's own, which lie below one of their own. In some countries that has another name.
+fn is_gmails(place: &Place) -> bool {
+    ["[Gmail]/", "[Google Mail]/"].iter().any(|begin| place.path.starts_with(begin))
+}
+
 fn is_pop3(located: &Located) -> bool {
     located.stored.account.protocol == "pop3"
 }
 
+/// Whether a label is none that people file under: Gmail's stars, and what it takes for important.
+fn is_mark(label: &Place) -> bool {
+    is_gmails(label) && label.role.is_none()
+}
+
 /// The label that a message is shown under, as lists have it.
-fn shown_in<'a>(located: &'a Located, message: &Whereabouts) -> Option<&'a Place> {
+fn shown_in<'a>(labels: impl Iterator<Item = &'a Place>) -> Option<&'a Place> {
     let rank = |place: &Place| match place.role {
         Some(Role::Inbox) => 1,
         Some(Role::Sent) => 2,
         Some(Role::Drafts) => 3,
         _ => 4,
     };
-    let labels = message.labels.iter().filter_map(|id| located.folder(*id));
     labels.min_by_key(|place| (rank(place), place.id.0))
 }
 
@@ -251,16 +266,20 @@ async fn apply(call: &MailCall<Way>, account: AccountId, deeds: &Deeds) -> Resul
     call.db.apply_actions(&call.identity.scope, account, deeds).await
 }
 
-/// What is done to a message whose server is not asked.
+/// What is done to a message whose server is not asked. Of its flags those that are named: another request may just change the
+/// others.
 fn here_alone(message: &Whereabouts, step: Step<'_>, change: MessageChange) -> Done {
-    let flags = [
-        (change.is_read, message.is_read, Bits::READ),
-        (change.is_flagged, message.is_flagged, Bits::FLAGGED),
-        (change.is_answered, message.is_answered, Bits::ANSWERED),
-    ];
-    let set = flags.iter().filter(|(wanted, is_set, _)| wanted.unwrap_or(*is_set));
-    let bits = set.fold(0, |bits, (_, _, bit)| bits | bit);
-    Done { bits: Some(Bits(bits)), is_destroyed: step == Step::Destroy, ..Done::nothing(message) }
+    let flags =
+        [(change.is_read, Bits::READ), (change.is_flagged, Bits::FLAGGED), (change.is_answered, Bits::ANSWERED)];
+    let (mut set, mut named) = (0, 0);
+    for (wanted, bit) in flags {
+        if let Some(is_set) = wanted {
+            named |= bit;
+            set |= if is_set { bit } else { 0 };
+        }
+    }
+    let bits = (named != 0).then_some(Bits(set | named << Bits::NAMED));
+    Done { bits, is_destroyed: step == Step::Destroy, ..Done::nothing(message) }
 }
 
 /// Does it on the server, for those together that lie in one folder and go the same way.

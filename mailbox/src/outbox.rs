@@ -124,6 +124,7 @@ fn answer(said: &Said) -> Answer {
     let verdict = match said.kind() {
         Kind::Yes => Verdict::Yes,
         Kind::Later => Verdict::Later,
+        Kind::Policy => Verdict::Policy,
         Kind::Limit => Verdict::Limit,
         Kind::Never => Verdict::Never,
     };
@@ -166,11 +167,7 @@ async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Not
             tracing::warn!(error = format!("{error:#}"), "the account does not learn of its login");
         }
     }
-    let delivery = Delivery {
-        recipients: claimed.outgoing.recipients.clone(),
-        attempts: u32::try_from(claimed.outgoing.attempts).unwrap_or_default(),
-        tried_for: claimed.tried_for,
-    };
+    let delivery = Delivery { recipients: claimed.outgoing.recipients.clone(), tried_for: claimed.tried_for };
     let settled = settle(job, claimed, delivery.after(&attempt.answers, attempt.ending));
     let (noted, ()) = tokio::join!(settled, goodbye);
     noted
@@ -460,11 +457,7 @@ async fn look(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Not
         Err(Stop::Internal(error)) => return Err(error),
     };
     if let (Task::Look, Some(Seen::There)) = (claimed.task, &seen) {
-        let delivery = Delivery {
-            recipients: claimed.outgoing.recipients.clone(),
-            attempts: u32::try_from(claimed.outgoing.attempts).unwrap_or_default(),
-            tried_for: claimed.tried_for,
-        };
+        let delivery = Delivery { recipients: claimed.outgoing.recipients.clone(), tried_for: claimed.tried_for };
         let doubtful = claimed.doubtful.clone();
         return settle(job, claimed, delivery.found(&doubtful, FOUND.into())).await;
     }

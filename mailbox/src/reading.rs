@@ -110,14 +110,14 @@ impl<'a> Reader<'a> {
         let json = Bytes::from(serde_json::to_vec(&kept).map_err(Error::internal)?);
         let (raw_key, shown_key) = (self.raw_key(is_cut), self.key("shown"));
         let (preview, has_attachments) = (kept.opened.preview.as_deref(), kept.opened.has_attachments);
-        let (stored_raw, stored, noted) = tokio::join!(
+        let (stored_raw, noted) = tokio::join!(
             self.objects.put(&raw_key, raw.clone()),
-            self.objects.put(&shown_key, json),
             self.call.db.note_opened(scope, self.message.id, preview, has_attachments, &references),
         );
         lost(stored_raw);
-        lost(stored);
         noted?;
+        // Once this is there nobody notes it any more.
+        lost(self.objects.put(&shown_key, json).await);
         self.message.preview = kept.opened.preview.clone();
         self.message.has_attachments = has_attachments;
         Ok((kept, raw))
@@ -137,6 +137,7 @@ impl<'a> Reader<'a> {
         let located = self.call.db.locate_messages(&self.call.identity.scope, &[self.message.id], None).await?;
         let place = located.first().and_then(|located| Some((located, located.messages.first()?)));
         let (located, place) = place.ok_or(Error::NotFound(NO_SUCH_MESSAGE))?;
+        visit::place_of(located, place).ok_or(Error::NotFound(MOVED))?;
         let mut host = visit::begin(self.call, &located.stored, self.started, VISIT_BYTES).await?;
         let raw = visit::fetch_raw(&mut host, located, place, MAX_MESSAGE_BYTES).await;
         host.sign_out().await;
@@ -163,7 +164,13 @@ impl<'a> Reader<'a> {
                 (_, raw) => raw,
             },
         };
-        if raw.len() > MAX_ANSWER_BYTES { self.link(&key, TYPE, name) } else { download(TYPE, name, &raw) }
+        if raw.len() <= MAX_ANSWER_BYTES {
+            return download(TYPE, name, &raw);
+        }
+        if !self.objects.has(&key).await? {
+            self.objects.put(&key, raw).await?;
+        }
+        self.link(&key, TYPE, name)
     }
 
     /// An attachment.
@@ -175,7 +182,7 @@ impl<'a> Reader<'a> {
         let (attachment, place) = kept.opened.attachment(id).ok_or(Error::NotFound(NO_SUCH_ATTACHMENT))?;
         let (kind, name) = (safe_type(&attachment.content_type), attachment.filename.as_str());
         let is_long = usize::try_from(attachment.size).map_or(true, |size| size > MAX_ANSWER_BYTES);
-        let key = self.key(&format!("attachment-{id}"));
+        let key = self.key(&format!("attachment-{VERSION}-{id}"));
         if is_long && self.objects.has(&key).await? {
             return self.link(&key, kind, name);
         }

@@ -193,7 +193,9 @@ async fn session(
     let pass = match &mut host {
         Host::Pop3(pop3) => pop3::Driver { db, mailbox, stop_at }.run(pop3).await?,
         Host::Imap(imap, features) => {
-            imap::Driver { db, mailbox, features: *features, stop_at, labels: HashMap::new() }.run(imap).await?
+            let driver =
+                imap::Driver { db, mailbox, features: *features, stop_at, labels: HashMap::new(), loses_labels: false };
+            driver.run(imap).await?
         }
     };
     *connection = Some(host);

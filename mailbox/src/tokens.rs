@@ -36,6 +36,8 @@ const ASK_TIME: Duration = Duration::from_secs(6);
 const LEASE: Duration = Duration::from_secs(10);
 /// How long a try may take to get its token: signing in takes a while, too.
 const TOKEN_TIME: Duration = Duration::from_secs(5);
+/// The least that is left of a try's time for a second one, with a new token: what a provider and a server mostly take.
+const AGAIN_TIME: Duration = Duration::from_secs(4);
 /// How often those look who wait, at first and at most.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
 /// How often a store is tried whose outcome is not known: nobody else has the token.
@@ -278,7 +280,8 @@ impl<'a> Tokens<'a> {
             Err(error) => return without_token(error),
         };
         let outcome = key.settings.try_all(&self.way.connector, started).await;
-        if outcome.event().0 != Event::Refused {
+        let left = (started + crate::TRY_TIME).saturating_duration_since(Instant::now());
+        if outcome.event().0 != Event::Refused || left < AGAIN_TIME {
             return Ok(outcome);
         }
         match key.renewed(self, account, deadline).await {

@@ -9,7 +9,7 @@ use mail::connect::Session;
 use mail::message::Raw;
 use shared::account::state::{Event, State};
 use shared::db::secrets::{Fault, Stored};
-use shared::db::visits::{Located, Whereabouts};
+use shared::db::visits::{Located, Place, Whereabouts};
 use shared::{Error, MailCall};
 use tokio::time::Instant;
 
@@ -97,6 +97,12 @@ pub fn failure(service: &str, error: mail::Error) -> Error {
     Error::MailServer { code, message: error.message.into() }
 }
 
+/// Where a message is. Where the settings name another mailbox by now, what is here has no place there.
+pub fn place_of<'a>(located: &'a Located, message: &Whereabouts) -> Option<(&'a Place, u32, u32)> {
+    let folder = located.folder(message.folder_id)?;
+    Some((folder, folder.uid_validity?, message.uid?))
+}
+
 /// A message as it was sent, of `limit` bytes at most; `None` where it is not there any more, or not where it was.
 ///
 /// # Errors
@@ -108,13 +114,9 @@ pub async fn fetch_raw(
     limit: usize,
 ) -> Result<Option<Raw>, Error> {
     let service = located.stored.account.protocol.as_str();
+    let Some((folder, uid_validity, uid)) = place_of(located, message) else { return Ok(None) };
     let raw = match host {
-        Host::Imap(imap, features) => {
-            let folder = located.folder(message.folder_id);
-            let place = folder.and_then(|folder| Some((folder, folder.uid_validity?, message.uid?)));
-            let Some((folder, uid_validity, uid)) = place else { return Ok(None) };
-            imap.fetch_raw(features, &folder.wire_name, uid_validity, uid, limit).await
-        }
+        Host::Imap(imap, features) => imap.fetch_raw(features, &folder.wire_name, uid_validity, uid, limit).await,
         Host::Pop3(pop3) => {
             async {
                 let listed = pop3.uids().await?;

@@ -47,7 +47,7 @@ use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
-pub const SCHEMA_VERSION: i32 = 22;
+pub const SCHEMA_VERSION: i32 = 23;
 
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).
@@ -191,7 +191,8 @@ impl Db {
     }
 
     /// A connection that turns out to be lost was so before this request, mostly: a network forgets those that are
-    /// quiet. So a read is sent once more, over another one. Of a write nobody knows whether it was done.
+    /// quiet. So a read is sent once more, over another one. Of a write nobody knows whether it was done; but one that a
+    /// database that only reads has refused was not.
     async fn run_as<T>(
         &self,
         access: Access,
@@ -208,12 +209,16 @@ impl Db {
                 tokio::task::yield_now().await;
             }
             let mut answer = rows(lent.insert(self.lend().await?), sql, params, &mut read).await;
-            if answer.as_ref().is_err_and(is_lost) {
-                // The pool's others were quiet for as long.
+            let is_nothing_done = answer.as_ref().is_err_and(is_read_only);
+            if is_nothing_done || answer.as_ref().is_err_and(is_lost) {
+                // The pool's others were quiet for as long, or lead to the same place.
                 lent.take().map(Object::take);
                 self.pool.retain(|_, _| false);
-                if access == Access::Read {
+                if access == Access::Read || is_nothing_done {
                     answer = rows(lent.insert(self.lend().await?), sql, params, &mut read).await;
+                }
+                if answer.as_ref().is_err_and(is_read_only) {
+                    lent.take().map(Object::take);
                 }
             }
             answer.map_err(Error::from)
@@ -356,6 +361,11 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
         Some(code) => code.code().starts_with("08") || code.code().starts_with("57P"),
         None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
     }
+}
+
+/// Whether this is a database that only reads: after a failover a host's name may lead to what was the writer before.
+fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// Whether PostgreSQL does not accept who we say we are: class 28 as a whole, for RDS Proxy says 28000 where

@@ -170,13 +170,15 @@ pub enum Reception {
     Rejected,
 }
 
-/// What a server's answer means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a server's answer means. What takes longer is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// It is done.
     Yes,
     /// Not now.
     Later,
+    /// Not now, for all that the account has to send.
+    Policy,
     /// Not now, because so much was sent.
     Limit,
     /// Never.
@@ -210,8 +212,6 @@ pub enum Ending {
 pub struct Delivery {
     /// In the order in which they are asked for.
     pub recipients: Vec<Recipient>,
-    /// Attempts so far, the present one included.
-    pub attempts: u32,
     /// Since the first of those attempts that are to end within a day.
     pub tried_for: Duration,
 }
@@ -238,15 +238,27 @@ const PAUSES: [Duration; 4] =
     [Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(15 * 60), Duration::from_secs(60 * 60)];
 /// How long a message is tried.
 pub const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long where so much was sent that a provider takes no more: most count a day's messages.
+/// How long where a provider takes no more for now, by a limit or a policy: most count a day's messages.
 pub const LIMIT_PATIENCE: Duration = Duration::from_secs(72 * 60 * 60);
 /// Between attempts there.
 pub const LIMIT_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// After so many times, when the next one is due: 1, 5, 15, 60, 60 … minutes.
 pub fn pause_after(times: u32) -> Duration {
-    let place = usize::try_from(times.saturating_sub(1)).unwrap_or(usize::MAX).min(PAUSES.len() - 1);
-    PAUSES.get(place).copied().unwrap_or(LIMIT_PAUSE)
+    let [first, .., last] = PAUSES;
+    let place = usize::try_from(times).unwrap_or(usize::MAX).checked_sub(1);
+    place.map_or(first, |place| PAUSES.get(place).copied().unwrap_or(last))
+}
+
+/// The same of a message that has been tried for so long: whatever number the attempt has, for a user's retry begins anew.
+fn pause_in(tried_for: Duration) -> Duration {
+    let [.., last] = PAUSES;
+    let mut passed = Duration::ZERO;
+    let due = |pause: &Duration| {
+        passed += *pause;
+        tried_for < passed
+    };
+    PAUSES.into_iter().find(due).unwrap_or(last)
 }
 
 impl Delivery {
@@ -257,10 +269,14 @@ impl Delivery {
         pending.map(|(place, _)| place).collect()
     }
 
+    fn has(&self, status: Reception) -> bool {
+        self.recipients.iter().any(|recipient| recipient.status == status)
+    }
+
     /// What an attempt leads to. `answers` has one for each recipient that was [`asked`](Self::asked) for, or none where
     /// there was none: one that was accepted counts when the message was.
     pub fn after(mut self, answers: &[Option<Answer>], ending: Ending) -> Move {
-        let (mut doubtful, mut is_limited) = (Vec::new(), false);
+        let (mut doubtful, mut slowest) = (Vec::new(), Verdict::Later);
         for (nth, place) in self.asked().into_iter().enumerate() {
             let Some(recipient) = self.recipients.get_mut(place) else { continue };
             let own = answers.get(nth).and_then(Option::as_ref);
@@ -277,9 +293,11 @@ impl Delivery {
             recipient.status = match answer.verdict {
                 Verdict::Yes => Reception::Accepted,
                 Verdict::Never => Reception::Rejected,
-                Verdict::Later | Verdict::Limit => Reception::Pending,
+                Verdict::Later | Verdict::Policy | Verdict::Limit => {
+                    slowest = slowest.max(answer.verdict);
+                    Reception::Pending
+                }
             };
-            is_limited |= answer.verdict == Verdict::Limit;
         }
         let (response, no_login) = match ending {
             Ending::Answered(Answer { words, .. }) | Ending::Broken(words) | Ending::Lost(words) => (words, false),
@@ -288,15 +306,11 @@ impl Delivery {
         if !doubtful.is_empty() {
             return Move { step: Step::Lost, recipients: self.recipients, doubtful, response, pause: None, hold: None };
         }
-        let next = self.next(is_limited, no_login);
-        Move {
-            step: next.0,
-            recipients: self.recipients,
-            doubtful,
-            response,
-            pause: next.1,
-            hold: next.1.filter(|_| is_limited),
-        }
+        let (step, pause) = self.next(slowest, no_login);
+        // A policy that lets some have it is none of the account's.
+        let is_held = slowest == Verdict::Limit || slowest == Verdict::Policy && !self.has(Reception::Accepted);
+        let hold = pause.filter(|_| is_held);
+        Move { step, recipients: self.recipients, doubtful, response, pause, hold }
     }
 
     /// What it leads to that a message of which nobody knew lies in the sent folder: the server had taken it, for those
@@ -308,7 +322,7 @@ impl Delivery {
                 recipient.response = Some(response.clone());
             }
         }
-        let (step, pause) = match self.next(false, false) {
+        let (step, pause) = match self.next(Verdict::Later, false) {
             // Those that are left were refused for long enough.
             (Step::Delayed, pause) => (Step::Delayed, pause),
             _ => (Step::Accepted, None),
@@ -316,16 +330,17 @@ impl Delivery {
         Move { step, recipients: self.recipients, doubtful: Vec::new(), response, pause, hold: None }
     }
 
-    fn next(&mut self, is_limited: bool, no_login: bool) -> (Step, Option<Duration>) {
-        let has = |recipients: &[Recipient], status| recipients.iter().any(|recipient| recipient.status == status);
-        let is_accepted = has(&self.recipients, Reception::Accepted);
-        if has(&self.recipients, Reception::Pending) {
+    /// After answers of which the slowest meant this.
+    fn next(&mut self, slowest: Verdict, no_login: bool) -> (Step, Option<Duration>) {
+        let is_accepted = self.has(Reception::Accepted);
+        if self.has(Reception::Pending) {
             if no_login {
                 return (Step::GivenUp, None);
             }
-            let (pause, patience) = match is_limited {
-                true => (LIMIT_PAUSE, LIMIT_PATIENCE),
-                false => (pause_after(self.attempts), PATIENCE),
+            let (pause, patience) = match slowest {
+                Verdict::Limit => (LIMIT_PAUSE, LIMIT_PATIENCE),
+                Verdict::Policy => (pause_in(self.tried_for), LIMIT_PATIENCE),
+                _ => (pause_in(self.tried_for), PATIENCE),
             };
             if self.tried_for + pause <= patience {
                 return (Step::Delayed, Some(pause));

@@ -10,7 +10,8 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::mailboxes::{OtherClient, Rig};
-use crate::model_imap::{ALL_MAIL, BIN, Extensions, ModelServer, World};
+use crate::model_imap::{ALL_MAIL, BIN, Extensions, ModelServer, SPAM, World};
+use crate::model_pop3::{Mailbox, ModelPop3};
 use crate::proxy::Proxy;
 use crate::sign_in::PASSWORD;
 use crate::support::{Answer, Api, User, folder_row, mail, mail_api, mail_env, message_row, owner, servers, store};
@@ -584,6 +585,116 @@ async fn at_gmail_folders_are_labels() {
     let now = last_number(&rig).await;
     rig.run().await;
     assert_eq!((rig.flags().await, last_number(&rig).await), (there(&server), now), "all was as it is there");
+}
+
+/// A star is a label as well, and none that a message is filed under.
+#[tokio::test]
+async fn at_gmail_a_message_that_moves_keeps_its_star() {
+    let (api, mut world) = (plain_api().await, World::gmail());
+    ["friends", "projects"].iter().for_each(|name| world.create(name));
+    world.deliver(&["[Gmail]/Starred", "projects"], 0);
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let id = rig.ids().await.into_values().next().unwrap();
+    let labels = || server.world().folders[ALL_MAIL].messages.values().next().unwrap().labels.clone();
+    let (friends, ..) = folder(&rig, "friends").await;
+    assert_eq!(put(api, &rig, id, json!({"folderId": friends})).await.status, 200);
+    assert_eq!(labels(), BTreeSet::from(["[Gmail]/Starred".to_owned(), "friends".to_owned()]));
+    // Where it is already.
+    assert_eq!(put(api, &rig, id, json!({"folderId": friends})).await.status, 200);
+    assert_eq!(labels().len(), 2);
+    let (all, ..) = folder(&rig, ALL_MAIL).await;
+    assert_eq!(put(api, &rig, id, json!({"folderId": all})).await.status, 200);
+    assert_eq!(labels(), BTreeSet::from(["[Gmail]/Starred".to_owned()]));
+}
+
+/// Gmail takes a label away there, and the message goes on to lie where nobody sees it.
+#[tokio::test]
+async fn at_gmail_without_all_mail_what_is_destroyed_goes_through_the_trash() {
+    let (api, mut world) = (plain_api().await, World::gmail());
+    world.delete(ALL_MAIL);
+    (0..2).for_each(|_| world.append("INBOX", 0));
+    world.append(SPAM, 0);
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    server.world().commands.clear();
+    let ids: Vec<Uuid> = rig.ids().await.into_values().collect();
+    for id in &ids {
+        assert_eq!(delete(api, &rig, *id, "?permanent=true").await.status, 200);
+    }
+    let moves = server.world().commands.iter().filter(|command| command.starts_with("UID MOVE")).count();
+    assert_eq!(moves, 2, "what is spam lies nowhere else");
+    assert!(server.world().folders.values().all(|folder| folder.messages.is_empty()));
+    rig.run().await;
+    assert_eq!(rig.ids().await.len(), 0);
+}
+
+/// Until it is synchronised, what is here is of the mailbox that the account named before.
+#[tokio::test]
+async fn in_another_mailbox_nothing_is_read_or_changed_by_the_places_of_the_one_before() {
+    let api = plain_api().await;
+    for protocol in ["imap", "pop3"] {
+        let mut world = World::new(Extensions { moves: true, uidplus: true, ..Extensions::default() });
+        world.create("Trash");
+        (0..3).for_each(|_| world.append("INBOX", 0));
+        let server = ModelServer::start(world).await;
+        let pop3 = ModelPop3::start(Mailbox { messages: (1..=3).collect(), ..Mailbox::default() }).await;
+        let rig = match protocol {
+            "imap" => Rig::model(&server).await,
+            _ => {
+                Rig::at(json!({"hostname": "127.0.0.1", "port": pop3.port, "encryption": "none", "protocol": "pop3"}))
+                    .await
+            }
+        };
+        rig.run().await;
+        let ids: Vec<Uuid> = rig.ids().await.into_values().collect();
+        assert_eq!(ids.len(), 3);
+        let other = json!({"protocol": "imap", "port": server.port(), "username": "other", "password": "another"});
+        let changed = api.put(&format!("/api/accounts/{}", rig.account), other).by(&rig.user).send().await;
+        assert_eq!(changed.status, 200, "{changed:?}");
+        server.world().commands.clear();
+        put(api, &rig, ids[0], json!({"isRead": true})).await.is_refused(409);
+        delete(api, &rig, ids[1], "?permanent=true").await.is_refused(409);
+        api.get(&format!("/api/messages/{}", ids[2])).by(&rig.user).send().await.is_refused(404);
+        let commands = server.world().commands.clone();
+        assert!(
+            !commands.iter().any(|command| command.starts_with("SELECT") || command.starts_with("UID")),
+            "{commands:?}"
+        );
+        rig.run().await;
+        assert_eq!(rig.flags().await, there(&server));
+    }
+}
+
+/// What another request has changed meanwhile is not changed back: no server would tell.
+#[tokio::test]
+async fn flags_of_pop3_that_are_not_named_stay_as_they_are_by_then() {
+    let (rig, name) = Rig::dovecot("pop3").await;
+    let api = mail_api().await;
+    append(&mut OtherClient::sign_in(&name).await, "INBOX", 0).await;
+    rig.run().await;
+    let id = rig.ids().await.into_values().next().unwrap();
+    let mut other = owner().await;
+    let changing = other.transaction().await.unwrap();
+    changing.execute("select from email_accounts where id = $1 for update", &[&rig.account.0]).await.unwrap();
+    let waits = "select count(*) from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))";
+    let meanwhile = async {
+        while changing.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        changing
+            .execute("update email_messages set is_flagged = true, is_answered = true where id = $1", &[&id])
+            .await
+            .unwrap();
+        changing.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(put(api, &rig, id, json!({"isRead": true})), meanwhile);
+    let flags = ["isRead", "isFlagged", "isAnswered"].map(|flag| answer.body[flag].clone());
+    assert_eq!((answer.status, flags), (200, [json!(true), json!(true), json!(true)]), "{answer:?}");
+    let cleared = put(api, &rig, id, json!({"isFlagged": false})).await;
+    assert_eq!((&cleared.body["isRead"], &cleared.body["isFlagged"]), (&json!(true), &json!(false)));
 }
 
 #[tokio::test]

@@ -410,21 +410,27 @@ async fn creates_of_one_user_count_one_after_the_other() {
     let (first, second) = (connect(&postgres.app_url(&database)).await, connect(&postgres.app_url(&database)).await);
     let owner = connect(&postgres.owner_url(&database)).await;
     let user = User::new();
-    let create = |address: &str| {
+    let account = |address: &str| {
         format!(
             "select id from insert_account('{}', '{}', gen_random_uuid(), 'x', '{address}', '{address}', 'imap', 'x', 1, 'tls', 'x', true, 300, gen_random_uuid(), 'sha512', repeat('0', 128), repeat('0', 64), 1, null, null, null, null, null, null, null)",
             user.tenant, user.user
         )
     };
-    first.batch_execute("begin").await.unwrap();
-    assert_eq!(first.query(&create("1@example.com"), &[]).await.unwrap().len(), 1);
-    let (sent, mut answered) = (create("2@example.com"), false);
-    let mut creating = Box::pin(second.query(&sent, &[]));
+    let draft = format!(
+        "select id from create_draft('{}', '{}', gen_random_uuid(), null, null, null, '{{}}', '{{}}', 1, null, null) where outcome = 'created'",
+        user.tenant, user.user
+    );
     let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database()))";
-    while !answered && !owner.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
-        answered = (&mut creating).now_or_never().is_some();
+    for (sql, other_sql) in [(account("1@example.com"), account("2@example.com")), (draft.clone(), draft)] {
+        first.batch_execute("begin").await.unwrap();
+        assert_eq!(first.query(&sql, &[]).await.unwrap().len(), 1);
+        let mut answered = false;
+        let mut creating = Box::pin(second.query(&other_sql, &[]));
+        while !answered && !owner.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {
+            answered = (&mut creating).now_or_never().is_some();
+        }
+        assert!(!answered, "it did not wait: {sql}");
+        first.batch_execute("commit").await.unwrap();
+        assert!(creating.await.unwrap().is_empty());
     }
-    assert!(!answered, "it did not wait");
-    first.batch_execute("commit").await.unwrap();
-    assert!(creating.await.unwrap().is_empty());
 }

@@ -14,7 +14,7 @@ use crate::sync_model::poll_times;
 /// Of all mail: the labels of each message, without the messages.
 fn count_label_fetches(server: &ModelServer) -> usize {
     let commands = server.world().commands.clone();
-    commands.iter().filter(|command| command.contains("X-GM-LABELS)") && command.starts_with("UID FETCH 1:")).count()
+    commands.iter().filter(|command| command.ends_with("X-GM-LABELS)") && command.starts_with("UID FETCH 1:")).count()
 }
 
 /// Labels come with messages. Those of all messages are asked for anew once they are here, for a label may have got another
@@ -49,6 +49,19 @@ async fn a_mailbox_of_many_turns_tells_its_labels_once_more_when_it_is_here() {
     let labelled = "select count(*) from email_labels l join email_folders f on f.id = l.folder_id
                     where f.account_id = $1 and f.path = 'Play'";
     assert_eq!(rig.count(labelled).await, 3_000);
+}
+
+/// Who gets a label has changed, and is told as such.
+#[tokio::test]
+async fn a_label_that_is_made_has_nobody_asked() {
+    let server = ModelServer::start(world()).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    server.world().create("New");
+    rig.run().await;
+    server.world().label(0, &["New"]);
+    rig.run().await;
+    assert_eq!((in_folder(&rig, "New").await, count_label_fetches(&server)), (vec![1], 0));
 }
 
 /// The account's folders by their paths.

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::model_imap::{Extensions, FLAGS, Fault, Lie, ModelServer, Then, World};
+use crate::model_imap::{ALL_MAIL, Extensions, FLAGS, Fault, Lie, ModelServer, Then, World};
 use crate::model_pop3::{Mailbox, ModelPop3};
 use crate::proxy::{Fate, Proxy};
 use crate::sign_in::{PASSWORD, mailbox};
@@ -506,6 +506,39 @@ async fn a_pop3_message_that_is_found_again_has_its_flags() {
     rig.owner.execute(rename, &[&rig.account.0]).await.unwrap();
     rig.run().await;
     assert_eq!((flags().await, unread().await, rig.ids().await.len()), (before, 4, 9));
+    // In another mailbox the same ids are other messages.
+    rig.owner.execute(rename, &[&rig.account.0]).await.unwrap();
+    server.mailbox.lock().unwrap().longer = 100;
+    rig.run().await;
+    let subjects = "select string_agg(subject, ' ' order by uid desc) from email_messages
+                    where account_id = $1 and uid is not null and not is_read";
+    let subjects: String = rig.owner.query_one(subjects, &[&rig.account.0]).await.unwrap().get(0);
+    assert_eq!(subjects, "101 102 103 104 105 106 107 108 109");
+}
+
+/// A POP3 server does not tell how many are unread, and what a user reads during a turn counts.
+#[tokio::test]
+async fn what_is_read_while_a_pop3_mailbox_is_synchronised_is_not_unread() {
+    let server = ModelPop3::start(Mailbox { messages: (1..=450).collect(), ..Mailbox::default() }).await;
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port, "encryption": "none", "protocol": "pop3"});
+    let rig = Rig::at(settings).await;
+    let stored = "select count(*) from email_messages where account_id = $1";
+    rig.ring().await;
+    let mut running = Box::pin(rig.try_for(TIME));
+    while rig.count(stored).await == 0 {
+        assert!(poll_times(&mut running, 1).await.is_none());
+    }
+    let newest: Vec<Uuid> = rig.ids().await.into_values().take(3).collect();
+    for id in &newest {
+        let answer =
+            mail_api().await.put(&format!("/api/messages/{id}"), json!({"isRead": true})).by(&rig.user).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(running.await.unwrap(), Done::Complete);
+    let unread = "select unread::int8 from email_folders where account_id = $1";
+    assert_eq!((rig.count(stored).await, rig.count(unread).await), (450, 447));
+    rig.run().await;
+    assert_eq!(rig.count(unread).await, 447);
 }
 
 #[tokio::test]
@@ -541,15 +574,23 @@ async fn what_is_new_in_a_large_folder_does_not_wait_for_its_flags() {
     rig.run().await;
     let checked = "select coalesce(max(checked_at), 0) from email_folders where account_id = $1";
     let flagged = "select count(*) from email_messages where account_id = $1 and is_flagged";
-    let asked_for_all = || server.world().commands.iter().any(|command| command.starts_with("UID FETCH 1:20500 "));
+    let asked =
+        |uids: &str| server.world().commands.iter().any(|command| command.starts_with(&format!("UID FETCH {uids} ")));
+    let asked_for_all = || asked("1:5500") && asked("5501:13500") && asked("13501:17500") && asked("19501:20500");
     let due = "update email_folders set checked_at = null where account_id = $1";
     rig.owner.execute(due, &[&rig.account.0]).await.unwrap();
-    server.world().flag("INBOX", 20_000, 2);
+    for nth in [5, 20_000] {
+        server.world().flag("INBOX", nth, 2);
+    }
     (0..3).for_each(|_| server.world().append("INBOX", 0));
     server.world().commands.clear();
     assert_eq!(rig.run_for(Duration::ZERO).await, Done::Complete);
     assert!(asked_for_all());
-    assert_eq!((rig.ids().await.len(), rig.count(flagged).await), (20_503, 0), "what is new has come");
+    assert_eq!(
+        (rig.ids().await.len(), rig.count(flagged).await),
+        (20_503, 1),
+        "what is new has come, and the newest flags"
+    );
     let first = rig.count(checked).await;
     assert!(first > 0, "nobody begins with it again at once");
     server.world().append("INBOX", 1);
@@ -559,11 +600,51 @@ async fn what_is_new_in_a_large_folder_does_not_wait_for_its_flags() {
     // Where there is time enough it is done.
     rig.owner.execute(due, &[&rig.account.0]).await.unwrap();
     rig.run().await;
-    assert_eq!((rig.count(flagged).await, rig.count(checked).await >= first), (1, true));
+    assert_eq!((rig.count(flagged).await, rig.count(checked).await >= first), (2, true));
     assert_eq!(rig.count("select count(*) from email_destroyed where account_id = $1").await, 0);
     server.world().expunge("INBOX", 5);
     rig.run().await;
     assert_eq!(rig.ids().await.len(), 20_503);
+}
+
+/// Whatever all flags of a large folder are compared for, those that the server tells to have changed come at once.
+#[tokio::test]
+async fn what_has_changed_in_a_large_folder_does_not_wait_for_labels() {
+    let mut world = World::gmail();
+    world.create("Work");
+    (0..20_500).for_each(|_| world.append(ALL_MAIL, 0));
+    world.label(7, &["Work"]);
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    server.world().rename("Work", "Job");
+    server.world().flag(ALL_MAIL, 5, 2);
+    rig.run_for(Duration::ZERO).await;
+    let flagged = "select count(*) from email_messages where account_id = $1 and is_flagged";
+    assert_eq!(rig.count(flagged).await, 1);
+}
+
+/// Where it is not known which flags are old, such as at a server that only just got CONDSTORE, all are compared once.
+#[tokio::test]
+async fn a_server_is_not_asked_what_has_changed_before_all_was_compared() {
+    let mut world = World::new(Extensions { condstore: true, ..Extensions::default() });
+    (0..20_500).for_each(|_| world.append("INBOX", 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let forget = "update email_folders set modseq = null, checked_at = null where account_id = $1";
+    rig.owner.execute(forget, &[&rig.account.0]).await.unwrap();
+    server.world().flag("INBOX", 5, 2);
+    let modseqs = "select count(modseq) from email_folders where account_id = $1";
+    let flagged = "select count(*) from email_messages where account_id = $1 and is_flagged";
+    rig.run_for(Duration::ZERO).await;
+    server.world().append("INBOX", 1);
+    rig.run().await;
+    assert_eq!((rig.count(flagged).await, rig.count(modseqs).await), (0, 0), "it is not due");
+    let due = "update email_folders set checked_at = null where account_id = $1";
+    rig.owner.execute(due, &[&rig.account.0]).await.unwrap();
+    rig.run().await;
+    assert_eq!((rig.count(flagged).await, rig.count(modseqs).await), (1, 1));
 }
 
 #[tokio::test]

@@ -721,6 +721,7 @@ impl Session {
                 let is_set = words[3].starts_with('+');
                 let label = match given.as_str() {
                     "\\Inbox" => "INBOX".to_owned(),
+                    "\\Starred" => "[Gmail]/Starred".to_owned(),
                     "" => command.split('"').nth(1).unwrap_or_default().to_owned(),
                     other => other.to_owned(),
                 };

@@ -14,8 +14,10 @@ use crate::model_imap::Lie;
 
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    /// Numbers, which are unique ids as well.
+    /// Numbers, which are unique ids as well, and sizes.
     pub messages: Vec<u32>,
+    /// It has other messages under the same ids: so much longer ones.
+    pub longer: u32,
     /// Those at which it hangs up, each time.
     pub poison: BTreeSet<u32>,
     /// Messages are given out whole alone.
@@ -102,8 +104,9 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
             "CAPA" if mailbox.lacks_top => answer += "PIPELINING\r\nUIDL\r\nUSER\r\n.\r\n",
             "CAPA" => answer += "PIPELINING\r\nUIDL\r\nTOP\r\nUSER\r\n.\r\n",
             "UIDL" | "LIST" => {
+                let more = if words[0] == "LIST" { mailbox.longer } else { 0 };
                 for (index, message) in messages.iter().enumerate() {
-                    write!(answer, "{} {message}\r\n", index + 1).unwrap();
+                    write!(answer, "{} {}\r\n", index + 1, message + more).unwrap();
                 }
                 answer += ".\r\n";
             }
@@ -113,6 +116,7 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
                 if mailbox.poison.contains(&message) {
                     return;
                 }
+                let message = message + mailbox.longer;
                 write!(answer, "Subject: {message}\r\nMessage-ID: <{message}@example.com>\r\n\r\n.\r\n").unwrap();
             }
             _ => {}

@@ -252,9 +252,13 @@ async fn env() -> BTreeMap<&'static str, String> {
     env.insert("RATE_LIMIT_PER_MINUTE", "0".into());
     // Nothing secret is logged at any level.
     env.insert("LOG_LEVEL", "trace".into());
-    env.insert("OAUTH2_PROVIDERS", json!({"own": own, "google": google}).to_string());
+    let elsewhere = |host: &str| json!({"hostname": host, "port": 993, "encryption": "tls"});
+    let other = json!({"imap": elsewhere("imap.example.com"), "pop3": null, "smtp": elsewhere("smtp.example.com")});
+    let moved = merged(own.clone(), other);
+    env.insert("OAUTH2_PROVIDERS", json!({"own": own, "moved": moved, "google": google}).to_string());
     env.insert("OAUTH2_REDIRECT_URIS", format!("{REDIRECT_URI},https://app.example.com/connected?x=y"));
-    env.insert(CLIENT_SECRETS, json!({"own": CLIENT_SECRET, "google": CLIENT_SECRET}).to_string());
+    let secrets = json!({"own": CLIENT_SECRET, "moved": CLIENT_SECRET, "google": CLIENT_SECRET});
+    env.insert(CLIENT_SECRETS, secrets.to_string());
     env
 }
 
@@ -545,6 +549,23 @@ async fn another_address_than_the_one_that_was_asked_for_is_refused_and_touches_
     refused.is_refused(409);
     // One address, one account.
     connect(api, &user, &address, json!({})).await.is_refused(409);
+}
+
+/// A domain moves: no token of the new provider would be sent to a server of the old one's.
+#[tokio::test]
+async fn reconnecting_with_another_provider_changes_all_servers() {
+    let (api, user) = (oauth_api().await, User::new());
+    let (account, path) = connected(api, &user, &mailbox().await).await;
+    let address = account["emailAddress"].as_str().unwrap();
+    let relay = json!({"smtpUsername": "relay", "smtpPassword": PASSWORD});
+    assert_eq!(api.put(&path, relay).by(&user).send().await.status, 200);
+    let moved = connect(api, &user, address, json!({"accountId": account["id"], "provider": "moved"})).await;
+    let fields = ["provider", "hostname", "smtpHostname", "smtpUsername"].map(|field| moved.body[field].clone());
+    assert_eq!(
+        fields,
+        [json!("moved"), json!("imap.example.com"), json!("smtp.example.com"), Value::Null],
+        "{moved:?}"
+    );
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use shared::outbox::{Status, Step};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::mailboxes::{OtherClient, connector, connector_by};
@@ -128,6 +129,11 @@ pub fn is(entry: &Value) -> (&str, Vec<&str>) {
     (entry["status"].as_str().unwrap(), recipients.map(|recipient| recipient["status"].as_str().unwrap()).collect())
 }
 
+/// How long after it was put there an entry is tried next, in minutes.
+fn waits(entry: &Value) -> i64 {
+    (entry["nextAttemptAt"].as_i64().unwrap() - entry["createdAt"].as_i64().unwrap()) / 60_000
+}
+
 pub const OFFERS: [&str; 4] = ["PIPELINING", "SIZE 26214400", "8BITMIME", "ENHANCEDSTATUSCODES"];
 
 /// What goes wrong at the first attempt; what the entry is then; what it is after the next; and how often it was sent.
@@ -216,6 +222,17 @@ async fn each_recipient_has_a_result_and_only_those_who_are_left_are_tried_again
     }
 }
 
+/// Forms send both, whatever was written.
+#[tokio::test]
+async fn html_without_anything_in_it_is_none() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    rig.put(json!({"text": "Hello", "html": " \n"})).await;
+    rig.work().await;
+    let text = String::from_utf8(server.taken()[0].message.clone()).unwrap();
+    assert!(text.contains("Content-Type: text/plain") && !text.contains("text/html"), "{text}");
+}
+
 #[tokio::test]
 async fn a_limit_of_the_provider_holds_all_of_the_accounts_messages_back() {
     let server = SmtpModel::start(&OFFERS).await;
@@ -226,8 +243,7 @@ async fn a_limit_of_the_provider_holds_all_of_the_accounts_messages_back() {
     assert_eq!(server.world.lock().unwrap().sign_ins, 1, "the second is not even tried");
     for entry in &entries {
         let entry = rig.get(entry).await;
-        let minutes = (entry["nextAttemptAt"].as_i64().unwrap() - entry["createdAt"].as_i64().unwrap()) / 60_000;
-        assert!(entry["status"] == "queued" && (59..=61).contains(&minutes), "{entry}");
+        assert!(entry["status"] == "queued" && (59..=61).contains(&waits(&entry)), "{entry}");
     }
     // What comes later waits as well, whoever is rung for it.
     let later = rig.put(json!({})).await;
@@ -238,6 +254,28 @@ async fn a_limit_of_the_provider_holds_all_of_the_accounts_messages_back() {
     assert_eq!(server.world.lock().unwrap().sign_ins, 1);
     rig.work().await;
     assert_eq!(server.taken().len(), 3);
+}
+
+/// Greylisting, and a filter that is restarted, end after some minutes.
+#[tokio::test]
+async fn a_policy_holds_the_account_for_as_long_as_its_message_waits() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let first = rig.put(json!({})).await;
+    server.fail([(At::Rcpt, Fault::Say("450 4.7.1 Greylisted"))]);
+    rig.work().await;
+    let later = rig.put(json!({})).await;
+    rig.worker.deliver(&rig.scope, rig.account, TIME).await.unwrap();
+    let (first, later) = (rig.get(&first).await, rig.get(&later).await);
+    assert_eq!(
+        (waits(&first), &later["attempts"], &later["status"]),
+        (1, &json!(0), &json!("queued")),
+        "{first} {later}"
+    );
+    assert_eq!(later["nextAttemptAt"], first["nextAttemptAt"]);
+    assert_eq!(server.world.lock().unwrap().sign_ins, 1);
+    rig.work().await;
+    assert_eq!(server.taken().len(), 2);
 }
 
 /// The limit is that of a login at a server.
@@ -295,8 +333,33 @@ async fn a_message_is_given_up_when_workers_die_of_it_and_not_when_one_dies() {
     let given_up = rig.get(&poison).await;
     assert_eq!((is(&given_up).0, given_up["attempts"].as_i64()), ("failed", Some(3)), "{given_up}");
     assert_eq!(rig.retry(&poison).await.status, 202);
+    // It begins anew, with the shortest of pauses.
+    server.fail([(At::Mail, Fault::Say("451 4.3.0 Not now"))]);
+    rig.work().await;
+    let delayed = rig.get(&poison).await;
+    assert_eq!((waits(&delayed), &delayed["attempts"]), (1, &json!(4)), "{delayed}");
     rig.work().await;
     assert_eq!(is(&rig.get(&poison).await).0, "sent");
+}
+
+/// A worker whose note is not answered notes it again.
+#[tokio::test]
+async fn an_end_that_is_noted_twice_counts_once() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entry = rig.put(json!({})).await;
+    let ids: [&(dyn ToSql + Sync); 2] = [&rig.user.tenant, &rig.user.user];
+    let sql = "select (entry).id, (entry).lease_token, (entry).recipients from claim_outgoing($1, $2, $3, 1000)";
+    let claimed = rig.owner.query_one(sql, &[ids[0], ids[1], &rig.account.0]).await.unwrap();
+    let (id, token, recipients): (Uuid, i64, String) = (claimed.get(0), claimed.get(1), claimed.get(2));
+    let sql =
+        "select is_noted from finish_outgoing($1, $2, $3, $4, 'queued', $5, '{}', null, 'none', 0, 0, null, true)";
+    for expected in [true, false] {
+        let noted = rig.owner.query_one(sql, &[ids[0], ids[1], &id, &token, &recipients]).await.unwrap();
+        assert_eq!(noted.get::<_, bool>(0), expected);
+    }
+    let entry = rig.get(&entry).await;
+    assert_eq!((&entry["status"], &entry["attempts"]), (&json!("queued"), &json!(0)), "{entry}");
 }
 
 #[tokio::test]
@@ -314,11 +377,26 @@ async fn a_refused_login_is_the_accounts_state_and_not_tried_at_once_again() {
         assert!(entry["response"].as_str().unwrap().contains("Bad credentials"), "{entry}");
     }
     assert_eq!(server.world.lock().unwrap().commands.iter().filter(|line| line.starts_with("AUTH")).count(), 1);
-    // The user knows better.
-    rig.owner.execute("update email_accounts set last_error_at = 1 where id = $1", &[&rig.account.0]).await.unwrap();
-    assert_eq!(rig.retry(&entries[0]).await.status, 202);
-    rig.work().await;
-    assert_eq!(is(&rig.get(&entries[0]).await).0, "sent");
+    // The user knows better, or does not: what the service still owes to those who read is theirs.
+    let planned = "select next_sync_at, failures::int8 from email_accounts where id = $1";
+    let planned = async || -> (Option<i64>, i64) {
+        let row = rig.owner.query_one(planned, &[&rig.account.0]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let owed = planned().await;
+    assert!(owed.0.is_some() && owed.1 == 1, "{owed:?}");
+    for (refuses, status) in [(true, "failed"), (false, "sent")] {
+        rig.owner
+            .execute("update email_accounts set last_error_at = 1 where id = $1", &[&rig.account.0])
+            .await
+            .unwrap();
+        assert_eq!(rig.retry(&entries[0]).await.status, 202);
+        if refuses {
+            server.fail([(At::Auth, Fault::Say("535 5.7.8 Bad credentials"))]);
+        }
+        rig.work().await;
+        assert_eq!((is(&rig.get(&entries[0]).await).0, planned().await), (status, owed));
+    }
 }
 
 /// The login for reading says nothing of another one for sending.
@@ -520,7 +598,7 @@ async fn a_real_server_gets_it_once_and_the_sent_folder_has_one_copy() {
     let entry = rig
         .put(json!({
             "to": [{"name": "John \"J\" Döe", "address": "john@example.com"}], "bcc": [{"address": "boss@example.com"}],
-            "subject": format!("Mittag? 午餐 {marker}"), "text": ".\n..dot\nÜber\n", "html": "<p>Über</p>",
+            "subject": format!("Mittag? 午\u{3000}餐 {marker}"), "text": ".\n..dot\nÜber\n", "html": "<p>Über</p>",
         }))
         .await;
     rig.work().await;
@@ -533,7 +611,7 @@ async fn a_real_server_gets_it_once_and_the_sent_folder_has_one_copy() {
     assert_eq!(delivered.len(), 1);
     assert_eq!(delivered[0].recipients, ["john@example.com", "boss@example.com"]);
     let parsed = parsers::read(&delivered[0].message);
-    assert_eq!(parsed["subject"], format!("Mittag? 午餐 {marker}"));
+    assert_eq!(parsed["subject"], format!("Mittag? 午\u{3000}餐 {marker}"));
     assert_eq!(parsed["to"], json!([["John \"J\" Döe", "john@example.com"]]));
     assert_eq!(parsed["from"], json!([["Jäne Doe", name]]));
     assert_eq!(parsed["bcc"], json!([]));

@@ -296,6 +296,23 @@ async fn a_message_that_is_gone_from_its_mailbox_is_not_found_and_nothing_is_cha
     assert_eq!(mailbox.list().await.len(), 1);
 }
 
+/// What is kept of a message is not noted of it any more.
+#[tokio::test]
+async fn what_a_message_shows_is_kept_once_it_is_noted_of_it() {
+    let mailbox = Mailbox::new("imap").await;
+    let text = PLAIN.replace("Message-ID: <1@x>", "Message-ID: <1@x>\r\nReferences: <0@x>");
+    let message = mailbox.deliver(&[text.into_bytes()]).await.remove(0);
+    let (id, owner): (Uuid, _) = (message["id"].as_str().unwrap().parse().unwrap(), &mailbox.service.owner);
+    owner.batch_execute("begin").await.unwrap();
+    owner.execute("select from email_messages where id = $1 for update", &[&id]).await.unwrap();
+    let failed = mailbox.get(&path_of(&message)).await;
+    owner.batch_execute("rollback").await.unwrap();
+    assert!(failed.status >= 500, "{failed:?}");
+    assert_eq!(mailbox.get(&path_of(&message)).await.status, 200);
+    let row = owner.query_one("select reference_ids from email_messages where id = $1", &[&id]).await.unwrap();
+    assert_eq!(row.get::<_, Option<Vec<String>>>(0), Some(vec!["0@x".to_owned()]));
+}
+
 #[tokio::test]
 async fn a_message_of_pop3_is_read_and_stays_on_the_server() {
     let mailbox = Mailbox::new("pop3").await;

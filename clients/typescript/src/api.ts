@@ -267,7 +267,7 @@ export interface paths {
         get: operations["getMessage"];
         /**
          * Change a message
-         * @description Flags and folder, on the mail server first: where that fails nothing is changed. Changes what the body names and nothing else. A message that moves keeps its id. At Gmail it gets the folder's label and loses the one that it is shown under. In a mailbox of POP3 flags are kept here, and there is one folder. Idempotent.
+         * @description Flags and folder, on the mail server first: where that fails nothing is changed. Changes what the body names and nothing else. A message that moves keeps its id. At Gmail it gets the folder's label and loses the first that it has been filed under. In a mailbox of POP3 flags are kept here, and there is one folder. Idempotent.
          */
         put: operations["updateMessage"];
         post?: never;

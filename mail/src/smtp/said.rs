@@ -25,6 +25,9 @@ pub enum Kind {
     Yes,
     /// Not now.
     Later,
+    /// Not now, as a policy has it: much was sent, or a stranger waits, or who decides is away. What else the account has to
+    /// send would meet it as well.
+    Policy,
     /// Not now, because so much was sent: whoever goes on asking waits longer.
     Limit,
     /// Never.
@@ -50,9 +53,11 @@ impl Said {
     pub fn kind(&self) -> Kind {
         match (self.code, self.enhanced) {
             (200..=299, _) => Kind::Yes,
-            // Gmail counts a day's messages with these, the second for good although it ends after a day.
-            (400..=499, Some((_, 7, _))) | (_, Some((_, 4, 5))) => Kind::Limit,
+            // Gmail counts a day's messages with it, for good although it ends after a day.
+            (_, Some((_, 4, 5))) => Kind::Limit,
             (400..=599, _) if self.speaks_of_a_limit() => Kind::Limit,
+            // Postfix and Gmail count a minute's with it; filters that are restarted say the same, and greylisting.
+            (400..=499, Some((_, 7, _))) => Kind::Policy,
             // A question where an answer was due says nothing of the message.
             (300..=499, _) => Kind::Later,
             _ => Kind::Never,
@@ -115,8 +120,8 @@ mod tests {
             (421, "4.3.2 Too many connections, slow down.", Some((4, 3, 2)), Kind::Later),
             (450, "4.2.0 Greylisted", Some((4, 2, 0)), Kind::Later),
             (452, "4.2.2 Mailbox full", Some((4, 2, 2)), Kind::Later),
-            (421, "4.7.0 Try again later, closing connection.", Some((4, 7, 0)), Kind::Limit),
-            (450, "4.7.1 Error: too much mail from 192.0.2.1", Some((4, 7, 1)), Kind::Limit),
+            (421, "4.7.0 Try again later, closing connection.", Some((4, 7, 0)), Kind::Policy),
+            (450, "4.7.1 Error: too much mail from 192.0.2.1", Some((4, 7, 1)), Kind::Policy),
             (550, "5.4.5 Daily user sending limit exceeded.", Some((5, 4, 5)), Kind::Limit),
             (
                 554,

@@ -98,7 +98,8 @@ pub fn compose(claimed: &Claimed, files: &Files, copy: For) -> Option<(Composed,
         // RFC 5322, 3.6.4: what the other message refers to, and itself.
         references: claimed.original_references.iter().chain(&claimed.original_id).map(String::as_str).collect(),
         text: composition.text.as_ref().map(|text| text.0.as_str()),
-        html: composition.html.as_ref().map(|html| html.0.as_str()),
+        // Readers prefer it to the text, and would show nothing.
+        html: composition.html.as_ref().map(|html| html.0.as_str()).filter(|html| !html.trim().is_empty()),
         attachments,
     };
     let mut composed = compose::compose(&content, copy);
@@ -120,7 +121,7 @@ pub fn addresses(claimed: &Claimed, places: &[usize]) -> Vec<String> {
     recipients.map(|recipient| ascii_address(&recipient.address).into_owned()).collect()
 }
 
-/// A header's white space means one space, and none at its ends.
+/// A header's white space means one space, and none at its ends. Spaces of other widths are letters like others.
 fn one_spaced(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }

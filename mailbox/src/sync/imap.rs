@@ -41,6 +41,8 @@ const FEW: usize = 32;
 /// Where a folder has more messages than these, and all of their flags are to be compared, that comes last, for as long as the turn
 /// lasts: what is new does not wait for it.
 const LARGE: i32 = 20_000;
+/// The first piece of that, in UIDs: what people look at.
+const LARGE_PIECE: u32 = 1_000;
 /// Of a command's UIDs. Servers take lines of 8,000 bytes.
 const COMMAND_BYTES: usize = 7_000;
 /// Messages of a folder. Whoever says that there are more has us hold their UIDs, and ask for each: no mailbox has them.
@@ -59,6 +61,8 @@ struct Work {
     failed: bool,
     /// All flags were compared.
     checked: bool,
+    /// The server tells which flags have changed since the last time. Otherwise that is known when all were compared.
+    tells_changes: bool,
     /// All UIDs were compared.
     compared: bool,
     /// What was asked for and did not come.
@@ -88,6 +92,7 @@ impl Work {
             missing: UidSet::new(),
             failed,
             checked: false,
+            tells_changes: false,
             compared: false,
             unanswered: UidSet::new(),
             suspects: UidSet::new(),
@@ -141,7 +146,7 @@ impl Work {
         let there = &self.there;
         Some(Cursor {
             uid_next: Some(there.uid_next),
-            modseq: there.highest_modseq,
+            modseq: there.highest_modseq.filter(|_| self.tells_changes || self.checked),
             // Where the numbers do not agree, all UIDs are compared next time.
             is_complete: Some(true),
             checked_at: (self.checked && self.here.stored > plan::SMALL).then(now_ms),
@@ -167,6 +172,17 @@ fn below(uid_next: u32) -> UidSet {
         0 => UidSet::new(),
         last => UidSet::from(1..=last),
     }
+}
+
+/// All UIDs that are less: the newest first, in pieces of which each is twice as large as the one before.
+fn newest_first(uid_next: u32) -> Vec<UidSet> {
+    let (mut next, mut size, mut pieces) = (uid_next, LARGE_PIECE, Vec::new());
+    while next > 1 {
+        let first = next.saturating_sub(size).max(1);
+        pieces.push(UidSet::from(first..=next - 1));
+        (next, size) = (first, size.saturating_mul(2));
+    }
+    pieces
 }
 
 /// What a command is for.
@@ -261,6 +277,8 @@ pub(super) struct Driver<'a> {
     pub stop_at: Instant,
     /// Folders that are labels, by what messages call them (Gmail).
     pub labels: HashMap<String, Uuid>,
+    /// A label is gone since the last time: one that is new may be the same.
+    pub loses_labels: bool,
 }
 
 impl Driver<'_> {
@@ -268,6 +286,8 @@ impl Driver<'_> {
     pub(super) async fn run(mut self, imap: &mut Imap) -> Result<Pass, Stop> {
         let listed = imap.list(&self.features).await?;
         let folders = self.take_over(&listed).await?;
+        let stays = |known: &Folder| folders.iter().any(|folder| folder.id == known.id && !folder.is_gone);
+        self.loses_labels = self.mailbox.folders.iter().any(|known| known.is_label && !known.is_gone && !stays(known));
         for here in folders.iter().filter(|folder| folder.is_label) {
             if let Some(there) = listed.iter().find(|folder| folder.wire == here.wire_name) {
                 self.labels.extend(plan::label_names(there).into_iter().map(|name| (name, here.id)));
@@ -295,16 +315,22 @@ impl Driver<'_> {
         !self.labels.is_empty()
     }
 
+    /// Whether this label was made since the last time, and no message has it: those that get it have changed.
+    fn is_unused(&self, here: &Folder, there: &Status) -> bool {
+        there.messages == 0 && !self.loses_labels && self.mailbox.folders.iter().all(|known| known.id != here.id)
+    }
+
     /// Stores what the server says of labels; `told`: all their messages are here as well.
     async fn keep_labels(&self, works: &mut [Work], told: bool) -> Result<(), Stop> {
         let mut labels = Vec::new();
         for Work { here, there, .. } in works.iter_mut().filter(|work| is_counted_label(work)) {
+            let told = told || self.is_unused(here, there);
             let validity = Some(there.uid_validity).filter(|validity| told || here.uid_validity == Some(*validity));
             let total = i32::try_from(there.messages).unwrap_or(i32::MAX);
             let unread = i32::try_from(there.unseen).unwrap_or(i32::MAX);
             if (here.uid_validity, here.total, here.unread) != (validity, total, unread) {
                 labels.push(Label { id: here.id, uid_validity: validity, total, unread });
-                (here.total, here.unread) = (total, unread);
+                (here.uid_validity, here.total, here.unread) = (validity, total, unread);
             }
         }
         if labels.is_empty() {
@@ -362,7 +388,10 @@ impl Driver<'_> {
         }
         self.ask_status(imap, &mut works, &unknown).await?;
         let now = now_ms();
-        let is_untold = |work: &Work| is_counted_label(work) && work.here.uid_validity != Some(work.there.uid_validity);
+        let is_untold = |work: &Work| {
+            let Work { here, there, .. } = work;
+            is_counted_label(work) && here.uid_validity != Some(there.uid_validity) && !self.is_unused(here, there)
+        };
         let untold = works.iter().any(is_untold);
         for work in &mut works {
             if !work.here.is_gone && work.here.is_selectable && !work.here.is_label && !work.failed {
@@ -439,10 +468,12 @@ impl Driver<'_> {
     /// Asks for what has changed of messages that are here, all folders in one flight. Returns what is not stored yet.
     async fn compare(&self, imap: &mut Imap, works: &mut [Work]) -> Result<Vec<Read>, Stop> {
         let mut orders = Vec::new();
-        for (index, work) in works.iter().enumerate() {
+        for (index, work) in works.iter_mut().enumerate() {
             let Look::Changes(mut changes) = work.look else { continue };
+            let changed = plan::changed(&work.here, &work.there, &self.features);
+            work.tells_changes = changed.is_some();
             if work.comes_last() {
-                changes.flags = Flags::No;
+                changes.flags = changed.unwrap_or(Flags::No);
             }
             if changes.flags == Flags::No && !changes.compare {
                 continue;
@@ -472,7 +503,7 @@ impl Driver<'_> {
     }
 
     /// Compares all flags of large folders. Those that the time is not enough for are not begun with again before others are due:
-    /// so it would be each time, and nothing else would be done any more.
+    /// so it would be each time, and nothing else would be done any more. The newest messages are those that it is enough for.
     async fn compare_large(&self, imap: &mut Imap, works: &mut [Work]) -> Result<(), Stop> {
         let large: Vec<usize> =
             (0..works.len()).filter(|index| works.get(*index).is_some_and(Work::comes_last)).collect();
@@ -481,19 +512,23 @@ impl Driver<'_> {
         }
         let mut orders = Vec::new();
         for (index, work) in large.iter().filter_map(|index| Some((*index, works.get(*index)?))) {
-            let items = Items::Flags;
-            let flags = Command::Fetch { uids: work.known(), items, changed_since: None, vanished: false };
             orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
-            orders.push(Order { work: index, step: Step::Flags { all: true }, command: flags });
+            orders.extend(newest_first(work.here.uid_next).into_iter().map(|uids| {
+                let command = Command::Fetch { uids, items: Items::Flags, changed_since: None, vanished: false };
+                Order { work: index, step: Step::Flags { all: true }, command }
+            }));
         }
         match self.converse(imap, works, orders, Vec::new(), Flight::Compare).await {
             Ok(read) => self.keep(works, read, Flight::Compare).await?,
             Err(Stop::Time) => tracing::info!(accountId = %self.mailbox.account.id, "flags_not_compared"),
             Err(error) => return Err(error),
         }
-        let cursor = Cursor { checked_at: Some(now_ms()), ..Cursor::default() };
         let large = large.iter().filter_map(|index| works.get(*index)).filter(|work| !work.failed);
-        let checked = large.map(|work| Batch { cursor, ..Batch::new(work.here.id, work.there.uid_validity) });
+        let checked = large.map(|work| {
+            let modseq = work.there.highest_modseq.filter(|_| work.checked);
+            let cursor = Cursor { checked_at: Some(now_ms()), modseq, ..Cursor::default() };
+            Batch { cursor, ..Batch::new(work.here.id, work.there.uid_validity) }
+        });
         let checked: Vec<Batch> = checked.collect();
         self.db.store_batches(&self.mailbox.lease, &checked).await?.ok_or(Stop::Lost)?;
         Ok(())
@@ -709,7 +744,10 @@ impl Driver<'_> {
                     if is_last {
                         return Ok(read);
                     }
-                    self.check_time()?;
+                    if let Err(stop) = self.check_time() {
+                        self.keep(works, read, flight).await?;
+                        return Err(stop);
+                    }
                 }
                 Err(error) => {
                     // What came before it is good.
@@ -899,6 +937,7 @@ struct Seen {
     vanished: UidPieces,
     /// Nothing is known where the server said nothing.
     found: Option<UidPieces>,
+    /// Something could not be read: who it is about may be there.
     undecodable: bool,
     /// May come yet, until all commands have ended.
     unanswered: UidPieces,
@@ -927,10 +966,11 @@ impl Reader<'_> {
                     if !accepted {
                         tracing::info!(folder = %folder, outcome = ?outcome, "folder_refused");
                     }
-                    seen.end(step, accepted && !*refused);
-                    *refused |= seen.failed;
                     self.done += 1;
-                    if self.plan.get(self.done).is_none_or(|(next, _)| next != turn) {
+                    let is_last = self.plan.get(self.done).is_none_or(|(next, _)| next != turn);
+                    seen.end(step, accepted && !*refused, is_last);
+                    *refused |= seen.failed;
+                    if is_last {
                         seen.close();
                     }
                     if seen.read.present.as_ref().is_some_and(|present| present.len() > MOST_MESSAGES) {
@@ -1098,9 +1138,8 @@ impl Seen {
         most as u64 > 2 * MOST_MESSAGES
     }
 
-    /// A command has ended.
-    fn end(&mut self, step: &Step, accepted: bool) {
-        let undecodable = std::mem::take(&mut self.undecodable);
+    /// A command has ended; `is_last`: it was the last of the turn.
+    fn end(&mut self, step: &Step, accepted: bool, is_last: bool) {
         let vanished = self.vanished.whole();
         self.failed |= !accepted;
         if !self.failed {
@@ -1108,7 +1147,7 @@ impl Seen {
             self.read.vanished = self.read.vanished.union(&vanished);
             match step {
                 Step::Uids => self.read.present = self.found.take().map(|mut found| found.whole()),
-                Step::Flags { all: true } if !undecodable => {
+                Step::Flags { all: true } if is_last && !self.undecodable => {
                     self.read.present = Some(std::mem::take(&mut self.uids).into_iter().collect());
                     self.read.checked = true;
                 }

@@ -53,13 +53,11 @@ pub(super) fn look(here: &Folder, there: &Status, features: &Features, untold: b
         return Look::Anew;
     }
     let arrivals = there.uid_next > here.uid_next;
-    let flags = match (here.modseq, there.highest_modseq) {
+    let flags = match changed(here, there, features) {
         // Labels come with flags; and with messages, as long as not all of them are here.
         _ if untold && here.is_complete && here.stored > 0 => Flags::All,
-        (Some(known), Some(newest)) if known == newest => Flags::No,
-        (Some(known), Some(newest)) if known < newest && features.qresync => Flags::Resync,
-        (Some(known), Some(newest)) if known < newest && features.condstore => Flags::Since(known),
-        _ => {
+        Some(flags) => flags,
+        None => {
             let is_old = here.checked_at.is_none_or(|checked| checked.saturating_add(CHECK_EVERY) <= now);
             let is_due = here.stored <= SMALL || is_old || there.unseen != here.unread as u32;
             if here.stored > 0 && is_due { Flags::All } else { Flags::No }
@@ -74,6 +72,16 @@ pub(super) fn look(here: &Folder, there: &Status, features: &Features, untold: b
         return Look::Nothing;
     }
     Look::Changes(Changes { flags, compare, arrivals })
+}
+
+/// How those flags are asked for that have changed; `None` where the server does not tell which these are.
+pub(super) fn changed(here: &Folder, there: &Status, features: &Features) -> Option<Flags> {
+    match (here.modseq?, there.highest_modseq?) {
+        (known, newest) if known == newest => Some(Flags::No),
+        (known, newest) if known < newest && features.qresync => Some(Flags::Resync),
+        (known, newest) if known < newest && features.condstore => Some(Flags::Since(known)),
+        _ => None,
+    }
 }
 
 /// Whether each message of this folder that the server had below `uid_next` is one with a UID here, so that numbers tell what

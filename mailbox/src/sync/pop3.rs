@@ -53,25 +53,26 @@ impl Driver<'_> {
             numbers.remove(&hidden);
         }
         let identities: Vec<Uuid> = numbers.keys().copied().collect();
-        let compared = self.db.compare_identities(lease, folder.id, &identities).await?.ok_or(Stop::Lost)?;
-        if compared.gone != "{}" {
-            self.db.orphan_messages(lease, folder.id, &compared.gone).await?.ok_or(Stop::Lost)?;
+        let compared = self.db.compare_identities(lease, folder.id, &identities).await?;
+        let (gone, missing) = compared.ok_or(Stop::Lost)?;
+        if gone != "{}" {
+            self.db.orphan_messages(lease, folder.id, &gone).await?.ok_or(Stop::Lost)?;
         }
-        let mut unread = compared.unread;
         let mut found = HashSet::new();
         if folder.orphans > 0 {
-            for identities in compared.missing.chunks(FOUND) {
-                let again = self.db.find_again(lease, folder.id, identities).await?.ok_or(Stop::Lost)?;
+            for identities in missing.chunks(FOUND) {
+                let size = |id| numbers.get(id).and_then(|listed| i64::try_from(listed.size).ok()).unwrap_or_default();
+                let sizes: Vec<i64> = identities.iter().map(size).collect();
+                let again = self.db.find_again(lease, folder.id, identities, &sizes).await?.ok_or(Stop::Lost)?;
                 folder.uid_next = again.uid_next;
-                unread += again.unread;
                 found.extend(again.identities);
+                self.check_time()?;
             }
         }
         let is_first = !folder.is_complete;
-        let missing = compared.missing.iter().filter(|identity| !found.contains(*identity));
+        let missing = missing.iter().filter(|identity| !found.contains(*identity));
         let mut missing: Vec<&Message> = missing.filter_map(|id| numbers.get(id).copied()).collect();
         missing.sort_unstable_by_key(|message| std::cmp::Reverse(message.number));
-        let count = missing.len();
         let mut shown = Shown::default();
         let noted = folder.suspects.clone().unwrap_or_default();
         let noted: Vec<Uuid> = noted.split(',').filter_map(|id| id.parse().ok()).collect();
@@ -90,14 +91,16 @@ impl Driver<'_> {
         }
         // Where nothing could be read, others show first that something can.
         self.fetch_suspects(pop3, &mut folder, None, &last, &mut shown).await?;
-        let unread = usize::try_from(unread).unwrap_or_default() + count;
         let cursor = Cursor {
             modseq: Some(digest),
             is_complete: Some(true),
             total: Some(i32::try_from(numbers.len()).unwrap_or(i32::MAX)),
-            unread: Some(i32::try_from(unread).unwrap_or(i32::MAX)),
             ..Cursor::default()
         };
+        // Before the cursor: with that, nobody looks again.
+        if !self.db.count_unread(lease, folder.id).await? {
+            return Err(Stop::Lost);
+        }
         self.store(Batch { cursor, ..Batch::new(folder.id, VALIDITY) }).await?;
         loop {
             let destroyed = self.db.destroy_orphans(lease, &[folder.id], DOUBT_PATIENCE).await?;

@@ -147,6 +147,8 @@ impl Bits {
     pub const ATTACHMENTS: i16 = 16;
     /// What came of it could not be read.
     pub const UNREADABLE: i16 = 32;
+    /// So many bits higher stands, in an action, which of the first three are meant: all of them where none is named.
+    pub const NAMED: u32 = 4;
 }
 
 /// A message to be stored.
@@ -279,24 +281,11 @@ pub struct Fresh {
     pub modseq: Option<u64>,
 }
 
-/// How what is here and what a POP3 server has differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compared {
-    /// The UIDs, given here, of what the server has no more, as a multirange.
-    pub gone: String,
-    /// What is not here.
-    pub missing: Vec<Uuid>,
-    /// How many of what both have are unread.
-    pub unread: i32,
-}
-
 /// What a POP3 server lists again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundAgain {
     /// What these messages are known by.
     pub identities: Vec<Uuid>,
-    /// How many of them are unread.
-    pub unread: i32,
     /// See [`Folder::uid_next`].
     pub uid_next: u32,
 }
@@ -508,7 +497,8 @@ impl Db {
         Ok(row.map(|row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
     }
 
-    /// Compares the identities of what a POP3 server has with those that are here.
+    /// Compares the identities of what a POP3 server has with those that are here: the UIDs, given here, of what is gone, as a
+    /// multirange, and what is missing.
     ///
     /// # Errors
     /// See [`Db::begin_sync`].
@@ -517,18 +507,21 @@ impl Db {
         lease: &Lease,
         folder: Uuid,
         identities: &[Uuid],
-    ) -> Result<Option<Compared>, Error> {
-        let rows = self
-            .leased(
-                lease,
-                "select gone, missing, unread from compare_identities($1, $2, $3, $4, $5, $6)",
-                &[(&folder, Type::UUID), (&identities, Type::UUID_ARRAY)],
-            )
-            .await?;
-        let compared = |row: &Row| -> Result<Compared, tokio_postgres::Error> {
-            Ok(Compared { gone: row.try_get(0)?, missing: row.try_get(1)?, unread: row.try_get(2)? })
-        };
-        Ok(rows.first().map(compared).transpose()?)
+    ) -> Result<Option<(String, Vec<Uuid>)>, Error> {
+        let sql = "select gone, missing from compare_identities($1, $2, $3, $4, $5, $6)";
+        let rows = self.leased(lease, sql, &[(&folder, Type::UUID), (&identities, Type::UUID_ARRAY)]).await?;
+        let row = rows.first();
+        Ok(row.map(|row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
+    }
+
+    /// Counts how many messages of a POP3 mailbox are unread, while nobody changes them: no server tells. False where the lease
+    /// is lost.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn count_unread(&self, lease: &Lease, folder: Uuid) -> Result<bool, Error> {
+        let rows = self.leased(lease, "select count_unread($1, $2, $3, $4, $5)", &[(&folder, Type::UUID)]).await?;
+        Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
     }
 
     /// Stores what came of folders, each once, all or nothing; returns their counts in the same order.
@@ -681,7 +674,7 @@ impl Db {
     }
 
     /// Gives messages of a POP3 mailbox UIDs again that had lost them, and that the server lists: what is known by these
-    /// identities. Says which that were.
+    /// identities and has these sizes. Says which that were.
     ///
     /// # Errors
     /// See [`Db::begin_sync`].
@@ -690,14 +683,16 @@ impl Db {
         lease: &Lease,
         folder: Uuid,
         identities: &[Uuid],
+        sizes: &[i64],
     ) -> Result<Option<FoundAgain>, Error> {
-        let sql = "select identities, unread, uid_next from find_again($1, $2, $3, $4, $5, $6)";
-        let rows = self.leased(lease, sql, &[(&folder, Type::UUID), (&identities, Type::UUID_ARRAY)]).await?;
+        let sql = "select identities, uid_next from find_again($1, $2, $3, $4, $5, $6, $7)";
+        let params: [_; 3] =
+            [(&folder as _, Type::UUID), (&identities as _, Type::UUID_ARRAY), (&sizes as _, Type::INT8_ARRAY)];
+        let rows = self.leased(lease, sql, &params).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let uid_next: i64 = row.try_get("uid_next")?;
         Ok(Some(FoundAgain {
             identities: row.try_get("identities")?,
-            unread: row.try_get("unread")?,
             uid_next: u32::try_from(uid_next).unwrap_or(u32::MAX),
         }))
     }

@@ -39,13 +39,14 @@ fn answer(verdict: Verdict) -> Answer {
     Answer { verdict, words: format!("{verdict:?}") }
 }
 
+const VERDICTS: [Verdict; 5] = [Verdict::Yes, Verdict::Later, Verdict::Policy, Verdict::Limit, Verdict::Never];
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Of recipients that are pending, after so many attempts in so many minutes.
-fn attempt(answers: &[Option<Verdict>], ending: Ending, attempts: u32, minutes: u32) -> Move {
+/// Of recipients that are pending, after so many minutes.
+fn attempt(answers: &[Option<Verdict>], ending: Ending, minutes: u32) -> Move {
     let recipients = answers.iter().map(|_| recipient(Reception::Pending)).collect();
     let answers: Vec<_> = answers.iter().map(|verdict| verdict.map(answer)).collect();
-    Delivery { recipients, attempts, tried_for: MINUTE * minutes }.after(&answers, ending)
+    Delivery { recipients, tried_for: MINUTE * minutes }.after(&answers, ending)
 }
 
 fn is(moved: &Move) -> (Step, Vec<Reception>, Option<u64>) {
@@ -60,46 +61,54 @@ fn every_end_of_an_attempt_has_its_move() {
     let answered = |verdict| Ending::Answered(answer(verdict));
     let broken = || Ending::Broken("no connection".into());
     let yes = Some(Yes);
-    for (answers, ending, attempts, minutes, expected) in [
-        (vec![yes], answered(Yes), 1, 0, (Step::Accepted, vec![Accepted], None)),
+    for (answers, ending, minutes, expected) in [
+        (vec![yes], answered(Yes), 0, (Step::Accepted, vec![Accepted], None)),
         // Each recipient for itself.
-        (vec![yes, Some(Never)], answered(Yes), 1, 0, (Step::Accepted, vec![Accepted, Rejected], None)),
-        (vec![yes, Some(Later)], answered(Yes), 1, 0, (Step::Delayed, vec![Accepted, Pending], Some(1))),
-        (vec![Some(Never), Some(Later)], answered(Later), 2, 1, (Step::Delayed, vec![Rejected, Pending], Some(5))),
-        (vec![Some(Never), Some(Never)], answered(Never), 1, 0, (Step::Refused, vec![Rejected, Rejected], None)),
+        (vec![yes, Some(Never)], answered(Yes), 0, (Step::Accepted, vec![Accepted, Rejected], None)),
+        (vec![yes, Some(Later)], answered(Yes), 0, (Step::Delayed, vec![Accepted, Pending], Some(1))),
+        (vec![Some(Never), Some(Later)], answered(Later), 1, (Step::Delayed, vec![Rejected, Pending], Some(5))),
+        (vec![Some(Never), Some(Never)], answered(Never), 0, (Step::Refused, vec![Rejected, Rejected], None)),
         // The sender, the wish to send, or the message: for all that were not refused themselves.
-        (vec![None, None], answered(Never), 1, 0, (Step::Refused, vec![Rejected, Rejected], None)),
-        (vec![None], answered(Later), 3, 6, (Step::Delayed, vec![Pending], Some(15))),
-        (vec![yes, Some(Never)], answered(Never), 1, 0, (Step::Refused, vec![Rejected, Rejected], None)),
-        (vec![yes, Some(Never)], answered(Later), 4, 21, (Step::Delayed, vec![Pending, Rejected], Some(60))),
+        (vec![None, None], answered(Never), 0, (Step::Refused, vec![Rejected, Rejected], None)),
+        (vec![None], answered(Later), 6, (Step::Delayed, vec![Pending], Some(15))),
+        (vec![yes, Some(Never)], answered(Never), 0, (Step::Refused, vec![Rejected, Rejected], None)),
+        (vec![yes, Some(Never)], answered(Later), 21, (Step::Delayed, vec![Pending, Rejected], Some(60))),
         // Nothing was sent.
-        (vec![yes, Some(Never)], broken(), 9, 400, (Step::Delayed, vec![Pending, Rejected], Some(60))),
-        (vec![None], broken(), 27, 24 * 60 - 59, (Step::GivenUp, vec![Pending], None)),
-        (vec![yes, Some(Later)], answered(Yes), 27, 24 * 60, (Step::Accepted, vec![Accepted, Rejected], None)),
-        (vec![None], Ending::NoLogin("bad password".into()), 1, 0, (Step::GivenUp, vec![Pending], None)),
+        (vec![yes, Some(Never)], broken(), 400, (Step::Delayed, vec![Pending, Rejected], Some(60))),
+        (vec![None], broken(), 24 * 60 - 59, (Step::GivenUp, vec![Pending], None)),
+        (vec![yes, Some(Later)], answered(Yes), 24 * 60, (Step::Accepted, vec![Accepted, Rejected], None)),
+        (vec![None], Ending::NoLogin("bad password".into()), 0, (Step::GivenUp, vec![Pending], None)),
         // Nobody knows, but of those that were refused.
-        (vec![yes, Some(Never)], Ending::Lost("gone".into()), 1, 0, (Step::Lost, vec![Pending, Rejected], None)),
-        // A limit takes longer to pass.
-        (vec![None], answered(Limit), 1, 0, (Step::Delayed, vec![Pending], Some(60))),
-        (vec![Some(Limit)], answered(Limit), 30, 24 * 60, (Step::Delayed, vec![Pending], Some(60))),
-        (vec![None], answered(Limit), 72, 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
+        (vec![yes, Some(Never)], Ending::Lost("gone".into()), 0, (Step::Lost, vec![Pending, Rejected], None)),
+        // A limit takes longer to pass, a policy perhaps.
+        (vec![None], answered(Limit), 0, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![Some(Policy), Some(Limit)], answered(Yes), 0, (Step::Delayed, vec![Pending, Pending], Some(60))),
+        (vec![None], answered(Policy), 0, (Step::Delayed, vec![Pending], Some(1))),
+        (vec![Some(Policy)], answered(Policy), 70 * 60, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![Some(Policy)], answered(Policy), 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
+        (vec![Some(Limit)], answered(Limit), 24 * 60, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![None], answered(Limit), 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
     ] {
-        let context = format!("{answers:?} {ending:?} {attempts} {minutes}");
-        let moved = attempt(&answers, ending, attempts, minutes);
+        let context = format!("{answers:?} {ending:?} {minutes}");
+        let moved = attempt(&answers, ending, minutes);
         assert_eq!(is(&moved), expected, "{context}");
         assert!(Status::Sending.after(moved.step).is_some(), "{context}");
     }
-    assert_eq!(attempt(&[Some(Limit)], answered(Limit), 1, 0).hold, Some(LIMIT_PAUSE));
-    assert_eq!(attempt(&[yes, Some(Later)], Ending::Lost("gone".into()), 1, 0).doubtful, [0]);
+    assert_eq!(attempt(&[Some(Limit)], answered(Limit), 0).hold, Some(LIMIT_PAUSE));
+    assert_eq!(attempt(&[Some(Policy), None], answered(Later), 0).hold, Some(MINUTE));
+    assert_eq!(attempt(&[yes, Some(Policy)], answered(Yes), 0).hold, None);
+    assert_eq!(attempt(&[yes, Some(Limit)], answered(Yes), 0).hold, Some(LIMIT_PAUSE));
+    assert_eq!(attempt(&[yes, Some(Later)], answered(Yes), 0).hold, None);
+    assert_eq!(attempt(&[yes, Some(Later)], Ending::Lost("gone".into()), 0).doubtful, [0]);
     let words = |moved: &Move| moved.recipients[0].response.clone();
-    assert_eq!(words(&attempt(&[yes], answered(Yes), 1, 0)).as_deref(), Some("Yes"));
-    assert_eq!(words(&attempt(&[yes], broken(), 1, 0)), None);
+    assert_eq!(words(&attempt(&[yes], answered(Yes), 0)).as_deref(), Some("Yes"));
+    assert_eq!(words(&attempt(&[yes], broken(), 0)), None);
 }
 
 #[test]
 fn who_was_decided_is_not_asked_again() {
     let recipients = [Reception::Accepted, Reception::Pending, Reception::Rejected, Reception::Pending].map(recipient);
-    let delivery = Delivery { recipients: recipients.into(), attempts: 2, tried_for: MINUTE };
+    let delivery = Delivery { recipients: recipients.into(), tried_for: MINUTE };
     assert_eq!(delivery.asked(), [1, 3]);
     let answers = [Some(answer(Verdict::Never)), Some(answer(Verdict::Yes))];
     let moved = delivery.after(&answers, Ending::Answered(answer(Verdict::Yes)));
@@ -111,7 +120,7 @@ fn who_was_decided_is_not_asked_again() {
 fn what_lies_in_the_sent_folder_was_sent_to_those_it_was_offered_for() {
     let found = |second, minutes| {
         let recipients = vec![recipient(Reception::Pending), recipient(second)];
-        let moved = Delivery { recipients, attempts: 1, tried_for: MINUTE * minutes }.found(&[0], "found".into());
+        let moved = Delivery { recipients, tried_for: MINUTE * minutes }.found(&[0], "found".into());
         assert!(Status::Uncertain.after(moved.step).is_some() && moved.doubtful.is_empty());
         is(&moved)
     };
@@ -150,6 +159,13 @@ fn a_message_has_a_sender_and_a_recipient_and_is_no_reply_that_is_a_forward() {
 fn pauses_grow_and_stay() {
     let minutes = [1, 2, 3, 4, 5, 99].map(|times| pause_after(times).as_secs() / 60);
     assert_eq!(minutes, [1, 5, 15, 60, 60, 60]);
+    // An attempt takes some seconds, and then the pause.
+    let mut tried_for = Duration::ZERO;
+    for minutes in [1, 5, 15, 60, 60, 60] {
+        let pause = pause_in(tried_for);
+        assert_eq!(pause.as_secs(), minutes * 60, "{tried_for:?}");
+        tried_for += Duration::from_secs(5) + pause;
+    }
 }
 
 proptest! {
@@ -165,19 +181,18 @@ proptest! {
     #[test]
     fn an_attempt_decides_nothing_twice(
         before in prop::collection::vec(prop::sample::select(vec![Reception::Pending, Reception::Accepted, Reception::Rejected]), 1..6),
-        answers in prop::collection::vec(prop::option::of(prop::sample::select(vec![Verdict::Yes, Verdict::Later, Verdict::Limit, Verdict::Never])), 0..6),
-        kind in 0..7, minutes in 0u32..5000,
+        answers in prop::collection::vec(prop::option::of(prop::sample::select(VERDICTS.to_vec())), 0..6),
+        kind in 0..8, minutes in 0u32..5000,
     ) {
-        let verdicts = [Verdict::Yes, Verdict::Later, Verdict::Limit, Verdict::Never];
         let ending = match kind {
-            0..=3 => Ending::Answered(answer(verdicts[kind as usize])),
-            4 => Ending::Broken(String::new()),
-            5 => Ending::Lost(String::new()),
+            0..=4 => Ending::Answered(answer(VERDICTS[kind as usize])),
+            5 => Ending::Broken(String::new()),
+            6 => Ending::Lost(String::new()),
             _ => Ending::NoLogin(String::new()),
         };
         let recipients: Vec<_> = before.iter().copied().map(recipient).collect();
         let answers: Vec<_> = answers.into_iter().map(|verdict| verdict.map(answer)).collect();
-        let moved = Delivery { recipients, attempts: 1, tried_for: MINUTE * minutes }.after(&answers, ending);
+        let moved = Delivery { recipients, tried_for: MINUTE * minutes }.after(&answers, ending);
         prop_assert!(Status::Sending.after(moved.step).is_some());
         for (before, after) in before.iter().zip(&moved.recipients) {
             prop_assert!(*before == Reception::Pending || *before == after.status);

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use mail::oauth2::{Client, Failure, Grant, claims, exchange, user_info};
 use mailbox::providers::{Host, Owner, Provider};
 use mailbox::tokens::Way;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use shared::account::AccountName;
 use shared::authorization::State;
 use shared::db::authorizations::{Connection, MailServer, Reconnected, Taken, Tokens};
@@ -222,8 +222,9 @@ async fn owner(
         (Some(claims), _) if !provider.is_audience(claims) => Err("the ID token is for another client"),
         (Some(claims), None) => provider.owner(claims),
         (_, Some(endpoint)) => {
-            let claims = user_info(&call.network.connector, endpoint, &grant.access_token, deadline).await;
-            provider.owner(&claims.map_err(|failure| refusal(provider, failure.into()))?)
+            let info = user_info(&call.network.connector, endpoint, &grant.access_token, deadline).await;
+            let info = info.map_err(|failure| refusal(provider, failure.into()))?;
+            completed(info, id).and_then(|claims| provider.owner(&claims))
         }
         (None, None) => Err("there is no ID token"),
     };
@@ -233,6 +234,38 @@ async fn owner(
     })
 }
 
+/// What an endpoint says of a user, and of an ID token who says so: the endpoint itself does not (OpenID Connect Core 5.3.2).
+fn completed(mut info: Map<String, Value>, id: Option<Map<String, Value>>) -> Result<Map<String, Value>, &'static str> {
+    let Some(mut id) = id else { return Ok(info) };
+    if id.get("sub").zip(info.get("sub")).is_some_and(|(one, other)| one != other) {
+        return Err("the ID token and the user info are of two users");
+    }
+    for name in ["iss", "tid"] {
+        if let (false, Some(claim)) = (info.contains_key(name), id.remove(name)) {
+            info.insert(name.to_owned(), claim);
+        }
+    }
+    Ok(info)
+}
+
 fn server(host: &Host) -> MailServer<'_> {
     MailServer { hostname: &host.hostname, port: host.port.into(), encryption: &host.encryption }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn user_info_is_completed_by_the_id_token_of_the_same_user() {
+        let map = |value: Value| value.as_object().cloned().unwrap();
+        let info = map(json!({"sub": "7", "email": "jane@example.com", "iss": "theirs"}));
+        let id = map(json!({"sub": "7", "iss": "https://id.example", "tid": "9", "email": "other@example.com"}));
+        let expected = map(json!({"sub": "7", "email": "jane@example.com", "iss": "theirs", "tid": "9"}));
+        assert_eq!(completed(info.clone(), Some(id)), Ok(expected));
+        assert_eq!(completed(info.clone(), None), Ok(info.clone()));
+        assert!(completed(info, Some(map(json!({"sub": "8"})))).is_err());
+    }
 }
