@@ -37,8 +37,8 @@ use crate::{dev::PAGE_SIGN, functions::SealingKeys, fuzz, skip};
 const DATABASE: &str = "email_service";
 /// Pieced together from hostile samples.
 const SPLICES: usize = 6000;
-/// A browser may say nothing for ever: each test of it ends after three minutes.
-const TEST_TIMEOUT: &str = "--test-timeout=180000";
+/// A browser may say nothing for ever: each file of its tests ends after seven minutes.
+const TEST_TIMEOUT: &str = "--test-timeout=420000";
 /// Who signs in with the provider.
 const MAILBOX: &str = "jane@mail.example";
 

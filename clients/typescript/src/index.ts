@@ -370,6 +370,7 @@ export class Client {
   /**
    * Announces a file and puts it into the object store; returns its id, for an attachment. Without a type it is
    * `application/octet-stream`. A store that does not take it makes an `ApiError` of the kind `Unexpected answer`.
+   * A key is good for as long as the link that it got, a quarter of an hour: after such an error take a new one.
    */
   async upload(file: Blob, filename: string, { signal, idempotencyKey }: CreateOptions = {}): Promise<string> {
     // A type's parameters are no part of an upload's.

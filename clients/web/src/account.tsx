@@ -94,17 +94,21 @@ function SettingsForm({ emailAddress, found, onBack }: { emailAddress: string; f
   });
   const { oauth2, appPassword, source = "", evidence = [], incoming } = found ?? {};
   const { hostname, port, smtpHostname, smtpPort } = settings.value;
+  const isGuess = source === "srv" || source.startsWith("mx");
+  // As the service has it, of servers that are nowhere near the address.
+  const isDoubtful = isGuess && evidence.some((line) => line.includes("confirm before a password is sent"));
   return (
     <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
       {!found && <p class="note">Nobody knows the servers of {emailAddress}. Its provider&rsquo;s help pages do: enter them here.</p>}
       {found && incoming?.length === 0 && <p class="note">This provider lets no program in.</p>}
       {found && <p>Found: <b>{hostname}:{port}</b> for reading{smtpHostname && <>, <b>{smtpHostname}:{smtpPort}</b> for sending</>}.</p>}
-      {(source === "srv" || source.startsWith("mx")) && (
-        <details class="hint">
+      {isGuess && (
+        <details class="hint" open={isDoubtful}>
           <summary>Is this your provider? Look before you go on.</summary>
           <ul>{evidence.map((line) => <li key={line}>{line}</li>)}</ul>
         </details>
       )}
+      {isDoubtful && <label class="check"><input type="checkbox" name="sure" required /> This is my provider</label>}
       {oauth2 && (
         <button type="button" class="primary" onClick={() => void signIn(oauth2, { emailAddress })}>Sign in with {capitalised(oauth2)}</button>
       )}

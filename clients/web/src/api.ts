@@ -41,8 +41,10 @@ export async function connect(): Promise<void> {
 
 /** The client waits and repeats by itself; whoever sits before the page is told why nothing happens. */
 const observedFetch: typeof fetch = async (input, init) => {
+  // What waited for its Undo is done as the page goes, and must not go with it.
+  const keepalive = String(input).endsWith("/api/messages/batch");
   try {
-    const response = await fetch(input, init);
+    const response = await fetch(input, { ...init, keepalive });
     const seconds = response.status === 429 ? Number(response.headers.get("Retry-After")) : 0;
     trouble.value = seconds > 0 ? `So many requests that the service asks for a pause. It goes on by itself in ${seconds} s.` : "";
     return response;

@@ -1,7 +1,7 @@
 // Writing: new messages, answers, forwards; files that go along; and the seconds in which sending can be taken back.
 
 import { signal, useSignal } from "@preact/signals";
-import { ApiError, type Attachment, type OpenedMessage, type Outgoing, type OutgoingAttachment } from "email-service-client";
+import { ApiError, type Attachment, type OpenedMessage, type Outgoing } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
 import { api, explain } from "./api";
@@ -17,14 +17,15 @@ import { longDate, mailboxes, names, people, size } from "./words";
 const MAX_FILE = 25 * 1024 * 1024;
 
 interface Enclosure {
-  name: string;
-  /** What is to be uploaded; not there of what has been before. */
-  file?: File;
-  /** The announced file's id, once it is in the object store. */
-  uploadId?: string;
-  problem?: string;
-  /** One upload, however often it is tried. */
   key: string;
+  name: string;
+  /** In bytes, where it is known. */
+  size?: number;
+  /** Brings it into the object store, and says under which id; not there of what cannot be or has been before. */
+  bring?: () => Promise<string>;
+  /** Its id, once it is there. */
+  uploadId?: string;
+  problem?: string | undefined;
 }
 
 /** What is typed. */
@@ -35,14 +36,23 @@ interface Composition extends Record<Input, string> {
   files: readonly Enclosure[];
   replyToId?: string;
   forwardOfId?: string;
-  /** One message, however often it is sent before an answer comes. */
   key: string;
+  /** One message, however often it is sent before an answer comes. */
+  idempotencyKey: string;
+  /** The last try that got no answer, and may have been accepted. */
+  tried?: Try | undefined;
+}
+
+interface Try {
+  what: string;
+  /** It goes along, so the same again has the same. */
+  sendAt: number;
 }
 
 const composition = signal<Composition | undefined>(undefined);
 const set = (change: Partial<Composition>) => composition.value && (composition.value = { ...composition.value, ...change });
 const addFiles = (files: readonly Enclosure[]) => set({ files: [...(composition.value?.files ?? []), ...files] });
-const hasContent = ({ to, text, files }: Composition) => !!(to || text.trim() || files.length > 0);
+const hasContent = ({ to, cc, bcc, subject, text, files }: Composition) => !!(to || cc || bcc || subject || text.trim() || files.length > 0);
 export const isWriting = () => !!composition.value && hasContent(composition.value);
 
 /** The accounts that can send. */
@@ -53,8 +63,11 @@ function begin(first: Partial<Composition>): void {
   const able = sending();
   const account = able.find(({ id }) => id === first.accountId) ?? able.find(({ state }) => state === "connected") ?? able[0];
   if (!account) return complain("None of your accounts can send: add one with a server for sending.");
-  composition.value = { to: "", cc: "", bcc: "", subject: "", text: "", files: [], key: crypto.randomUUID(), ...first, accountId: account.id };
+  composition.value = { to: "", cc: "", bcc: "", subject: "", text: "", files: [], ...newKeys(), ...first, accountId: account.id };
+  bringFiles();
 }
+
+const newKeys = () => ({ key: crypto.randomUUID(), idempotencyKey: crypto.randomUUID() });
 
 export const write = () => begin({});
 
@@ -85,46 +98,83 @@ export function forward(message: OpenedMessage): void {
     subject: prefixed("Fwd:", subject),
     text: `\n\n-------- Forwarded message --------\n${head.join("\n")}\n\n${message.text ?? ""}\n`,
     forwardOfId: message.id,
+    files: hangingOn(message.id, message.attachments.filter((file) => !isShown(message, file))),
   });
-  const files = message.attachments.filter((file) => !isShown(message, file));
-  if (files.length > 0) void takeAlong(message, files);
 }
 
-/** What is in the object store already. */
-const enclosed = ({ uploadId, filename }: OutgoingAttachment) => ({ name: filename ?? "File", uploadId, key: uploadId });
+/** One call, however many ask for what it answers, and another when it has failed. */
+function shared<T>(call: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | undefined;
+  return () => (answer ??= call().catch((error: unknown) => {
+    answer = undefined;
+    throw error;
+  }));
+}
 
-/** What hangs on a forwarded message. */
-const takeAlong = (message: OpenedMessage, files: readonly Attachment[]) => attempt(async () => {
-  const key = composition.value?.key;
-  const copies = await api.copyAttachments(message.id, files.map(({ id }) => id));
-  if (composition.value?.key === key) addFiles(copies.map(enclosed));
-}, "Its files are not taken along: save them and attach them.");
+/** What hangs on a message that is forwarded: all of it is copied at once. */
+function hangingOn(messageId: string, attachments: readonly Attachment[]): Enclosure[] {
+  const copy = shared(() => api.copyAttachments(messageId, attachments.map(({ id }) => id)));
+  return attachments.map(({ filename, size }, place) => {
+    const bring = async () => {
+      const copied = (await copy())[place];
+      if (!copied) throw new Error("It does not hang on the message any more.");
+      return copied.uploadId;
+    };
+    return { key: crypto.randomUUID(), name: filename, size, bring };
+  });
+}
+
+/** A file that was picked. */
+function picked(file: File): Enclosure {
+  const { name, size } = file;
+  const enclosure = { key: crypto.randomUUID(), name, size };
+  if (size > MAX_FILE) return { ...enclosure, problem: "It is larger than 25 MB, which no message takes." };
+  let idempotencyKey = crypto.randomUUID();
+  const bring = shared(() => api.upload(file, name, { idempotencyKey }).catch((error: unknown) => {
+    // With the same key the link would be the same, which may have expired.
+    if (error instanceof ApiError) idempotencyKey = crypto.randomUUID();
+    throw error;
+  }));
+  return { ...enclosure, bring };
+}
+
+function attach(files: Iterable<File>): void {
+  addFiles([...files].map(picked));
+  bringFiles();
+}
+
+/** Brings what has neither arrived nor failed. */
+function bringFiles(): void {
+  for (const { key, bring, uploadId, problem } of composition.value?.files ?? []) if (bring && !uploadId && !problem) void bringFile(key, bring);
+}
+
+/** All that failed, for it failed together where it hangs on one message. */
+function bringAgain(): void {
+  set({ files: (composition.value?.files ?? []).map((file) => (file.bring ? { ...file, problem: undefined } : file)) });
+  bringFiles();
+}
+
+async function bringFile(key: string, bring: () => Promise<string>): Promise<void> {
+  const update = (change: Partial<Enclosure>) =>
+    set({ files: (composition.value?.files ?? []).map((file) => (file.key === key ? { ...file, ...change } : file)) });
+  try {
+    update({ uploadId: await bring() });
+  } catch (error) {
+    update({ problem: explain(error) });
+  }
+}
 
 function discard(): void {
   const thrown = composition.value;
   composition.value = undefined;
-  if (thrown && hasContent(thrown)) say("Thrown away.", { seconds: UNDO_SECONDS, undo: () => (composition.value = thrown) });
+  if (thrown && hasContent(thrown)) say("Thrown away.", { seconds: UNDO_SECONDS, undo: () => restore(thrown) });
 }
 
-function attach(files: Iterable<File>): void {
-  for (const file of files) {
-    const problem = file.size > MAX_FILE ? "It is larger than 25 MB, which no message takes." : undefined;
-    const one: Enclosure = { name: file.name, file, key: crypto.randomUUID(), ...(problem && { problem }) };
-    addFiles([one]);
-    if (!problem) void upload(one);
-  }
-}
-
-async function upload({ name, file, key }: Enclosure): Promise<void> {
-  if (!file) return;
-  const update = (change: Partial<Enclosure>) =>
-    set({ files: (composition.value?.files ?? []).map((one) => (one.key === key ? { name, file, key, ...change } : one)) });
-  update({});
-  try {
-    update({ uploadId: await api.upload(file, name, { idempotencyKey: key }) });
-  } catch (error) {
-    update({ problem: explain(error) });
-  }
+/** What is being written meanwhile is thrown away for it, which can be undone as well. */
+function restore(thrown: Composition): void {
+  discard();
+  composition.value = thrown;
+  bringFiles();
 }
 
 /** What the service found wrong, with the names that the form has. */
@@ -134,6 +184,8 @@ function faults(error: unknown): string {
   return error.details.map(({ field, message }) => `${labels[/^\w+/.exec(field)?.[0] ?? ""] ?? field}: ${message}`).join(". ");
 }
 
+const SENT_BEFORE = "It was sent as it was before your last changes: look into the outbox. Send again to send this one too.";
+
 async function send(draft: Composition): Promise<string | undefined> {
   const [to, cc, bcc] = [people(draft.to), people(draft.cc), people(draft.bcc)];
   if (to.length + cc.length + bcc.length === 0) return "To whom? Enter an address.";
@@ -141,24 +193,52 @@ async function send(draft: Composition): Promise<string | undefined> {
   if (wrong) return `“${wrong.address}” is no address. It needs an @ with a name on either side.`;
   if (draft.files.some(({ problem }) => problem)) return "A file could not be attached: try it again, or take it away.";
   if (draft.files.some(({ uploadId }) => !uploadId)) return "A file is still on its way: wait a moment.";
-  const { files, key: idempotencyKey, ...rest } = draft;
+  const { files, key, idempotencyKey, tried, ...rest } = draft;
   const attachments = files.flatMap(({ uploadId }) => (uploadId ? [{ uploadId }] : []));
-  const message = { ...rest, to, cc, bcc, attachments, sendAt: Date.now() + UNDO_SECONDS * 1000 };
+  const message = { ...rest, to, cc, bcc, attachments };
+  const what = JSON.stringify(message);
+  const sendAt = tried?.what === what ? tried.sendAt : Date.now() + UNDO_SECONDS * 1000;
+  const isCurrent = () => composition.value?.key === key;
   try {
-    const { id } = await api.sendMessage(message, { idempotencyKey });
-    composition.value = undefined;
-    void loadOutbox();
-    say(`It is sent in ${UNDO_SECONDS} seconds.`, { seconds: UNDO_SECONDS - 1, undo: () => void takeBack(id, draft), end: hurry });
+    const { id } = await api.sendMessage({ ...message, sendAt }, { idempotencyKey });
+    if (isCurrent()) composition.value = undefined;
+    void attempt(loadOutbox);
+    tellOfSending(sendAt, () => void takeBack(id, draft));
     return undefined;
   } catch (error) {
-    return faults(error);
+    const wasSent = error instanceof ApiError && error.kind === "Unprocessable";
+    if (wasSent) void attempt(loadOutbox);
+    const problem = wasSent ? SENT_BEFORE : faults(error);
+    // Where another message has taken its place there is no form that would tell.
+    if (isCurrent()) set(afterwards(error, { what, sendAt }));
+    else complain(problem);
+    return problem;
   }
+}
+
+/** What to send with next time: the same, lest it is sent twice, but for what the service has kept another answer to. */
+function afterwards(error: unknown, tried: Try): Partial<Composition> {
+  const { kind, status, message } = error instanceof ApiError ? error : {};
+  // Of two at once one is told that the other is at work.
+  const isAtWork = kind === "Conflict" && message?.includes("Idempotency-Key");
+  if (kind === undefined || kind === "Unexpected answer" || (status ?? 0) >= 500 || isAtWork) return { tried };
+  const isKept = kind === "Conflict" || kind === "Unprocessable";
+  // Any other refusal says nothing of a try before.
+  return isKept ? { tried: undefined, idempotencyKey: crypto.randomUUID() } : {};
+}
+
+/** For as long as it waits it can be taken back; the service may have asked for a pause before it took it. */
+function tellOfSending(sendAt: number, undo: () => void): void {
+  const left = (sendAt - Date.now()) / 1000;
+  if (left < 2) say("It is being sent.");
+  else say(`It is sent in ${Math.round(left)} seconds.`, { seconds: left - 1, undo });
+  setTimeout(hurry, Math.max(0, left) * 1000 + 1000);
 }
 
 async function takeBack(id: string, draft: Composition): Promise<void> {
   try {
     await api.cancelOutgoing(id);
-    composition.value ??= { ...draft, key: crypto.randomUUID() };
+    composition.value ??= { ...draft, ...newKeys(), tried: undefined };
     void loadOutbox();
   } catch (error) {
     const isLate = error instanceof ApiError && error.kind === "Conflict";
@@ -183,12 +263,17 @@ function Form({ draft }: { draft: Composition }) {
     // The answer stands above what it answers.
     if (first instanceof HTMLTextAreaElement) first.setSelectionRange(0, 0);
   }, []);
-  const submit = () => run("Sending …", () => send(draft));
+  const isBusy = !!doing.value;
+  const submit = () => {
+    // A button that is disabled leaves the focus to the page, whose shortcuts would get what is typed on.
+    if (!document.activeElement?.matches("input, textarea")) form.current?.focus();
+    return run("Sending …", () => send(draft));
+  };
   const field = (name: Input, label: string) => (
     <label class="field">
       <span>{label}</span>
       <input
-        name={name} value={draft[name]} autocomplete="off" spellcheck={name === "subject"}
+        name={name} value={draft[name]} autocomplete="off" spellcheck={name === "subject"} readOnly={isBusy}
         onInput={({ currentTarget }) => set({ [name]: currentTarget.value })}
       />
     </label>
@@ -196,20 +281,20 @@ function Form({ draft }: { draft: Composition }) {
   return (
     <section
       class="compose" aria-label="Write a message" onDragOver={(event) => event.preventDefault()}
-      onDrop={(event) => (event.preventDefault(), attach(event.dataTransfer?.files ?? []))}
+      onDrop={(event) => (event.preventDefault(), !isBusy && attach(event.dataTransfer?.files ?? []))}
     >
       <form
-        ref={form} onSubmit={(event) => (event.preventDefault(), void submit())} onInput={() => (problem.value = "")}
+        ref={form} tabIndex={-1} onSubmit={(event) => (event.preventDefault(), void submit())} onInput={() => (problem.value = "")}
         onKeyDown={({ ctrlKey, metaKey, key }) => (ctrlKey || metaKey) && key === "Enter" && void submit()}
       >
         <header>
           <h2>{draft.replyToId ? "Reply" : draft.forwardOfId ? "Forward" : "New message"}</h2>
           {!withCopies.value && <button type="button" class="quiet" onClick={() => (withCopies.value = true)}>Copies</button>}
-          <IconButton name="close" label="Throw away" onClick={discard} />
+          <IconButton name="close" label="Throw away" disabled={isBusy} onClick={discard} />
         </header>
         <label class="field">
           <span>From</span>
-          <select value={draft.accountId} onChange={({ currentTarget }) => set({ accountId: currentTarget.value })}>
+          <select value={draft.accountId} disabled={isBusy} onChange={({ currentTarget }) => set({ accountId: currentTarget.value })}>
             {sending().map(({ id, accountName, emailAddress }) => <option key={id} value={id}>{`${accountName} <${emailAddress}>`}</option>)}
           </select>
         </label>
@@ -217,25 +302,31 @@ function Form({ draft }: { draft: Composition }) {
         {withCopies.value && field("cc", "Copies to")}
         {withCopies.value && field("bcc", "Hidden copies to")}
         {field("subject", "Subject")}
-        <textarea name="text" aria-label="Text" value={draft.text} onInput={({ currentTarget }) => set({ text: currentTarget.value })} />
+        <textarea
+          name="text" aria-label="Text" value={draft.text} readOnly={isBusy}
+          onInput={({ currentTarget }) => set({ text: currentTarget.value })}
+        />
         <ul class="files" aria-label="Files">
-          {draft.files.map((one) => (
-            <li key={one.key} class="file">
-              {one.name}
-              <span class="hint" role="status">{one.problem ?? (one.uploadId ? one.file && size(one.file.size) : "On its way …")}</span>
-              {one.problem && (one.file?.size ?? 0) <= MAX_FILE && <button type="button" onClick={() => void upload(one)}>Try again</button>}
-              <IconButton name="close" label={`Take ${one.name} away`} onClick={() => set({ files: draft.files.filter(({ key }) => key !== one.key) })} />
+          {draft.files.map(({ key, name, size: bytes, bring, uploadId, problem }) => (
+            <li key={key} class="file">
+              {name}
+              <span class="hint" role="status">{problem ?? (uploadId ? bytes !== undefined && size(bytes) : "On its way …")}</span>
+              {problem && bring && <button type="button" onClick={bringAgain}>Try again</button>}
+              <IconButton
+                name="close" label={`Take ${name} away`} disabled={isBusy}
+                onClick={() => set({ files: draft.files.filter((file) => file.key !== key) })}
+              />
             </li>
           ))}
         </ul>
         {problem.value && <p class="problem" role="alert">{problem.value}</p>}
         <footer>
-          <button type="submit" class="primary" disabled={!!doing.value} title="Ctrl+Enter">{doing.value || "Send"}</button>
+          <button type="submit" class="primary" disabled={isBusy} title="Ctrl+Enter">{doing.value || "Send"}</button>
           <input
             ref={files} type="file" multiple hidden aria-label="Files to attach"
             onChange={({ currentTarget }) => (attach(currentTarget.files ?? []), (currentTarget.value = ""))}
           />
-          <IconButton name="clip" label="Attach files" onClick={() => files.current?.click()} />
+          <IconButton name="clip" label="Attach files" disabled={isBusy} onClick={() => files.current?.click()} />
         </footer>
       </form>
     </section>
@@ -245,5 +336,6 @@ function Form({ draft }: { draft: Composition }) {
 /** What could not be sent, to be changed and sent anew. */
 export function writeAgain({ accountId, to, cc, bcc, subject, text, attachments }: Outgoing): void {
   const people = { to: mailboxes(to), cc: mailboxes(cc), bcc: mailboxes(bcc) };
-  begin({ ...people, ...(accountId && { accountId }), subject: subject ?? "", text: text ?? "", files: attachments.map(enclosed) });
+  const files = attachments.map(({ uploadId, filename }) => ({ key: uploadId, name: filename ?? "File", uploadId }));
+  begin({ ...people, ...(accountId && { accountId }), subject: subject ?? "", text: text ?? "", files });
 }

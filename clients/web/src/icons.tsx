@@ -38,13 +38,22 @@ export function Icon({ name, filled = false }: { name: IconName; filled?: boolea
   );
 }
 
+interface IconButtonProps {
+  name: IconName;
+  label: string;
+  onClick: () => void;
+  filled?: boolean;
+  pressed?: boolean;
+  disabled?: boolean;
+  keys?: string;
+}
+
 /** A button that shows an icon and says its name. */
-export function IconButton(props: { name: IconName; label: string; onClick: () => void; filled?: boolean; pressed?: boolean; keys?: string }) {
-  const { name, label, onClick, filled = false, pressed, keys } = props;
+export function IconButton({ name, label, onClick, filled = false, pressed, disabled, keys }: IconButtonProps) {
   return (
     <button
       type="button" class="icon-button" aria-label={label} title={keys ? `${label} (${keys})` : label} aria-pressed={pressed}
-      aria-keyshortcuts={keys} onClick={onClick}
+      aria-keyshortcuts={keys} disabled={disabled} onClick={onClick}
     >
       <Icon name={name} filled={filled} />
     </button>

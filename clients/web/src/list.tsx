@@ -5,7 +5,9 @@ import type { Message } from "email-service-client";
 import { useEffect, useRef } from "preact/hooks";
 
 import { Icon } from "./icons";
-import { activeId, change, cursor, folderOf, getAllMail, isLoading, isReady, listProblem, loadMore, marked, messages } from "./mail";
+import {
+  activeId, change, cursor, folderOf, getAllMail, isLoading, isReady, listProblem, loadMore, marked, markedMessages, messages,
+} from "./mail";
 import { go, route } from "./route";
 import { longDate, nameOf, names, shortDate } from "./words";
 
@@ -81,15 +83,15 @@ function Row({ message, place, count }: { message: Message; place: number; count
   const states = [!isRead && "Unread", isFlagged && "Flagged", isAnswered && "Answered", hasAttachments && "Has attachments"];
   const label = [...states, who, subject || "No subject", longDate(receivedAt)].filter(Boolean).join(", ");
   const classes = ["row", !isRead && "unread", isMarked && "marked", id === route.value.message && "open", id === activeId.value && "active"];
-  const open = (event: MouseEvent) => {
+  const choose = (event: MouseEvent) => {
     activeId.value = id;
     if (event.ctrlKey || event.metaKey) mark(id);
     else if (event.shiftKey) markTo(place);
-    else go(route.value, id);
+    else open(id);
   };
   return (
     <div
-      id={`row-${id}`} class={classes.filter(Boolean).join(" ")} style={{ transform: `translateY(${place * ROW}px)` }} onClick={open}
+      id={`row-${id}`} class={classes.filter(Boolean).join(" ")} style={{ transform: `translateY(${place * ROW}px)` }} onClick={choose}
       role="option" aria-label={label} aria-selected={isMarked || id === route.value.message} aria-posinset={place + 1} aria-setsize={count}
     >
       <span class="avatar" style={{ "--hue": hue(from[0]?.address ?? "") }} title="Mark (x)" onClick={(event) => (event.stopPropagation(), mark(id))}>
@@ -120,6 +122,18 @@ export function mark(id: string | undefined): void {
   marked.value = next;
 }
 
+/** Shows a message, and not what is marked, which is let go. */
+export function open(id: string): void {
+  marked.value = new Set();
+  go(route.value, id);
+}
+
+/** Back, one step at a time: from what is marked, then from the open message. */
+export function leave(): void {
+  if (markedMessages.value.length > 0) marked.value = new Set();
+  else go(route.value);
+}
+
 function markTo(place: number): void {
   const list = messages.value;
   const from = list.findIndex(({ id }) => marked.value.has(id));
@@ -129,11 +143,11 @@ function markTo(place: number): void {
 
 let opening: ReturnType<typeof setTimeout>;
 
-/** Moves the keyboard's place in the list, and reads on where a message is open; not each one that a held key passes. */
+/** Moves the keyboard's place in the list, and reads on where a message is open and none marked; not each one that a held key passes. */
 export function step(by: number): void {
   const list = messages.value;
   const place = list.findIndex(({ id }) => id === activeId.value);
   activeId.value = list[Math.min(list.length - 1, Math.max(0, place + by))]?.id;
   clearTimeout(opening);
-  if (route.value.message) opening = setTimeout(() => go(route.value, activeId.value), 200);
+  if (route.value.message && markedMessages.value.length === 0) opening = setTimeout(() => go(route.value, activeId.value), 200);
 }

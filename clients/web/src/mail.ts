@@ -2,8 +2,8 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import {
-  ApiError, type Account, type Change, type Folder, type Message, type MessageChange, type MessageFilter, type OpenedMessage,
-  type Outgoing, type Sync,
+  ApiError, type Account, type Change, type Folder, type Message, type MessageChange, type MessageFilter, type MessageList,
+  type MessageOptions, type OpenedMessage, type Outgoing, type Sync,
 } from "email-service-client";
 
 import { api, explain } from "./api";
@@ -23,12 +23,18 @@ const OWN_TIME = 30_000;
 /** What becomes of messages. */
 type Action = { set: MessageChange } | { delete: true };
 
+/** What becomes of some of them. */
+interface Step {
+  of: readonly Message[];
+  what: Action;
+}
+
 export const accounts = signal<readonly Account[]>([]);
 /** By account, the inbox first. */
 const folders = signal<ReadonlyMap<string, readonly Folder[]>>(new Map());
 export const outbox = signal<readonly Outgoing[]>([]);
-/** Synchronisations that somebody waits for, by account. */
-export const syncs = signal<ReadonlyMap<string, Sync>>(new Map());
+/** How far synchronisations are that somebody waits for, by account. */
+export const syncs = signal<ReadonlyMap<string, Sync["progress"]>>(new Map());
 /** Whether accounts and folders have been listed once. */
 export const isReady = signal(false);
 
@@ -43,13 +49,19 @@ export const cursor = signal<string | null | undefined>(undefined);
 /** The message that the keyboard is at, and those that are marked to be dealt with together. */
 export const activeId = signal<string | undefined>(undefined);
 export const marked = signal<ReadonlySet<string>>(new Set());
+/** Those of them that are still there. */
+export const markedMessages = computed(() => messages.value.filter(({ id }) => marked.value.has(id)));
 
 export const opened = signal<{ id: string; message?: OpenedMessage; problem?: string } | undefined>(undefined);
+/** Whether the reader is about what is marked: it is, unless that is the open message and no other. */
+export const isMarking = computed(() => markedMessages.value.some(({ id }) => id !== opened.value?.id));
 
 /** Grows with each list, so that late answers for another one are dropped. */
 let generation = 0;
 let asked: MessageFilter | undefined;
-/** Changes that the page made itself and has seen already. */
+/** Grows when rows are taken off: what was asked for before may still have them. */
+let removals = 0;
+/** Changes of flags that the page made itself and has shown already. */
 const own = new Set<string>();
 
 export const accountOf = (id: string) => accounts.value.find((account) => account.id === id);
@@ -73,7 +85,9 @@ export async function loadAccounts(): Promise<void> {
 function forget(gone: ReadonlySet<string>): void {
   if (gone.size === 0) return;
   folders.value = new Map([...folders.value].filter(([id]) => !gone.has(id)));
-  loaded.value = loaded.value.filter(({ accountId }) => !gone.has(accountId));
+  const active = loaded.value.find(({ id }) => id === activeId.value) ?? opened.value?.message;
+  if (active?.id === activeId.value && gone.has(active?.accountId ?? "")) activeId.value = undefined;
+  takeOff(({ accountId }) => gone.has(accountId));
   for (const [id, { accountId }] of read) if (gone.has(accountId)) read.delete(id);
   forgetPictures(gone);
   marked.value = new Set();
@@ -111,6 +125,19 @@ export async function openList(): Promise<void> {
   await loadMore();
 }
 
+/** Rows that are gone for good. */
+function takeOff(isGone: (message: Message) => boolean): void {
+  removals += 1;
+  loaded.value = loaded.value.filter((message) => !isGone(message));
+}
+
+/** A page of the list, asked for anew where rows were taken off meanwhile, which would be back with it. */
+async function listPage(options: MessageOptions): Promise<MessageList> {
+  const before = removals;
+  const page = await api.listMessages(options);
+  return before === removals ? page : listPage(options);
+}
+
 /** The next page, unless one is on its way or there is none. */
 export async function loadMore(): Promise<void> {
   if (!asked || isLoading.value || cursor.value === null) return;
@@ -118,7 +145,7 @@ export async function loadMore(): Promise<void> {
   isLoading.value = true;
   listProblem.value = "";
   try {
-    const page = await api.listMessages({ ...asked, limit: PAGE, ...(cursor.value && { cursor: cursor.value }) });
+    const page = await listPage({ ...asked, limit: PAGE, ...(cursor.value && { cursor: cursor.value }) });
     if (mine !== generation) return;
     batch(() => {
       const known = new Set(loaded.value.map(({ id }) => id));
@@ -145,7 +172,7 @@ async function refreshList(changed: ReadonlySet<string>): Promise<void> {
   const filter = filterOf(route.value);
   if (!filter || cursor.value === undefined) return;
   const mine = generation;
-  const { messages: newest, nextCursor } = await api.listMessages({ ...filter, limit: NEWEST });
+  const { messages: newest, nextCursor } = await listPage({ ...filter, limit: NEWEST });
   if (mine !== generation) return;
   const seen = new Set(newest.map(({ id }) => id));
   const border = nextCursor === null ? Number.NEGATIVE_INFINITY : (newest.at(-1)?.receivedAt ?? 0) + 1;
@@ -154,7 +181,7 @@ async function refreshList(changed: ReadonlySet<string>): Promise<void> {
   const times = loaded.value.filter(({ id }) => changed.has(id) && !seen.has(id)).map(({ receivedAt }) => receivedAt);
   if (times.length > 0) {
     const [from, to] = [times.at(-1) ?? 0, times[0] ?? 0];
-    const page = await api.listMessages({ ...filter, after: from, before: to + 1, limit: PAGE });
+    const page = await listPage({ ...filter, after: from, before: to + 1, limit: PAGE });
     const covered = page.nextCursor === null ? from : (page.messages.at(-1)?.receivedAt ?? to) + 1;
     if (mine === generation) replace(page.messages, covered, to);
   }
@@ -193,12 +220,19 @@ export async function openMessage(id: string | undefined): Promise<void> {
   }
 }
 
-/** What an action is about: the marked messages, else the one that the keyboard is at or, from elsewhere, the opened one. */
-export function targets(): Message[] {
-  const ids = marked.value.size > 0 ? marked.value : new Set([activeId.value]);
-  const found = messages.value.filter(({ id }) => ids.has(id));
-  const single = opened.value?.message;
-  return found.length === 0 && single ? [single] : found;
+/** What a key is about: the marked messages, else the one that the keyboard is at or, from elsewhere, the opened one. */
+export function targets(): readonly Message[] {
+  if (markedMessages.value.length > 0) return markedMessages.value;
+  const active = messages.value.find(({ id }) => id === activeId.value);
+  return active ? [active] : shown();
+}
+
+/** What the reader shows: the marked messages, else the opened one, as the list has it where it does. */
+export function shown(): readonly Message[] {
+  if (isMarking.value) return markedMessages.value;
+  const { id, message } = opened.value ?? {};
+  const found = messages.value.find((listed) => listed.id === id) ?? message;
+  return found ? [found] : [];
 }
 
 /** Shows other flags at once, and takes them back where the mail server refuses. */
@@ -206,7 +240,7 @@ export async function change(changed: readonly Message[], set: Pick<MessageChang
   showFlags(changed.map((message) => ({ ...message, ...set })));
   const turned = set.isRead === undefined ? [] : changed.filter(({ isRead }) => isRead !== set.isRead);
   countUnread(turned, set.isRead ? -1 : 1);
-  const failures = await carryOut(changed, { set });
+  const failures = await carryOut([{ of: changed, what: { set } }]);
   if (failures.size === 0) return;
   showFlags(changed.filter(({ id }) => failures.has(id)));
   countUnread(turned.filter(({ id }) => failures.has(id)), set.isRead ? 1 : -1);
@@ -233,29 +267,38 @@ function countUnread(changed: readonly Message[], by: number): void {
   folders.value = next;
 }
 
-/** Tells why it failed, and returns of which messages. */
-async function carryOut(changed: readonly Message[], what: Action): Promise<ReadonlyMap<string, string>> {
-  const failures = new Map<string, string>();
-  for (let start = 0; start < changed.length; start += BATCH) {
-    const ids = changed.slice(start, start + BATCH).map(({ id }) => id);
-    ids.forEach((id) => own.add(id));
-    setTimeout(() => ids.forEach((id) => own.delete(id)), OWN_TIME);
-    try {
-      const { results } = await api.batchMessages({ ids, ...what });
-      // What is gone already needs nothing more.
-      for (const { id, success, code, message } of results) if (!success && code !== "notFound") failures.set(id, message ?? "");
-    } catch (error) {
-      for (const id of ids) failures.set(id, explain(error));
-    }
-  }
-  for (const id of failures.keys()) own.delete(id);
+/** All steps at once, for the page may be about to go. Tells why it failed, and returns of which messages. */
+async function carryOut(steps: readonly Step[]): Promise<ReadonlyMap<string, string>> {
+  const failures = new Map((await Promise.all(steps.map(take))).flat());
   const [problem] = failures.values();
   if (problem !== undefined) complain(problem);
   return failures;
 }
 
+/** Returns which messages failed, and why. */
+async function take({ of, what }: Step): Promise<[id: string, problem: string][]> {
+  const failures: [string, string][] = [];
+  const isOfFlags = "set" in what && what.set.folderId === undefined;
+  for (let start = 0; start < of.length; start += BATCH) {
+    const ids = of.slice(start, start + BATCH).map(({ id }) => id);
+    // What has moved is to be listed where it is now, though its flags were changed a moment before.
+    ids.forEach((id) => (isOfFlags ? own.add(id) : own.delete(id)));
+    setTimeout(() => ids.forEach((id) => own.delete(id)), OWN_TIME);
+    try {
+      const { results } = await api.batchMessages({ ids, ...what });
+      // What is gone already needs nothing more.
+      for (const { id, success, code, message } of results) if (!success && code !== "notFound") failures.push([id, message ?? ""]);
+    } catch (error) {
+      for (const id of ids) failures.push([id, explain(error)]);
+    }
+  }
+  for (const [id] of failures) own.delete(id);
+  return failures;
+}
+
 /** Takes messages off the list at once, and does it when nobody has taken it back for some seconds. */
-function later(gone: readonly Message[], text: string, what: Action): void {
+function later(text: string, steps: readonly Step[]): void {
+  const gone = steps.flatMap(({ of }) => of);
   const ids = new Set(gone.map(({ id }) => id));
   const next = neighbour(ids);
   batch(() => {
@@ -270,9 +313,11 @@ function later(gone: readonly Message[], text: string, what: Action): void {
     activeId.value = gone[0]?.id;
   };
   const end = async () => {
-    const failures = await carryOut(gone, what);
+    const failures = await carryOut(steps);
+    // What was read of them says where they were.
+    for (const id of ids) read.delete(id);
     batch(() => {
-      loaded.value = loaded.value.filter(({ id }) => !ids.has(id) || failures.has(id));
+      takeOff(({ id }) => ids.has(id) && !failures.has(id));
       show();
     });
     hurry();
@@ -289,33 +334,50 @@ function neighbour(gone: ReadonlySet<string>): Message | undefined {
 
 const count = (list: readonly Message[]) => (list.length === 1 ? "Message" : `${list.length} messages`);
 
+/** The folder that a message is deleted into; none where it lies there already, or its mailbox has none. */
+function trashFor({ accountId, folderId }: Message): string | undefined {
+  const trash = foldersOf(accountId).find(({ role }) => role === "trash");
+  return trash?.id === folderId ? undefined : trash?.id;
+}
+
+/**
+ * Into the trash by its name: when an answer got lost and it is done once more, it stays there. To delete what lies there is
+ * for good, so only what is known to lie there is deleted.
+ */
 export function remove(gone: readonly Message[]): void {
   if (gone.length === 0) return;
-  const isForGood = gone.every(({ folderId }) => folderOf(folderId)?.role === "trash");
-  later(gone, isForGood ? `${count(gone)} deleted for good.` : `${count(gone)} moved to the trash.`, { delete: true });
+  const forGood = gone.filter(({ folderId }) => folderOf(folderId)?.role === "trash").length;
+  const part = forGood > 0 ? `deleted, ${forGood} of them for good.` : "moved to the trash.";
+  const steps = [...new Set(gone.map(trashFor))].map((trash): Step => ({
+    of: gone.filter((message) => trashFor(message) === trash),
+    what: trash === undefined ? { delete: true } : { set: { folderId: trash } },
+  }));
+  later(`${count(gone)} ${forGood === gone.length ? "deleted for good." : part}`, steps);
 }
 
 export function moveTo(gone: readonly Message[], folder: Folder): void {
-  if (gone.length > 0) later(gone, `${count(gone)} moved to ${folder.name}.`, { set: { folderId: folder.id } });
+  if (gone.length > 0) later(`${count(gone)} moved to ${folder.name}.`, [{ of: gone, what: { set: { folderId: folder.id } } }]);
 }
 
 const wait = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Asks the mail server for what is new, and shows how far that is. */
-export async function getMail(account: Account): Promise<void> {
-  if (syncs.value.has(account.id)) return;
+export async function getMail({ id }: Account): Promise<void> {
+  if (syncs.value.has(id)) return;
+  syncs.value = new Map(syncs.value).set(id, null);
+  hurry();
   await attempt(async () => {
-    await api.requestSync(account.id);
-    for (;;) {
-      const sync = await api.getSync(account.id);
-      syncs.value = new Map(syncs.value).set(account.id, sync);
-      if (sync.status === "idle") break;
-      hurry();
-      await wait(2_000);
+    await api.requestSync(id);
+    // Sparingly: a user has so many requests in a minute, and the list needs some as well.
+    for (let pause = 2_000; ; pause = Math.min(6_000, pause + 2_000)) {
+      await wait(pause);
+      const { status, progress } = await api.getSync(id);
+      if (status === "idle") break;
+      syncs.value = new Map(syncs.value).set(id, progress);
     }
     await loadAccounts();
   });
-  syncs.value = new Map([...syncs.value].filter(([id]) => id !== account.id));
+  syncs.value = new Map([...syncs.value].filter(([other]) => other !== id));
   hurry();
 }
 
@@ -339,7 +401,9 @@ export async function follow(): Promise<never> {
   for (;;) {
     pause = new AbortController();
     try {
-      const options = { pause: 4_000, longestPause: 30_000, signal: pause.signal, ...(since !== undefined && { since }) };
+      // What a synchronisation brings comes in many parts.
+      const next = syncs.value.size > 0 ? 10_000 : 4_000;
+      const options = { pause: next, longestPause: 30_000, signal: pause.signal, ...(since !== undefined && { since }) };
       for await (const { changes, cursor } of api.followChanges(options)) {
         if (since === undefined) await loadAll();
         await apply(changes);
@@ -373,7 +437,7 @@ async function apply(changes: readonly Change[]): Promise<void> {
   const of = (kind: Change["type"]) => changes.filter(({ type }) => type === kind);
   const foreign = of("message").filter(({ id }) => !own.delete(id));
   const gone = new Set(foreign.filter(({ change }) => change === "destroyed").map(({ id }) => id));
-  if (gone.size > 0) loaded.value = loaded.value.filter(({ id }) => !gone.has(id));
+  if (gone.size > 0) takeOff(({ id }) => gone.has(id));
   if (of("account").length > 0) await loadAccounts();
   const changed = new Set(of("folder").map(({ accountId }) => accountId).filter((id) => accountOf(id)));
   await Promise.all([...changed].map(loadFolders));

@@ -9,10 +9,10 @@ import { connect, explain, trouble } from "./api";
 import { answer, Compose, forward, isWriting, write } from "./compose";
 import { ask, Dialog, isAsking } from "./dialog";
 import { Icon, IconButton, type IconName } from "./icons";
-import { List, mark, step } from "./list";
+import { leave, List, mark, open, step } from "./list";
 import {
-  accounts, activeId, change, folderOf, follow, foldersOf, getAllMail, isReady, marked, opened, openList, openMessage, outbox, remove, syncs,
-  targets, unreadInInboxes,
+  accounts, activeId, change, folderOf, follow, foldersOf, getAllMail, isReady, markedMessages, opened, openList, openMessage, outbox, remove,
+  syncs, targets, unreadInInboxes,
 } from "./mail";
 import { Outbox } from "./outbox";
 import { chooseFolder, markUnread, Reader } from "./reader";
@@ -26,13 +26,16 @@ const KEYS: readonly (readonly [string, string])[] = [
   ["# or Delete", "delete"], ["z", "undo"], ["g", "look for new mail"], ["?", "these keys"],
 ];
 
+/** Keys that may be held: the others do something, and would do it to one message after the other. */
+const STEPS: readonly string[] = ["j", "k", "ArrowDown", "ArrowUp"];
+
 function App() {
   const isMenuOpen = useSignal(false);
   const { kind, message } = route.value;
   useEffect(() => void (isMenuOpen.value = false), [viewKey.value]);
   if (!isReady.value) return <Start><p role="status">{trouble.value || "Opening your mail …"}</p></Start>;
   if (accounts.value.length === 0) return <Start><h1>Welcome</h1><p>Add a mailbox, and read it here.</p><AddAccount /></Start>;
-  const pane = kind !== "outbox" && (message || marked.value.size > 1) ? "reading" : "listing";
+  const pane = kind !== "outbox" && (message || markedMessages.value.length > 1) ? "reading" : "listing";
   return (
     <div class={`app ${pane} ${kind}`}>
       <header class="bar">
@@ -96,14 +99,14 @@ function Folders() {
       </ul>
       {accounts.value.map((account) => {
         const { id, accountName } = account;
-        const sync = syncs.value.get(id);
-        const { messagesDone, messagesTotal } = sync?.progress ?? {};
+        const { messagesDone, messagesTotal } = syncs.value.get(id) ?? {};
+        const progress = messagesTotal ? `${messagesDone} of ${messagesTotal} messages …` : "Looking for mail …";
         return (
           <section key={id} aria-label={accountName}>
             <button type="button" class="account" title="Account" onClick={() => showAccount(account)}>
               <Icon name="person" /><span>{accountName}</span>
             </button>
-            {sync && <p class="hint" role="status">{messagesTotal ? `${messagesDone} of ${messagesTotal} messages …` : "Looking for mail …"}</p>}
+            {syncs.value.has(id) && <p class="hint" role="status">{progress}</p>}
             {troubleOf(account) && <p class="problem">{troubleOf(account)} <button type="button" onClick={() => showAccount(account)}>Look</button></p>}
             <ul>
               {foldersOf(id).map((folder) => folder.isSelectable && (
@@ -160,6 +163,7 @@ function onKey(event: KeyboardEvent): void {
   if (event.key === "Escape" && target.id === "search") target.blur();
   const isTyping = target.closest("input, textarea, select, .compose");
   if (isTyping || isAsking() || event.ctrlKey || event.metaKey || event.altKey || accounts.value.length === 0) return;
+  if (event.repeat && !STEPS.includes(event.key)) return;
   const about = targets();
   const message = opened.value?.message;
   // Controls have their own use for it.
@@ -168,10 +172,10 @@ function onKey(event: KeyboardEvent): void {
     c: write, "/": () => document.getElementById("search")?.focus(), "?": showKeys, z: undoLast, g: getAllMail,
     j: () => step(1), k: () => step(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
     x: () => mark(activeId.value), s: () => change(about, { isFlagged: !about.every(({ isFlagged }) => isFlagged) }), u: () => markUnread(about),
-    m: chooseFolder, "#": () => remove(about), Delete: () => remove(about),
+    m: () => chooseFolder(about), "#": () => remove(about), Delete: () => remove(about),
     r: () => message && answer(message, false), a: () => message && answer(message, true), f: () => message && forward(message),
-    Escape: () => (marked.value.size > 0 ? (marked.value = new Set()) : go(route.value)),
-    ...(chosen && { Enter: () => go(route.value, chosen) }),
+    Escape: leave,
+    ...(chosen && { Enter: () => open(chosen) }),
   };
   const inText = target.closest(".body.text") && event.key.startsWith("Arrow");
   const action = inText ? undefined : actions[event.key];

@@ -9,7 +9,8 @@ import { answer, forward } from "./compose";
 import { ask, closeDialog } from "./dialog";
 import { frameDocument, isShown } from "./frame";
 import { Icon, IconButton } from "./icons";
-import { change, foldersOf, marked, moveTo, opened, remove, targets } from "./mail";
+import { leave } from "./list";
+import { change, foldersOf, isMarking, markedMessages, moveTo, opened, remove, shown } from "./mail";
 import { go, route } from "./route";
 import { attempt } from "./task";
 import { complain, say } from "./toasts";
@@ -17,8 +18,10 @@ import { folderName, longDate, mailboxes, names, size } from "./words";
 
 export function Reader() {
   const { message, problem, id } = opened.value ?? {};
-  if (marked.value.size > 1) {
-    const text = `${marked.value.size} messages are marked. What you do now is done to all of them.`;
+  if (isMarking.value) {
+    const { length } = markedMessages.value;
+    const [what, whom] = length === 1 ? ["1 message is", "it"] : [`${length} messages are`, "all of them"];
+    const text = `${what} marked. What you do now is done to ${whom}.`;
     return <article class="reader" aria-label="Marked messages"><Toolbar /><p class="empty">{text}</p></article>;
   }
   if (!id) {
@@ -39,20 +42,20 @@ export function Reader() {
 }
 
 function Toolbar() {
-  const about = targets();
+  const about = shown();
   const { message } = opened.value ?? {};
-  const isSingle = marked.value.size < 2 && message;
+  const isSingle = !isMarking.value && message;
   const areFlagged = about.length > 0 && about.every(({ isFlagged }) => isFlagged);
   return (
     <div class="toolbar" role="toolbar" aria-label="Message">
-      <span class="narrow"><IconButton name="back" label="Back to the list" keys="Escape" onClick={() => go(route.value)} /></span>
+      <span class="narrow"><IconButton name="back" label="Back to the list" keys="Escape" onClick={leave} /></span>
       {isSingle && <IconButton name="reply" label="Reply" keys="r" onClick={() => answer(message, false)} />}
       {isSingle && <IconButton name="replyAll" label="Reply to all" keys="a" onClick={() => answer(message, true)} />}
       {isSingle && <IconButton name="forward" label="Forward" keys="f" onClick={() => forward(message)} />}
       <span class="space" />
       <IconButton name="star" label="Flag" keys="s" filled={areFlagged} pressed={areFlagged} onClick={() => void change(about, { isFlagged: !areFlagged })} />
       <IconButton name="unread" label="Mark as unread" keys="u" onClick={() => markUnread(about)} />
-      <IconButton name="folder" label="Move to a folder" keys="m" onClick={() => chooseFolder()} />
+      <IconButton name="folder" label="Move to a folder" keys="m" onClick={() => chooseFolder(about)} />
       <IconButton name="trash" label="Delete" keys="Delete" onClick={() => remove(about)} />
     </div>
   );
@@ -146,8 +149,7 @@ function save(bytes: Blob, filename: string): void {
 
 const saveRaw = ({ id, subject }: Message) => attempt(async () => save(await api.getRawMessage(id), `${subject || "message"}.eml`));
 
-export function chooseFolder(): void {
-  const about = targets();
+export function chooseFolder(about: readonly Message[]): void {
   if (about.length === 0) return say("Choose a message first.");
   if (new Set(about.map(({ accountId }) => accountId)).size > 1) return complain("Messages move within one account: mark those of one.");
   ask("Move to", <FolderChoice about={about} />);

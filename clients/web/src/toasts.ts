@@ -8,6 +8,8 @@ interface Toast {
   isError: boolean;
   /** Takes back what it tells of. */
   undo: (() => void) | undefined;
+  /** Whether something is done when it goes. */
+  isWaiting: boolean;
   /** Closes it; what could be undone is done from then on. */
   end: () => void;
 }
@@ -35,8 +37,9 @@ export function say(text: string, { isError = false, seconds = isError ? 12 : 5,
     toasts.value = toasts.value.filter((toast) => toast.id !== id);
     then?.();
   };
-  for (const { end } of toasts.value.slice(0, -3)) end();
-  toasts.value = [...toasts.value, { id, text, isError, undo: undo && (() => close(undo)), end: () => close(end) }];
+  // Many of them hide the page, but what was promised to be undone can be.
+  for (const { end } of toasts.value.filter(({ undo }) => !undo).slice(0, -3)) end();
+  toasts.value = [...toasts.value, { id, text, isError, undo: undo && (() => close(undo)), isWaiting: !!end, end: () => close(end) }];
 }
 
 export const complain = (text: string) => say(text, { isError: true });
@@ -48,5 +51,5 @@ export function undoLast(): void {
 
 /** Does at once what waits to be done, for the page may go. */
 export function endAll(): void {
-  for (const toast of toasts.value) toast.end();
+  for (const { isWaiting, end } of toasts.value) if (isWaiting) end();
 }
