@@ -99,7 +99,7 @@ impl Default for Ports {
 }
 
 impl Ports {
-    fn allows(&self, port: u16) -> bool {
+    pub(crate) fn allows(&self, port: u16) -> bool {
         match self {
             Self::Any => true,
             Self::List(ports) => ports.contains(&port),

@@ -6,9 +6,10 @@
 //! 1. the operator's own domains and the built-in table; whom these know, nobody else is asked about
 //! 2. `https://autoconfig.DOMAIN/mail/config-v1.1.xml`
 //! 3. `https://DOMAIN/.well-known/autoconfig/mail/config-v1.1.xml`
-//! 4. the domain's SRV records (RFC 6186, RFC 8314)
+//! 4. the domain's SRV records (RFC 6186, RFC 8314), where they stay within the domain
 //! 5. the ISP database
-//! 6. the domain of the mail exchange, in the table, then in the ISP database
+//! 6. SRV records that lead out of the domain
+//! 7. the domain of the mail exchange, in the table, then in the ISP database
 //!
 //! **Who learns what.** Name servers and the ISP database learn the domain alone. The whole address goes to
 //! `autoconfig.DOMAIN` only, over TLS: many of these files are made for an address, and whoever holds that name holds
@@ -180,12 +181,20 @@ impl Search<'_> {
             })
             .collect();
         let (mut evidence, mut keep) = (Vec::new(), KEEP_FOUND);
+        let mut unsure = None;
         while let Some(answer) = answers.next().await {
+            // The ISP database is signed, by its certificate; it comes next.
+            let is_last_word = unsure.is_some();
             evidence.extend(answer.said);
             keep = keep.min(answer.keep);
-            if let Some(mut config) = answer.config {
-                complete(&mut config);
-                return (Some(Found { config, source: answer.source, evidence }), keep);
+            match answer.config.map(|config| (config, answer.source)) {
+                Some(found) if found.1 == "srv" && self.leads_out(&found.0) => unsure = Some(found),
+                found => {
+                    if let Some((mut config, source)) = found.or_else(|| unsure.take_if(|_| is_last_word)) {
+                        complete(&mut config);
+                        return (Some(Found { config, source, evidence }), keep);
+                    }
+                }
             }
         }
         (None, keep.min(KEEP_DOUBTFUL))
@@ -228,12 +237,12 @@ impl Search<'_> {
             Ok(config) => config,
             Err(unusable) => return Answer::nothing(source, format!("{place} {unusable}")),
         };
-        if !self.connector.policy().allow_plaintext {
-            config.incoming.retain(Offer::is_encrypted);
-            config.smtp.retain(Offer::is_encrypted);
-        }
+        let may_connect = |offer: &Offer| self.may_connect(offer);
+        config.incoming.retain(may_connect);
+        config.smtp.retain(may_connect);
         if config.incoming.is_empty() {
-            return Answer::nothing(source, format!("{place} names servers without encryption only"));
+            let words = "names only servers without encryption, or at ports that this service does not connect to";
+            return Answer::nothing(source, format!("{place} {words}"));
         }
         Answer::found(source, vec![format!("{place} has settings")], config)
     }
@@ -268,7 +277,9 @@ impl Search<'_> {
                 let offers = if protocol == Protocol::Smtp { &mut config.smtp } else { &mut config.incoming };
                 let server = Server { protocol, host, port: service.port, security };
                 let offer = Offer { server, username: ADDRESS.to_owned() };
-                if !offers.contains(&offer) {
+                if !self.may_connect(&offer) {
+                    said.push(format!("srv: this service does not connect to port {}", service.port));
+                } else if !offers.contains(&offer) {
                     offers.push(offer);
                 }
             }
@@ -321,12 +332,34 @@ impl Search<'_> {
         while let Some(mut answer) = answers.next().await {
             said.append(&mut answer.said);
             keep = keep.min(answer.keep);
-            if let Some(config) = answer.config {
+            if let Some(mut config) = answer.config {
+                // In another domain than the provider's own, a name without its domain is somebody else's.
+                let is_whole = |offer: &Offer| !offer.username.contains(LOCAL_PART);
+                config.incoming.retain(is_whole);
+                config.smtp.retain(is_whole);
+                if config.incoming.is_empty() {
+                    said.push("mx: it serves only addresses of its own domain".into());
+                    continue;
+                }
                 said.extend(self.warnings("mx", &config));
                 return Answer { source: "mxIspDatabase", said, config: Some(config), keep };
             }
         }
         Answer { source: "mx", said, config: None, keep }
+    }
+
+    /// Whether a test of these settings would be more than refused.
+    fn may_connect(&self, offer: &Offer) -> bool {
+        let policy = self.connector.policy();
+        policy.ports.allows(offer.server.port) && (policy.allow_plaintext || offer.is_encrypted())
+    }
+
+    fn leads_out(&self, config: &Config) -> bool {
+        config
+            .incoming
+            .iter()
+            .chain(&config.smtp)
+            .any(|offer| !table::is_below(&offer.server.host, &self.address.domain))
     }
 
     /// A sentence for each host outside the domain that unsigned records led to.

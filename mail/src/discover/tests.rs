@@ -154,7 +154,7 @@ impl World {
         let names = NameServer::start(HOSTS.into_iter().fold(zone, |zone, host| zone.a(host, "127.0.0.1"))).await;
         let resolver = Resolver::new(&[names.address()]);
         let private_networks = vec!["127.0.0.1/32".parse().unwrap()];
-        let policy = Policy { private_networks, ports: Ports::Any, https_port: web.port, ..policy };
+        let policy = Policy { private_networks, https_port: web.port, ..policy };
         let connector = Connector::new(resolver.clone(), policy, web.client.clone());
         let sources = Sources { isp_database: Some("ispdb.example.net".into()), ..Sources::default() };
         Self { web, names, connector, resolver, sources }
@@ -405,6 +405,52 @@ async fn the_best_by_rank_wins() {
     }
 }
 
+/// Whoever sits on the way to the name servers must not be believed before the database.
+#[tokio::test]
+async fn records_that_lead_elsewhere_count_less_than_the_database() {
+    let zone = || Zone::new().srv("_imaps._tcp.example.com", 0, 0, 993, "imap.elsewhere.example");
+    for (pages, expected) in [
+        (vec![(ISP_DATABASE, file("imap.example.com"))], ("ispDatabase", "imap.example.com")),
+        (vec![], ("srv", "imap.elsewhere.example")),
+    ] {
+        let world = World::new(zone().mx("example.com", 1, "aspmx.l.google.com"), &pages).await;
+        let settings = world.discover("ann@example.com").await.unwrap();
+        assert_eq!((settings.source, settings.incoming[0].server.host.as_str()), expected);
+        assert_said(&settings.evidence, "srv: imap.elsewhere.example is outside example.com");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_knows_its_users_without_their_domain_serves_no_other_domain() {
+    let zone = Zone::new().mx("example.com", 10, "mx.hoster.example");
+    let by_name = page(&xml("imap.hoster.example", "SSL", "%EMAILLOCALPART%"));
+    let world = World::new(zone, &[("ispdb.example.net/v1.1/hoster.example", by_name.clone())]).await;
+    assert_eq!(world.discover("ann@example.com").await, None);
+    // In its own it does.
+    let world = World::new(Zone::new(), &[(ISP_DATABASE, by_name)]).await;
+    assert_eq!(world.discover("ann@example.com").await.unwrap().incoming, [imaps("imap.hoster.example", "ann")]);
+}
+
+#[tokio::test]
+async fn servers_count_only_at_ports_that_are_connected_to() {
+    let odd = xml("imap.example.com", "SSL", "%EMAILADDRESS%").replace(">993<", ">9993<");
+    let world = World::new(Zone::new(), &[(AUTOCONFIG, page(&odd)), (WELL_KNOWN, file("imap.example.com"))]).await;
+    assert_eq!(world.discover("ann@example.com").await.unwrap().source, "wellKnown");
+    let policy = Policy { ports: Ports::Any, ..Policy::default() };
+    let world = World::with_policy(Zone::new(), &[(AUTOCONFIG, page(&odd))], policy).await;
+    assert_eq!(world.discover("ann@example.com").await.unwrap().incoming[0].server.port, 9993);
+    let zone = Zone::new().srv("_imaps._tcp.example.com", 0, 0, 993, "imap.example.com").srv(
+        "_submission._tcp.example.com",
+        0,
+        0,
+        25,
+        "smtp.example.com",
+    );
+    let settings = World::new(zone, &[]).await.discover("ann@example.com").await.unwrap();
+    assert_eq!((settings.incoming.len(), settings.smtp), (1, vec![]));
+    assert_said(&settings.evidence, "does not connect to port 25");
+}
+
 #[tokio::test]
 async fn the_first_to_answer_does_not_win() {
     let Reply::Bytes(late) = file("late.example.com") else { unreachable!() };
@@ -551,7 +597,7 @@ async fn servers_without_encryption_count_only_where_they_are_allowed() {
     let world = World::new(Zone::new(), &pages).await;
     let settings = world.discover("ann@example.com").await.unwrap();
     assert_eq!(settings.source, "wellKnown");
-    assert_said(&settings.evidence, "names servers without encryption only");
+    assert_said(&settings.evidence, "names only servers without encryption");
     let policy = Policy { allow_plaintext: true, ..Policy::default() };
     let world = World::with_policy(Zone::new(), &pages, policy).await;
     let settings = world.discover("ann@example.com").await.unwrap();
