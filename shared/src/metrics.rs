@@ -39,11 +39,15 @@ const BY_FUNCTION: [Metric; 3] = [
     Metric { name: "Duration", unit: "Milliseconds" },
 ];
 
+/// Of requests, by whether a mail host or a provider may have taken part of the time: the alarm api-latency is of the others.
+const BY_VISITS: [Metric; 1] = [Metric { name: "Duration", unit: "Milliseconds" }];
+
 const ERRORS: [Metric; 1] = [Metric { name: "Errors", unit: "Count" }];
 
-const ALL_REQUESTS: [Directive; 2] = [
+const ALL_REQUESTS: [Directive; 3] = [
     Directive { namespace: NAMESPACE, dimensions: &[&["Service"]], metrics: &COUNTS_AND_TIMES },
     Directive { namespace: NAMESPACE, dimensions: &[&["Service", "Function"]], metrics: &BY_FUNCTION },
+    Directive { namespace: NAMESPACE, dimensions: &[&["Service", "Visits"]], metrics: &BY_VISITS },
 ];
 
 /// By function alone: what several workers do together says nothing.
@@ -105,6 +109,7 @@ pub struct Metrics<'a> {
     aws: Directives,
     service: &'static str,
     function: &'a str,
+    visits: Visits,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_kind: Option<&'static str>,
     errors: u8,
@@ -119,10 +124,22 @@ pub struct Metrics<'a> {
     redis_time: f64,
 }
 
+/// Whom a function reaches outside the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visits {
+    /// Nobody: what it takes is our own time.
+    Nobody,
+    /// Users' mail hosts, or their providers.
+    Hosts,
+}
+
 /// What a request did, as far as CloudWatch is concerned.
 pub struct Measured<'a> {
     /// The Lambda function's name.
     pub function: &'a str,
+    /// Whom that function visits.
+    pub visits: Visits,
     /// The HTTP status of the answer.
     pub status: u16,
     /// The kind of the refusal or failure.
@@ -141,12 +158,22 @@ pub struct Measured<'a> {
 
 impl<'a> From<Measured<'a>> for Metrics<'a> {
     fn from(measured: Measured<'a>) -> Self {
-        let Measured { function, status, error_kind, cold_start, fallback, duration, database_time, redis_time } =
-            measured;
+        let Measured {
+            function,
+            visits,
+            status,
+            error_kind,
+            cold_start,
+            fallback,
+            duration,
+            database_time,
+            redis_time,
+        } = measured;
         Self {
             aws: Directives::now(if error_kind.is_some() { &WITH_ERROR } else { &WITHOUT_ERROR }),
             service: SERVICE,
             function,
+            visits,
             error_kind,
             errors: u8::from(error_kind.is_some()),
             requests: 1,
@@ -211,6 +238,7 @@ mod tests {
         let time = Duration::from_micros(1500);
         let measured = Measured {
             function: "f",
+            visits: Visits::Nobody,
             status,
             error_kind,
             cold_start: true,
@@ -262,8 +290,8 @@ mod tests {
         assert_eq!([&good["Errors4xx"], &limited["Errors4xx"], &failed["Errors4xx"]], [0, 1, 0]);
         assert_eq!([&good["Errors5xx"], &limited["Errors5xx"], &failed["Errors5xx"]], [0, 0, 1]);
         assert_eq!([&good["RateLimited"], &limited["RateLimited"], &failed["RateLimited"]], [0, 1, 0]);
-        assert_eq!(good["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 2);
-        assert_eq!(failed["_aws"]["CloudWatchMetrics"][2]["Dimensions"], json!([["Service", "ErrorKind"]]));
+        assert_eq!(good["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 3);
+        assert_eq!(failed["_aws"]["CloudWatchMetrics"][3]["Dimensions"], json!([["Service", "ErrorKind"]]));
         assert_eq!(good["Duration"], 1.5);
     }
 }

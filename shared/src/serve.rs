@@ -27,7 +27,7 @@ use crate::identity::Identity;
 use crate::issuer::Keys;
 use crate::log::{self, RequestLine};
 use crate::memory::keep_freed;
-use crate::metrics::{Measured, Metrics, milliseconds};
+use crate::metrics::{Measured, Metrics, Visits, milliseconds};
 use crate::objects::ObjectStore;
 use crate::queue::Queue;
 use crate::rate_limit::{Decision, RateLimiter, Subject};
@@ -46,7 +46,7 @@ where
 {
     let (config, app, checked) = start().await?;
     let app = Arc::new(app);
-    run(config.public, checked, move |front, event| {
+    run(config.public, Visits::Nobody, checked, move |front, event| {
         let (app, handler) = (app.clone(), handler.clone());
         async move {
             let (db, accounts_per_user) = (app.db.for_request(), app.accounts_per_user);
@@ -126,7 +126,7 @@ where
 {
     let config = PublicConfig::from_env()?;
     log::start(config.log_level);
-    run(config, future::ok(()), move |front, event| {
+    run(config, Visits::Nobody, future::ok(()), move |front, event| {
         let handler = handler.clone();
         async move {
             let cors = front.cors.clone();
@@ -150,7 +150,7 @@ where
     let queues = [warming_queue(sync_queue_url).await, warming_queue(outbox_queue_url).await];
     let objects = probed_bucket().map(ObjectStore::new).transpose()?;
     let Connected { db, redis, checked } = connect(&config, store, &secrets).await?;
-    run(config.public, checked, move |front, event| {
+    run(config.public, Visits::Nobody, checked, move |front, event| {
         let request_id = event.context.request_id.clone();
         let (queues, objects) = (queues.clone(), objects.clone());
         let call = ReadinessCall { request_id, db: db.clone(), redis: redis.clone(), queues, objects };
@@ -231,6 +231,7 @@ struct Front {
     cold: AtomicBool,
     /// The function's name, where metrics are wanted.
     metrics_of: Option<Arc<str>>,
+    visits: Visits,
 }
 
 /// Polls the Lambda runtime. Nothing that `respond` does is a failed invocation, for then the gateway would answer in
@@ -238,6 +239,7 @@ struct Front {
 /// here, and has not come to PostgreSQL, while that is asked.
 async fn run<H, F>(
     config: PublicConfig,
+    visits: Visits,
     checked: impl Future<Output = anyhow::Result<()>>,
     respond: H,
 ) -> anyhow::Result<()>
@@ -250,6 +252,7 @@ where
         cors: Arc::new(Cors::new(config.cors_origins)),
         cold: AtomicBool::new(true),
         metrics_of: config.metrics_of.map(Arc::from),
+        visits,
     });
     let service = service_fn(move |event| {
         // Boxed, because the runtime's layers move the future a dozen times before they poll it.
@@ -332,6 +335,7 @@ struct Exchange {
     redis_time: Duration,
     db: Option<Db>,
     metrics_of: Option<Arc<str>>,
+    visits: Visits,
 }
 
 impl Exchange {
@@ -353,6 +357,7 @@ impl Exchange {
             redis_time: Duration::ZERO,
             db: None,
             metrics_of: front.metrics_of.clone(),
+            visits: front.visits,
         };
         (exchange, request)
     }
@@ -407,6 +412,7 @@ impl Exchange {
         let metrics = self.metrics_of.as_deref().map(|function| {
             Metrics::from(Measured {
                 function,
+                visits: self.visits,
                 status,
                 error_kind,
                 cold_start: self.cold_start,
@@ -446,7 +452,12 @@ mod tests {
     use super::*;
 
     fn front() -> Front {
-        Front { cors: Arc::new(Cors::new(vec![])), cold: AtomicBool::new(true), metrics_of: None }
+        Front {
+            cors: Arc::new(Cors::new(vec![])),
+            cold: AtomicBool::new(true),
+            metrics_of: None,
+            visits: Visits::Nobody,
+        }
     }
 
     fn event() -> LambdaEvent<Event> {

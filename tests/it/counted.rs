@@ -52,17 +52,18 @@ async fn each_finds_its_line(api: &Api, names: &[&str]) {
 
 /// By whose work a line comes about. All filters stand here.
 const OF_TRIES: [&str; 3] = ["AccountTries", "AccountsRefused", "AccountsUnreachable"];
-const OF_THE_SCHEDULE: [&str; 7] = [
+const OF_THE_SCHEDULE: [&str; 8] = [
     "ScheduleLag",
     "OutboxLag",
+    "NotRung",
     "AccountsConnected",
     "AccountsNew",
     "AccountsAuthenticationError",
     "AccountsConnectError",
     "AccountsCredentialsMissing",
 ];
-const OF_SYNCHRONISING: [&str; 1] = ["SyncHostErrors"];
-const OF_SENDING: [&str; 3] = ["OutboxRejected", "OutboxUncertain", "SendHostErrors"];
+const OF_SYNCHRONISING: [&str; 2] = ["SyncHostErrors", "SyncFailures"];
+const OF_SENDING: [&str; 4] = ["OutboxRejected", "OutboxUncertain", "SendHostErrors", "SendFailures"];
 const OF_KEYS: [&str; 1] = ["KeySetFailures"];
 
 #[tokio::test]
@@ -112,6 +113,7 @@ async fn what_is_counted_is_written_whatever_the_level() {
         service.queues.send("OutboxQueue", &[bell]).await.unwrap();
         each_finds_its_line(api, &[filter]).await;
     }
+    each_finds_its_line(api, &OF_SENDING).await;
     // What a worker leaves that has died after the last dot is counted by the next one. The last of these gives its message back
     // after it has said why.
     let sql = "update email_outbox set status = 'sending', dot_at = 1, doubtful = '{0}', due_at = 1, leased_until = 1

@@ -1,14 +1,14 @@
 //! The dashboards: each graph is of a metric that there is, none lists the functions, and what operators are promised is
 //! there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::account::state::State;
-use shared::metrics::{JobMetrics, Measured, Metrics};
+use shared::metrics::{JobMetrics, Measured, Metrics, Visits};
 
-use crate::templates::{DATA, Deployed, FUNCTIONS, metric_filters, overrides, stack};
+use crate::templates::{DATA, Deployed, FUNCTIONS, alarms, metric_filters, overrides, resources, stack, watched};
 use crate::tidy::read;
 
 const OURS: &str = "EmailService";
@@ -34,6 +34,7 @@ pub fn ours() -> Known {
     let time = Duration::from_millis(1);
     let request = Metrics::from(Measured {
         function: "f",
+        visits: Visits::Nobody,
         status: 500,
         error_kind: Some("Internal server error"),
         cold_start: true,
@@ -188,6 +189,63 @@ fn what_operators_are_promised_is_on_the_dashboard() {
     }
 }
 
+/// The dimensions of what an alarm looks at.
+fn dimensions(watched: &Value) -> BTreeMap<&str, &Value> {
+    let all = watched["Dimensions"].as_array().into_iter().flatten();
+    all.map(|one| (one["Name"].as_str().unwrap(), &one["Value"])).collect()
+}
+
+#[test]
+fn each_alarm_is_of_metrics_that_there_are() {
+    let known = ours();
+    let mut count = 0;
+    for (id, alarm) in alarms() {
+        for watched in watched(alarm).into_iter().filter(|watched| watched["Namespace"] == OURS) {
+            let by = dimensions(watched).into_keys().map(str::to_owned).collect();
+            let name = watched["MetricName"].as_str().unwrap().to_owned();
+            assert!(known.contains(&(name, by)), "{id}: nobody writes {watched}");
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count}");
+}
+
+/// Else a slow provider would keep every release back.
+#[test]
+fn what_takes_a_deployment_back_does_not_hang_on_mail_hosts() {
+    let groups = resources(FUNCTIONS).filter(|(_, resource)| resource["Type"] == "AWS::CodeDeploy::DeploymentGroup");
+    let named = groups.flat_map(|(_, group)| group["Properties"]["AlarmConfiguration"]["Alarms"].as_array().unwrap());
+    let named: BTreeSet<_> = named.map(|alarm| alarm["Name"].to_string()).collect();
+    assert_eq!(named.len(), 3, "{named:?}");
+    for name in named {
+        let (id, alarm) = alarms().find(|(_, alarm)| alarm["AlarmName"].to_string() == name).unwrap();
+        for watched in watched(alarm) {
+            let by = dimensions(watched);
+            let service = by.get("Service").is_some_and(|service| **service == "email_service");
+            let is_ours = match (watched["Namespace"].as_str().unwrap(), watched["MetricName"].as_str().unwrap()) {
+                // A function that waits for a host ends by itself, and answers.
+                ("AWS/Lambda", "Errors") => by.is_empty(),
+                (OURS, "Requests") => service && by.len() == 1,
+                (OURS, "Duration") => service && *by["Visits"] == json!(Visits::Nobody),
+                (OURS, "Errors") => {
+                    let kind = by["ErrorKind"].as_str().unwrap();
+                    assert!(kinds_of_errors().contains(kind), "{id}: {kind}");
+                    service && kind != "Mail server error"
+                }
+                _ => false,
+            };
+            assert!(is_ours, "{id}: {watched}");
+        }
+        // With too few requests it would stay as it is, and so would every deployment.
+        assert!(alarm["EvaluateLowSampleCountPercentile"].is_null(), "{id}");
+        let metrics = alarm["Metrics"].as_array().into_iter().flatten();
+        let periods = metrics.map(|metric| &metric["MetricStat"]["Period"]).chain([&alarm["Period"]]);
+        let longest = periods.filter_map(Value::as_u64).max().unwrap();
+        // A canary lasts five minutes.
+        assert!(longest * alarm["EvaluationPeriods"].as_u64().unwrap() <= 180, "{id}");
+    }
+}
+
 #[test]
 fn no_graph_covers_another() {
     for file in [FUNCTIONS, DATA] {
@@ -240,15 +298,16 @@ fn the_page_of_costs_counts_the_metrics_that_there_are() {
     let routes = functions.iter().filter(|function| !function.routes.is_empty()).count();
     let jobs = functions.iter().filter(|function| function.routes.is_empty() && function.has_events()).count();
     let requests = ours().into_iter().filter(|(_, by)| *by == BTreeSet::from(["Service".to_owned()])).count();
+    let visits = [Visits::Nobody, Visits::Hosts].len();
     let kinds = kinds_of_errors().len();
     let filters: Vec<_> = metric_filters().filter(|(id, _)| made.contains(id.as_str())).collect();
     let is_bounded = |filter: &Value| filter["MetricTransformations"][0]["Dimensions"].is_array();
     let counted = filters.iter().filter(|(_, filter)| !is_bounded(filter)).count();
     let of_hosts = crate::counted::SERVICES.len() * mail::Code::ALL.len();
     let sum = format!(
-        "({requests} + 3 × {routes} functions with a route + 4 × {jobs} with jobs + {kinds} kinds of errors + {counted} counted in logs + {of_hosts} of mail hosts) × $0.30"
+        "({requests} + {visits} by visits + 3 × {routes} functions with a route + 4 × {jobs} with jobs + {kinds} kinds of errors + {counted} counted in logs + {of_hosts} of mail hosts) × $0.30"
     );
-    let metrics = (requests + 3 * routes + 4 * jobs + kinds + counted + of_hosts) as f64 * 0.3;
+    let metrics = (requests + visits + 3 * routes + 4 * jobs + kinds + counted + of_hosts) as f64 * 0.3;
     let lines = [
         format!("| metrics | {sum} | {metrics:.0} |"),
         format!("| metrics and alarms | {sum} + {prod} × $0.10 | {0:.0} | {0:.0} |", metrics + prod as f64 * 0.1),

@@ -302,6 +302,10 @@ async fn on_lambda_a_log_line_carries_metrics() {
     assert!(time("DatabaseTime") > 0.0 && time("RedisTime") > 0.0, "{line}");
     assert!(time("DatabaseTime") + time("RedisTime") <= time("Duration"), "{line}");
     assert!(api.log_of(&api.get("/health").send().await).await["Requests"] == 1);
+    // Whose time is not ours alone says so, whatever became of it.
+    let visit = api.post("/api/accounts/test", json!({})).by(&User::new()).send().await;
+    visit.is_refused(400);
+    assert_eq!((&line["Visits"], &api.log_of(&visit).await["Visits"]), (&json!("nobody"), &json!("hosts")));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::secrets::{Moto, aws, cloud_formation};
 use crate::sign_in::{PASSWORD, body, create, state_of, try_stored};
 use crate::support::{
     Answer, Api, JWT_KEY, MAIL_DATABASE_URL, MAIL_PRIVATE_KEYS, READER_DATABASE_URL, SEALING_KEYS, User, account,
-    connect, functions, lasting, logins, mail_api, mail_env, new_database, owner, servers,
+    connect, functions, lasting, logins, mail_api, mail_env, merged, new_database, owner, servers,
 };
 
 fn id(value: &Value) -> Uuid {
@@ -529,15 +529,18 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
     connect(&reader_url).await;
 
     let (url, mut answers) = cloud_formation().await;
-    let event = json!({
-        "RequestType": "Update", "ResponseURL": url, "StackId": "stack", "RequestId": "request",
-        "LogicalResourceId": "Migration", "ResourceProperties": {"SealingKeyGeneration": "2"},
-    });
+    let mut deployed = async |generation: &str| -> Value {
+        let event = json!({
+            "RequestType": "Update", "ResponseURL": url, "StackId": "stack", "RequestId": "request",
+            "LogicalResourceId": "Migration", "ResourceProperties": {"SealingKeyGeneration": generation},
+        });
+        api.gateway.invoke("migrate", event).await.unwrap().unwrap();
+        let answer = answers.recv().await.unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
     let mut second = Value::Null;
     for _ in 0..2 {
-        api.gateway.invoke("migrate", event.clone()).await.unwrap().unwrap();
-        let answer = answers.recv().await.unwrap();
-        let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let answer = deployed("2").await;
         let key = answer["Data"]["SealingPublicKey"].clone();
         assert!(key.as_str().unwrap().starts_with("k2:"), "{answer}");
         assert!(second == Value::Null || second == key, "the second time makes none");
@@ -557,6 +560,32 @@ async fn a_migration_makes_each_key_once_and_hands_out_its_public_half() {
         assert!(!api.log().contains(key));
     }
     assert!(!api.log().contains(mail_password));
+
+    // By hand it takes what there is, also when the first is gone.
+    let without_first =
+        json!({"SEALING_PUBLIC_KEYS": second, "SEALING_PRIVATE_KEYS": private.split_once(',').unwrap().0});
+    let without_first = merged(mail_secret.clone(), without_first);
+    for secret in [&secret, &without_first] {
+        moto.put(&mail_arn, secret).await;
+        assert_eq!(run().await.unwrap().unwrap()["sealingPublicKey"], second);
+        assert_eq!(stored().await, *secret);
+    }
+
+    // A key that is lost while something is sealed with it is missed, and not made anew under its name.
+    let sql =
+        "insert into email_credentials (id, tenant_id, user_id, sealed_password, password_key, created_at, updated_at)
+               values ($1, $1, $1, '\\x01', 'k2', 1, 1)";
+    assert_eq!(watcher.execute(sql, &[&Uuid::now_v7()]).await.unwrap(), 1);
+    moto.put(&mail_arn, &mail_secret).await;
+    let answer = deployed("2").await;
+    assert_eq!(answer["Status"], "FAILED", "{answer}");
+    for reason in [answer["Reason"].to_string(), run().await.unwrap().unwrap_err().to_string()] {
+        assert!(reason.contains("AWSPREVIOUS") && reason.contains("sealed with k2"), "{reason}");
+    }
+    assert_eq!(stored().await, mail_secret, "AWSPREVIOUS is what it was");
+    let third = deployed("3").await["Data"]["SealingPublicKey"].clone();
+    assert!(third.as_str().unwrap().starts_with("k3:"), "{third}");
+    assert_eq!(stored().await["SEALING_PUBLIC_KEYS"], third);
 }
 
 #[tokio::test]

@@ -453,6 +453,27 @@ fn every_output_that_the_runbook_asks_for_exists() {
     assert_eq!(asked.difference(&distinct).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
+#[test]
+fn the_runbook_calls_scripts_and_functions_as_they_want_it() {
+    let page = read("docs/OPERATIONS.md");
+    let lines = || page.lines().map(str::trim);
+    assert!(lines().any(|line| line == "origin() {"), "the lines at the top make it");
+    let tries: Vec<_> = page.split(".github/smoke-test ").skip(1).collect();
+    assert!(tries.len() >= 2);
+    for call in tries {
+        // Without an origin it asks for one that no stage but dev allows.
+        assert!(call.starts_with("\"$(output ApiUrl)\" \"$(origin)\""), "{call}");
+    }
+    let of_functions =
+        ["invoke", "put-function-concurrency", "delete-function-concurrency", "get-function-concurrency"];
+    let calls = lines().filter(|line| of_functions.iter().any(|call| line.contains(&format!("aws lambda {call} "))));
+    let calls: Vec<_> = calls.collect();
+    assert!(calls.len() >= 5, "{calls:?}");
+    for call in calls {
+        assert!(call.contains("--function-name "), "{call}");
+    }
+}
+
 /// The functions of the template, by logical id.
 fn functions() -> impl Iterator<Item = (&'static String, &'static Value)> {
     // The transform keeps the name of a function and forgets which binary it runs.
@@ -515,12 +536,81 @@ fn what_the_filters_of_the_log_look_for_is_what_the_code_writes() {
     let members = patterns.iter().filter_map(|pattern| pattern.split("$.result.").nth(1)?.split(' ').next());
     let answer = read("functions/sync/schedule-work/src/lib.rs");
     let states = State::ALL.map(|state| format!("accounts.{}", state.as_str()));
-    let lags = ["messagesLagSeconds", "lagSeconds"].map(str::to_owned);
-    assert_eq!(members.map(str::to_owned).collect::<BTreeSet<_>>(), states.into_iter().chain(lags).collect());
+    let others = ["messagesLagSeconds", "lagSeconds", "failed"].map(str::to_owned);
+    assert_eq!(members.map(str::to_owned).collect::<BTreeSet<_>>(), states.into_iter().chain(others).collect());
     let states = "pub accounts: Option<BTreeMap<String, i64>>";
-    for field in ["rename_all = \"camelCase\"", "pub lag_seconds: u64", "pub messages_lag_seconds: u64", states] {
+    let lags = ["pub lag_seconds: u64", "pub messages_lag_seconds: u64"];
+    for field in lags.into_iter().chain(["rename_all = \"camelCase\"", "pub failed: usize", states]) {
         assert!(answer.contains(field), "{field}");
     }
+}
+
+/// All alarms, with their properties.
+pub fn alarms() -> impl Iterator<Item = (&'static String, &'static Value)> {
+    let all = [FUNCTIONS, DATA].into_iter().flat_map(resources);
+    all.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm").map(|(id, it)| (id, &it["Properties"]))
+}
+
+/// What an alarm looks at: each with its namespace, its name, and its dimensions.
+pub fn watched(alarm: &Value) -> Vec<&Value> {
+    match alarm["Metrics"].as_array() {
+        // One that only a way out has stands in a choice.
+        Some(metrics) => {
+            let metrics =
+                metrics.iter().map(|metric| if metric["Fn::If"].is_array() { &metric["Fn::If"][1] } else { metric });
+            metrics.map(|metric| &metric["MetricStat"]["Metric"]).filter(|metric| !metric.is_null()).collect()
+        }
+        None => vec![alarm],
+    }
+}
+
+/// That nobody can be rung for, and that no mail host is reached, keeps the queues short and no message late.
+#[test]
+fn synchronising_and_sending_do_not_stop_without_an_alarm() {
+    for (metric, log, queue) in [
+        ("ScheduleLag", "ScheduleWorkLogGroup", None),
+        ("OutboxLag", "ScheduleWorkLogGroup", None),
+        ("NotRung", "ScheduleWorkLogGroup", None),
+        ("SyncFailures", "SyncAccountLogGroup", Some("sync")),
+        ("SendFailures", "DeliverMessageLogGroup", Some("outbox")),
+    ] {
+        let counted = |filter: &Value| filter["MetricTransformations"][0].clone();
+        let filters: Vec<_> = metric_filters().filter(|(_, filter)| counted(filter)["MetricName"] == metric).collect();
+        let [(_, filter)] = filters[..] else { panic!("{metric}: {filters:?}") };
+        assert_eq!(filter["LogGroupName"]["Ref"], log, "{metric}");
+        assert!(counted(filter)["Dimensions"].is_null(), "an alarm would have to list them: {metric}");
+        let alarms: Vec<_> = alarms()
+            .filter(|(_, alarm)| watched(alarm).iter().any(|watched| watched["MetricName"] == metric))
+            .collect();
+        let [(id, alarm)] = alarms[..] else { panic!("{metric}: {alarms:?}") };
+        assert!(alarm["AlarmActions"][0]["Fn::ImportValue"].to_string().contains("AlarmTopicArn"), "{id}");
+        // In a row: a host that is away, or a call that fails, is no alarm.
+        assert!(alarm["DatapointsToAlarm"].as_u64().unwrap() >= 3, "{id}");
+        // A share of what the worker was given.
+        let queues = watched(alarm).into_iter().filter(|watched| watched["Namespace"] == "AWS/SQS");
+        let queues: Vec<_> = queues.map(|watched| &watched["Dimensions"][0]["Value"]["Fn::Sub"]).collect();
+        assert_eq!(
+            queues,
+            Vec::from_iter(queue.map(|queue| json!(format!("${{DataStack}}-{queue}"))).as_ref()),
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn the_runbook_knows_every_alarm() {
+    let page = read("docs/OPERATIONS.md");
+    let mut count = 0;
+    for (id, alarm) in alarms() {
+        let name = suffix(&alarm["AlarmName"], "${AWS::StackName}-");
+        assert!(page.contains(&format!("\n### {name}\n")), "{id}: nobody says what to do");
+        assert!(
+            alarm["AlarmDescription"].as_str().unwrap().ends_with(&format!("docs/OPERATIONS.md, Alarms, {name}")),
+            "{id}"
+        );
+        count += 1;
+    }
+    assert!(count > 20);
 }
 
 /// Services that the handlers call only for what no template here has: secrets of other databases, file systems, logs
@@ -874,6 +964,12 @@ fn check_queue(name: &str, binary: &str, function: &str, concurrency: &str) {
     assert_eq!(event.batch_size, shared::work::JOBS_AT_ONCE, "none waits for another of its batch");
     // A message that was received and throttled comes again before its fifth time would be up.
     assert_eq!(number(&queue["VisibilityTimeout"]), 6 * worker.timeout.as_secs());
+    // The age of the oldest message counts those in hand: two workers that are killed one after the other are no backlog.
+    let alarm = of(DATA, &format!("{name}QueueAgeAlarm"));
+    assert_eq!(alarm["MetricName"], "ApproximateAgeOfOldestMessage");
+    let twice = 2 * number(&queue["VisibilityTimeout"]) + worker.timeout.as_secs();
+    assert!(number(&alarm["Threshold"]) >= twice, "{alarm}");
+    assert!(number(&alarm["Threshold"]) < number(&queue["MessageRetentionPeriod"]), "{alarm}");
     assert!(number(&dead["MessageRetentionPeriod"]) > 24 * number(&queue["MessageRetentionPeriod"]));
     for queue in [queue, dead] {
         assert_eq!(queue["SqsManagedSseEnabled"], true);
@@ -1036,6 +1132,12 @@ const ACCOUNT: Account = Account { quota: 1000, status: "CREATE_COMPLETE", lacks
 
 /// `.github/deploy` with programs in place of `aws` and `sam`.
 fn deploy(stage: &str, configuration: &str, account: Account) -> (bool, String) {
+    deploy_built("", "echo \"sam $*\"", stage, configuration, account)
+}
+
+/// The same of this template, with this script in place of `sam`.
+fn deploy_built(built: &str, sam: &str, stage: &str, configuration: &str, account: Account) -> (bool, String) {
+    let sam = format!("#!/bin/sh\n{sam}\n");
     let Account { quota, status, lacks } = account;
     let status = if status.is_empty() { "exit 254".to_owned() } else { format!("echo {status}") };
     let aws = format!(
@@ -1045,9 +1147,9 @@ fn deploy(stage: &str, configuration: &str, account: Account) -> (bool, String) 
     let files = [
         ("samconfig.toml", configuration),
         ("template.yaml", &read(FUNCTIONS)),
-        (".aws-sam/build/template.yaml", ""),
+        (".aws-sam/build/template.yaml", built),
         ("bin/aws", &aws),
-        ("bin/sam", "#!/bin/sh\necho \"sam $*\"\n"),
+        ("bin/sam", &sam),
     ];
     run(".github/deploy", stage, &files)
 }
@@ -1075,6 +1177,33 @@ fn a_deployment_asks_first_what_would_fail_late() {
 
     let (deployed, said) = deploy("nowhere", &filled, ACCOUNT);
     assert!(!deployed && said.contains("no stage nowhere"), "{said}");
+}
+
+/// Else a parameter's new value, the public sealing key among them, reaches no function that runs.
+#[test]
+fn a_deployment_by_hand_makes_new_versions_each_time() {
+    let (filled, built) = (filled_in(), "Description: migrate, unreleased\nDescription: health, unreleased\n");
+    let deployed = |built: &str| {
+        let sam = "case $3 in dev) cat .aws-sam/build/template.yaml ;; esac";
+        let (deployed, said) = deploy_built(built, sam, "dev", &filled, ACCOUNT);
+        assert!(deployed, "{said}");
+        said
+    };
+    let first = deployed(built);
+    let words: Vec<_> = first.lines().filter_map(|line| line.strip_prefix("Description: ")).collect();
+    let [migrate, health] = words[..] else { panic!("{first}") };
+    assert!(migrate.starts_with("migrate, by-hand-") && health.starts_with("health, by-hand-"), "{first}");
+    // Whether or not something was built in between.
+    let others = [deployed(built), deployed(&first)];
+    assert!(others.iter().all(|other| !other.contains("unreleased") && *other != first), "{first}{others:?}");
+    assert_eq!(others[1].matches("by-hand-").count(), 2, "in the place of the last one: {others:?}");
+    let by_the_pipeline = "Description: migrate, 0123456789ab-17-1\n";
+    assert_eq!(deployed(by_the_pipeline), by_the_pipeline);
+    // There is a word to replace in each function that is published.
+    let template = read(FUNCTIONS);
+    let published = template.matches("AutoPublishAliasAllProperties: true").count();
+    assert!(published > 30);
+    assert_eq!(template.matches(", unreleased\n").count(), published);
 }
 
 #[test]

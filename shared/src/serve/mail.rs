@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::issuer::Keys;
 use crate::keyring::{Clients, Keyring};
 use crate::log;
+use crate::metrics::Visits;
 use crate::objects::ObjectStore;
 use crate::redis_link::RedisLink;
 use crate::sealing::{PrivateKeys, PublicKey};
@@ -71,7 +72,7 @@ where
     let network = prepare(&Outbound::from_env()?)?;
     let (config, app, checked) = start().await?;
     let app = Arc::new(app);
-    run(config.public, checked, move |front, event| {
+    run(config.public, Visits::Hosts, checked, move |front, event| {
         let (app, handler, network, seal_with) = (app.clone(), handler.clone(), network.clone(), seal_with.clone());
         async move {
             let db = app.db.for_request();
@@ -104,7 +105,7 @@ where
     let redis = RedisLink::new(&secrets.redis_url)?;
     tokio::join!(redis.warm_up(), keys.warm_up());
     let gate = Arc::new(Gate::new(&config, keys, &redis, true));
-    run(config.public, future::ok(()), move |front, event| {
+    run(config.public, Visits::Hosts, future::ok(()), move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         async move {
             let handling = |identity, request| handler(NetworkCall { identity, request, network: network.clone() });
@@ -158,7 +159,7 @@ where
     let (connected, ()) = tokio::join!(connect(&config, store, &secrets), keys.warm_up());
     let Connected { db, redis, checked } = connected?;
     let gate = Arc::new(Gate::new(&config, keys, &redis, are_tries));
-    run(config.public, checked, move |front, event| {
+    run(config.public, Visits::Hosts, checked, move |front, event| {
         let (gate, network, handler) = (gate.clone(), network.clone(), handler.clone());
         let (db, keyring, seal_with, clients) = (db.for_request(), keyring.clone(), seal_with.clone(), clients.clone());
         async move {

@@ -66,7 +66,7 @@ struct Event {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Properties {
-    /// Which sealing key is current; CloudFormation sends numbers as texts. By hand, the first.
+    /// Which sealing key is current; CloudFormation sends numbers as texts. By hand, the newest that there is.
     sealing_key_generation: Option<String>,
 }
 
@@ -174,9 +174,9 @@ async fn migrate(properties: &Properties) -> anyhow::Result<Migrated> {
     if let Some(arn) = &config.mail_secret_arn {
         // Two migrations that both make a key would overwrite each other's, and what was sealed with it would be lost.
         wait_for_others(&client, LOCK_PATIENCE).await?;
-        let generation = properties.sealing_key_generation.as_deref().unwrap_or("1");
-        let generation = generation.parse().context("SealingKeyGeneration must be a whole number of 1 or more")?;
-        sealing_public_key = Some(keys::ensure(&manager, arn, generation).await?);
+        let generation = properties.sealing_key_generation.as_deref().map(str::parse::<u32>).transpose();
+        let generation = generation.context("SealingKeyGeneration must be a whole number of 1 or more")?;
+        sealing_public_key = Some(keys::ensure(&manager, arn, generation, &client).await?);
         passwords.push((ROLES[1], password(arn).await?));
     }
     for (role, arn) in [(ROLES[2], &config.scheduler_secret_arn), (ROLES[3], &config.reader_secret_arn)] {
