@@ -12,7 +12,7 @@ mod said;
 mod submit;
 
 pub use self::said::{Kind, Said};
-pub use self::submit::{Envelope, Offer, Outcome, Transmission};
+pub use self::submit::{Commit, Envelope, Offer, Outcome, Transmission};
 
 /// A line of a reply. RFC 5321 section 4.5.3.1.5 allows 512 bytes, servers write longer refusals with links in them.
 const MAX_LINE_BYTES: usize = 4 * 1024;

@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, duplex};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -48,6 +49,7 @@ enum Step {
     Trickle(Vec<u8>, Duration),
     Endless(Vec<u8>),
     Silence,
+    After(Arc<Notify>),
 }
 
 impl Script {
@@ -98,6 +100,12 @@ impl Script {
         self.then(Step::Silence)
     }
 
+    /// Waits until it is told to go on.
+    #[must_use]
+    pub fn after(self, told: Arc<Notify>) -> Self {
+        self.then(Step::After(told))
+    }
+
     /// And then what another script says.
     #[must_use]
     pub fn append(mut self, other: Self) -> Self {
@@ -124,6 +132,10 @@ impl Script {
                         break false;
                     }
                 },
+                Step::After(told) => {
+                    told.notified().await;
+                    true
+                }
                 Step::Silence => {
                     let _ = tokio::io::copy(&mut io, &mut tokio::io::sink()).await;
                     false
@@ -407,7 +419,7 @@ pub fn read_imap_bytes(bytes: &[u8]) {
                 }
                 // What comes of it are yes and no.
                 Asked::Filing => {
-                    drop(imap.has_message_id(&features, folder, "1@example.com").await);
+                    drop(imap.has_message_id(&features, folder, "1@example.com", 0).await);
                     drop(imap.append(folder, 3, &mut Dotted(&[b"a\r\n"])).await);
                     drop(imap.mark_answered(&features, folder, 1, 7).await);
                 }
@@ -655,7 +667,7 @@ async fn submit(said: Vec<u8>) {
             Transmission::Broken(error) => check_error(&error),
             Transmission::NoBody(never) => match never {},
         }
-        match smtp.commit(&login, Duration::from_secs(60)).await {
+        match smtp.last_dot(&login).await {
             Ok(said) => {
                 // Nobody takes a question for an answer.
                 assert!(!(300..=399).contains(&said.code), "{said}");

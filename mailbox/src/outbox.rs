@@ -12,7 +12,7 @@ use ::mail::compose::{Composed, For};
 use ::mail::connect::Session;
 use ::mail::imap::{Imap, NotFiled, Role};
 use ::mail::login::Login;
-use ::mail::smtp::{self, Kind, Outcome, Said, Transmission};
+use ::mail::smtp::{self, Commit, Kind, Outcome, Said, Transmission};
 use ::mail::{Code, Error as MailError};
 use shared::account::state::{Event, State};
 use shared::db::outbox::{Claimed, Filed, Finish, Noted, Task};
@@ -47,10 +47,9 @@ const LEAST_TIME: Duration = Duration::from_secs(75);
 const DOT_TIME: Duration = Duration::from_secs(30);
 /// How long the sent folder may take, but for a copy, which may be as large as what was sent.
 const FOLDER_TIME: Duration = Duration::from_secs(60);
-/// How often the end of an attempt is noted until it is given up. After it nobody would know what the server has said.
-const NOTES: u32 = 3;
-/// After a note that failed.
+/// After a note that failed; twice as long after each further one, up to [`LONGEST_NOTE_PAUSE`].
 const NOTE_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_NOTE_PAUSE: Duration = Duration::from_secs(4);
 /// How often the sent folder is looked at: for a day, see [`pause_after`].
 const MAX_LOOKS: u32 = 27;
 
@@ -219,15 +218,16 @@ fn log_try(claimed: &Claimed, status: Status, response: &str) {
     );
 }
 
-/// Gives a message back. A database that is away for a moment is asked again: what is not noted is not known.
+/// Gives a message back. A database that is away is asked again for as long as the function has time: what the server has said
+/// to a message, and is not noted, nobody will ever know.
 async fn note(job: &MailJob<Way>, claimed: &Claimed, finish: &Finish<'_>) -> Result<Noted, WorkError> {
-    let mut tries = 1;
+    let mut pause = NOTE_PAUSE;
     loop {
         match job.db.finish_outgoing(claimed, finish).await {
-            Err(error) if tries < NOTES => {
+            Err(error) if Instant::now() + pause < job.job.ends_at => {
                 tracing::warn!(error = format!("{error:#}"), outgoingId = %claimed.outgoing.id, "the end of an attempt is not noted yet");
-                tokio::time::sleep(NOTE_PAUSE).await;
-                tries += 1;
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(LONGEST_NOTE_PAUSE);
             }
             noted => {
                 let noted = noted?;
@@ -368,8 +368,9 @@ async fn converse(
         }
     }
     match smtp.commit(login, left()).await {
-        Ok(said) => Ok((answers, Ending::Answered(answer(&said)))),
-        Err(error) => {
+        Commit::Answered(said) => Ok((answers, Ending::Answered(answer(&said)))),
+        Commit::Broken(error) => Ok((answers, broken(&error))),
+        Commit::Lost(error) => {
             tracing::warn!(detail = error.detail, outgoingId = %claimed.outgoing.id, "nobody knows whether a message was sent");
             let words = "The connection was lost while the mail server took the message. It may have been sent.";
             Ok((answers, Ending::Lost(words.into())))
@@ -414,11 +415,12 @@ fn is_filed_by_us(claimed: &Claimed) -> bool {
     !files_itself(claimed.stored.account.smtp_hostname.as_deref().unwrap_or_default())
 }
 
-/// Gmail and Exchange Online put what is submitted into the sent folder. Gmail is known by its IMAP as well.
+/// Gmail and Exchange Online put what is submitted into the sent folder; Google's relay for companies does not.
 fn files_itself(smtp_host: &str) -> bool {
     const HOSTS: [&str; 5] = ["gmail.com", "googlemail.com", "office365.com", "outlook.com", "hotmail.com"];
     let host = smtp_host.trim_end_matches('.').to_ascii_lowercase();
-    HOSTS.iter().any(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    host != "smtp-relay.gmail.com"
+        && HOSTS.iter().any(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
 /// What a look into the sent folder came to.
@@ -542,14 +544,24 @@ async fn look_into(host: &mut Host, files: &Files, claimed: &Claimed) -> Result<
     let folders = imap.list(features).await?;
     let sent = folders.iter().find(|folder| folder.role == Some(Role::Sent));
     let seen = match (claimed.task, sent) {
-        // Gmail has its own.
-        (Task::Copy, _) if features.gmail || !is_filed_by_us(claimed) => Seen::There,
-        (_, None) => Seen::NoFolder,
-        (task, Some(sent)) => match imap.has_message_id(features, &sent.wire, &claimed.outgoing.message_id).await? {
-            true => Seen::There,
-            false if task == Task::Copy => file(imap, &sent.wire, files, claimed).await?,
-            false => Seen::Missing,
+        (Task::Copy, _) if !is_filed_by_us(claimed) => Seen::There,
+        (Task::Copy, None) => match imap.create_sent(features, &folders).await {
+            Ok(made) => file(imap, &made, files, claimed).await?,
+            Err(error) if error.code == Code::MailboxMissing => {
+                tracing::info!(detail = error.detail, outgoingId = %claimed.outgoing.id, "no_sent_folder");
+                Seen::NoFolder
+            }
+            Err(error) => return Err(error.into()),
         },
+        (_, None) => Seen::NoFolder,
+        (task, Some(sent)) => {
+            let (id, since) = (&claimed.outgoing.message_id, claimed.dated_at / 1000);
+            match imap.has_message_id(features, &sent.wire, id, since).await? {
+                true => Seen::There,
+                false if task == Task::Copy => file(imap, &sent.wire, files, claimed).await?,
+                false => Seen::Missing,
+            }
+        }
     };
     let is_sent = claimed.task == Task::Copy || matches!(seen, Seen::There);
     if let Some(answered) = claimed.answered.as_ref().filter(|_| is_sent) {
@@ -581,7 +593,7 @@ mod tests {
         for host in ["smtp.gmail.com", "SMTP.Office365.com.", "smtp-mail.outlook.com", "smtp.googlemail.com"] {
             assert!(files_itself(host), "{host}");
         }
-        for host in ["smtp.example.com", "notgmail.com", "gmail.com.example.org", ""] {
+        for host in ["smtp.example.com", "smtp-relay.gmail.com", "notgmail.com", "gmail.com.example.org", ""] {
             assert!(!files_itself(host), "{host}");
         }
     }

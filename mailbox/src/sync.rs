@@ -115,7 +115,11 @@ pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
         }
         Err(error) => return finish(db, &mailbox, Err(error.into())).await,
     };
-    let Some(slot) = job.slots.take(&key.settings.incoming.host, LEASE).await else {
+    let host = &key.settings.incoming.host;
+    let goes_on = mailbox.folders.iter().any(|folder| folder.is_selectable && !folder.is_gone && !folder.is_complete);
+    let slot = if goes_on { job.slots.take_again(host, LEASE).await } else { job.slots.take(host, LEASE).await };
+    let Some(slot) = slot else {
+        tracing::info!(accountId = %mailbox.account.id, host, "host_busy");
         // Those who wait for one host do not come back all at once.
         db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
         return Ok(Done::Complete);

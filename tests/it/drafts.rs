@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::{
     Answer, Api, Service, User, api, connect, folder_row, logins, merged, message_row, new_database, owner, servers,
-    store,
+    somebody_waits, store, upload,
 };
 
 const DRAFTS: &str = "/api/drafts";
@@ -453,6 +453,36 @@ async fn a_file_is_there_as_long_as_something_uses_it_and_a_day() {
     assert_eq!(service.tick().await["purgedUploads"], 1);
     assert_eq!(service.bucket.keys().await.unwrap(), [key(&user, shared)]);
     assert_eq!(service.tick().await["purgedUploads"], 0);
+}
+
+#[tokio::test]
+async fn who_sends_a_draft_takes_its_files_after_it() {
+    let service = Service::start(Duration::from_secs(60), BTreeMap::new()).await;
+    let user = User::new();
+    let account = service.api.create(&user, json!({"smtpHostname": "smtp.example.com"})).await;
+    let file = upload(&service, &user, "x", b"hello".to_vec()).await;
+    let attachments = json!([{"uploadId": file}]);
+    let draft = create(&service.api, &user, json!({"attachments": attachments})).await;
+    let id: Uuid = draft["id"].as_str().unwrap().parse().unwrap();
+    let file: Uuid = file.as_str().unwrap().parse().unwrap();
+    // As whoever changes it: the draft, and then its files.
+    let database: String = service.owner.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let mut change = connect(&servers().await.postgres.owner_url(&database)).await;
+    let change = change.transaction().await.unwrap();
+    change.execute("select from email_drafts where id = $1 for no key update", &[&id]).await.unwrap();
+    let message = json!({
+        "accountId": account["id"], "to": [{"address": "john@example.com"}], "draftId": draft["id"],
+        "attachments": attachments, "sendAt": crate::support::now_seconds() * 1000 + 9_000_000,
+    });
+    let send = service.api.post("/api/outbox", message).by(&user).send();
+    let files = async {
+        somebody_waits(&service.owner).await;
+        change.execute("select from email_uploads where id = $1 for update nowait", &[&file]).await.unwrap();
+        change.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(send, files);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    service.api.get(&path(&draft)).by(&user).send().await.is_refused(404);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use shared::work::Done;
 use uuid::Uuid;
 
 use crate::model_imap::{Extensions, ModelServer, World};
-use crate::support::{Service, User, servers};
+use crate::support::{Service, User, api, owner, servers};
 use crate::sync_model::Worker;
 
 /// Longer than a test takes.
@@ -26,10 +26,14 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A worker's way to the slots, of which a host has two.
 async fn worker(url: String) -> HostSlots {
+    worker_of(2, url).await
+}
+
+async fn worker_of(per_host: u32, url: String) -> HostSlots {
     // A busy machine may take longer than a worker waits, and nobody would count then.
     let link = RedisLink::new(&SecretText::new(url)).unwrap().with_patience(Duration::from_secs(10));
     link.warm_up().await;
-    HostSlots::new(NonZeroU32::new(2).unwrap(), link)
+    HostSlots::new(NonZeroU32::new(per_host).unwrap(), link)
 }
 
 async fn take(worker: &HostSlots, host: &str) -> Slot {
@@ -53,6 +57,40 @@ async fn workers_share_the_slots_of_a_host() {
     other.give_back(first).await;
     let _third = take(&other, "imap.example.com").await;
     assert_eq!(one.take("imap.example.com", LONG).await, None);
+}
+
+/// Those with large mailboxes take one slot after the other, for hours.
+#[tokio::test]
+async fn who_goes_on_leaves_a_quarter_of_the_slots_to_those_who_come_for_a_moment() {
+    let redis = Redis::start().unwrap();
+    let mut world = World::new(Extensions::default());
+    world.append("INBOX", 0);
+    let server = ModelServer::start(world).await;
+    let (api, user) = (api().await, User::new());
+    let settings = json!({"hostname": "127.0.0.1", "port": server.port(), "encryption": "none"});
+    let account = AccountId(api.create(&user, settings).await["id"].as_str().unwrap().parse().unwrap());
+    let scope = Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) };
+    let worker = Worker::new().await.with_slots(4, &redis.url()).await;
+    let owner = owner().await;
+    let run = async || {
+        let rung = "update email_accounts set rung_at = 1, last_sync_at = null where id = $1";
+        owner.execute(rung, &[&account.0]).await.unwrap();
+        assert_eq!(worker.run(&scope, account, LONG).await.unwrap(), Done::Complete);
+        let sql = "select last_sync_at is not null from email_accounts where id = $1";
+        owner.query_one(sql, &[&account.0]).await.unwrap().get::<_, bool>(0)
+    };
+    let others = worker_of(4, redis.url()).await;
+    let mut slots = Vec::new();
+    for _ in 0..3 {
+        slots.push(others.take_again("127.0.0.1", LONG).await.unwrap());
+    }
+    assert_eq!(others.take_again("127.0.0.1", LONG).await, None);
+    assert!(run().await, "who begins finds one");
+    let unfinished = "update email_folders set is_complete = false where account_id = $1";
+    assert_eq!(owner.execute(unfinished, &[&account.0]).await.unwrap(), 1);
+    assert!(!run().await, "who goes on does not");
+    others.give_back(slots.pop().unwrap()).await;
+    assert!(run().await);
 }
 
 #[tokio::test]

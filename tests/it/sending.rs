@@ -407,14 +407,18 @@ async fn the_largest_message_is_within_the_limit_as_it_is_sent_and_its_worker_wi
     }
 }
 
-/// Gmail is known by its IMAP, whatever the name of its host: it keeps what it sends, and is given no copy.
+/// Gmail keeps what goes out by itself, and nothing that goes out by another one's server.
 #[tokio::test]
-async fn a_provider_that_keeps_what_it_sends_is_given_no_copy_and_another_one_is() {
+async fn a_copy_is_made_where_none_is_there() {
     let mut ordinary = World::new(Extensions { special_use: true, ..Extensions::default() });
     ordinary.create("Sent");
     let mut gmail = World::gmail();
     gmail.opens_labels = true;
-    for (world, gets_copy) in [(gmail, false), (ordinary, true)] {
+    let mut keeps = World::new(Extensions { special_use: true, ..Extensions::default() });
+    keeps.create("Sent");
+    // The model finds it, whatever is looked for.
+    keeps.append("Sent", 0);
+    for (world, gets_copy) in [(gmail, true), (ordinary, true), (keeps, false)] {
         let (server, mailbox) = (SmtpModel::start(&OFFERS).await, ModelServer::start(world).await);
         let settings = merged(plain(&server), json!({"protocol": "imap", "port": mailbox.port()}));
         let rig = Rig::new(api().await, Worker::new().await, settings).await;
@@ -422,15 +426,39 @@ async fn a_provider_that_keeps_what_it_sends_is_given_no_copy_and_another_one_is
         rig.work().await;
         assert_eq!((is(&rig.get(&entry).await).0, server.taken().len()), ("sent", 1));
         let commands = mailbox.world().commands.clone();
-        // The copy is looked for first, where it is to be made.
-        for word in ["UID SEARCH HEADER MESSAGE-ID", "APPEND"] {
-            assert_eq!(commands.iter().any(|command| command.starts_with(word)), gets_copy, "{word}: {commands:?}");
-        }
+        let has = |word: &str| commands.iter().any(|command| command.starts_with(word));
+        assert!(has("UID SEARCH SINCE "), "it is looked for first: {commands:?}");
+        assert_eq!(has("APPEND"), gets_copy, "{commands:?}");
         let sql = "select copy from email_outbox where id = $1";
         let copy: String = rig.owner.query_one(sql, &[&id(&entry)]).await.unwrap().get(0);
         // The model takes none.
         assert_eq!(copy, if gets_copy { "due" } else { "done" });
     }
+}
+
+/// What the server has said is known for as long as its worker has time, and no less.
+#[tokio::test]
+async fn an_answer_is_noted_when_the_database_is_back() {
+    let server = SmtpModel::start(&OFFERS).await;
+    let rig = Rig::model(&server).await;
+    let entry = rig.put(json!({})).await;
+    let name = format!("away_{}", id(&entry).simple());
+    let away = format!(
+        "create function {name}() returns trigger language plpgsql as $$
+         begin
+             if clock_timestamp() < '{{until}}' then raise exception 'away'; end if;
+             return new;
+         end $$;
+         create trigger {name} before update on email_outbox for each row
+         when (new.id = '{}' and new.status = 'sent') execute function {name}()",
+        id(&entry)
+    );
+    let until: String =
+        rig.owner.query_one("select (clock_timestamp() + interval '5 s')::text", &[]).await.unwrap().get(0);
+    rig.owner.batch_execute(&away.replace("{until}", &until)).await.unwrap();
+    rig.work().await;
+    rig.owner.batch_execute(&format!("drop function {name} cascade")).await.unwrap();
+    assert_eq!((is(&rig.get(&entry).await).0, server.taken().len()), ("sent", 1));
 }
 
 /// Stands before a server, and cuts its first connection when the server has said so many bytes. Returns its port.

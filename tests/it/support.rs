@@ -168,6 +168,13 @@ pub async fn connect(url: &str) -> Client {
     client
 }
 
+/// Waits until a connection of the database waits for a lock.
+pub async fn somebody_waits(owner: &Client) {
+    let sql = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let wait = async { while owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {} };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("nobody waits");
+}
+
 /// As the superuser of the run's server, who sees all rows.
 pub async fn owner() -> Client {
     connect(&servers().await.postgres.owner_url("app")).await

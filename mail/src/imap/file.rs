@@ -1,11 +1,16 @@
 //! Putting a message into a folder, and what goes with it: whether it is there, and that another one was answered by it.
 
+use mail_builder::headers::date::Date;
+
 use super::converse::{Event, read};
 use super::name::quoted;
 use super::pipeline::{Pipeline, Prepared, Step};
-use super::{Answer, Condition, Features, Imap, Reply};
+use super::{Answer, Condition, Features, Folder, Imap, Reply, Role};
 use crate::compose::{Body, is_id};
 use crate::error::{Code, Error};
+
+/// What a folder is called that is made here: what most call it.
+const SENT: &[u8] = b"Sent";
 
 /// Why a message was not put into a folder.
 #[derive(Debug)]
@@ -23,19 +28,28 @@ impl<E> From<Error> for NotFiled<E> {
 }
 
 impl Imap {
-    /// Whether a message with this Message-ID lies in a folder; without brackets. Opens it to read only.
+    /// Whether a message with this Message-ID, without brackets, has come into a folder since `since`, in seconds since the
+    /// Unix epoch. Opens it to read only.
     ///
     /// # Errors
     /// Those of the connection; [`Code::MailboxMissing`] where the folder cannot be opened, [`Code::Unavailable`] where the
     /// server does not search, [`Code::Protocol`] where nobody can tell what it found.
-    pub async fn has_message_id(&mut self, features: &Features, mailbox: &[u8], id: &str) -> Result<bool, Error> {
+    pub async fn has_message_id(
+        &mut self,
+        features: &Features,
+        mailbox: &[u8],
+        id: &str,
+        since: i64,
+    ) -> Result<bool, Error> {
         if !is_id(id) {
             return Err(Error::new(Code::Protocol, "no Message-ID that could be looked for"));
         }
         let open = folder_command("EXAMINE", mailbox)?;
         // In quotes: an id has letters that mean something else outside of them.
         let escaped = id.replace('\\', "\\\\").replace('"', "\\\"");
-        let search = format!("UID SEARCH HEADER MESSAGE-ID \"<{escaped}>\"").into_bytes();
+        // When a message came every server has at hand; for its headers some open each message of the folder. A day has no zone.
+        let day = day(since - 2 * 24 * 60 * 60);
+        let search = format!("UID SEARCH SINCE {day} HEADER MESSAGE-ID \"<{escaped}>\"").into_bytes();
         let (mut found, mut is_readable) = (false, true);
         let replies = self
             .carry_out(features, [open, search], |event| match event {
@@ -82,6 +96,27 @@ impl Imap {
             (_, "TRYCREATE" | "NONEXISTENT") => Err(reply.refusal("APPEND", Code::MailboxMissing).into()),
             _ => Err(reply.refusal("APPEND", Code::Unavailable).into()),
         }
+    }
+
+    /// Makes a folder for the messages that are sent, where there is none, and returns its name as it is on the wire.
+    ///
+    /// # Errors
+    /// [`Code::MailboxMissing`] where the server makes none.
+    pub async fn create_sent(&mut self, features: &Features, folders: &[Folder]) -> Result<Vec<u8>, Error> {
+        let inbox = folders.iter().find(|folder| folder.role == Some(Role::Inbox));
+        // Where all folders lie below the inbox, none can be made beside it.
+        let below = inbox.and_then(|inbox| Some([&inbox.wire, inbox.delimiter?.to_string().as_bytes(), SENT].concat()));
+        let mut refusal = Error::new(Code::MailboxMissing, "no name for a folder");
+        for name in [Some(SENT.to_vec()), below].into_iter().flatten() {
+            let create = folder_command("CREATE", &name)?;
+            let subscribe = folder_command("SUBSCRIBE", &name)?;
+            let replies = self.carry_out(features, [create, subscribe], |_| ()).await?;
+            match check("CREATE", replies.first(), Code::MailboxMissing) {
+                Ok(()) => return Ok(name),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     }
 
     /// Marks a message as answered, where its UID is not another message's by now.
@@ -135,6 +170,12 @@ impl Imap {
         replies.drain(..ahead.min(replies.len()));
         Ok(replies)
     }
+}
+
+/// A day as RFC 3501 has it (`date`), of a time in seconds since the Unix epoch.
+fn day(time: i64) -> String {
+    let date = Date::new(time).to_rfc822();
+    date.split(' ').skip(1).take(3).collect::<Vec<_>>().join("-")
 }
 
 fn folder_command(command: &str, mailbox: &[u8]) -> Result<Vec<u8>, Error> {

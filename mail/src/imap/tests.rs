@@ -972,3 +972,43 @@ async fn what_was_copied_is_told_in_pairs_or_not_at_all() {
         assert_eq!(seen, copied.into_iter().chain([done(0)]).collect::<Vec<_>>(), "{code}");
     }
 }
+
+#[tokio::test]
+async fn a_folder_for_what_is_sent_is_made_beside_the_inbox_or_where_that_is_refused_below_it() {
+    let ask = |script: Script, tags: [&str; 2], name: &str| {
+        script.hear(format!("{} CREATE \"{name}\"", tags[0])).hear(format!("{} SUBSCRIBE \"{name}\"", tags[1]))
+    };
+    for (first, second, expected) in
+        [("OK", None, Ok("Sent")), ("NO", Some("OK"), Ok("INBOX.Sent")), ("NO", Some("NO"), Err(Code::MailboxMissing))]
+    {
+        let mut script = ask(Script::new(), ["a3", "a4"], "Sent").say(format!("a3 {first} x\r\na4 NO x\r\n"));
+        if let Some(second) = second {
+            script = ask(script, ["a5", "a6"], "INBOX.Sent").say(format!("a5 {second} x\r\na6 OK x\r\n"));
+        }
+        let (mut imap, _server) = signed_in("", script).await;
+        let features = imap.features().await.unwrap();
+        let inbox = Folder {
+            wire: "INBOX".into(),
+            path: "INBOX".into(),
+            delimiter: Some('.'),
+            role: Some(Role::Inbox),
+            label: None,
+            is_selectable: true,
+            status: None,
+        };
+        let made = imap.create_sent(&features, &[inbox]).await;
+        assert_eq!(made.map_err(|error| error.code), expected.map(|name| name.as_bytes().to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_looked_for_among_those_that_came_since_it_was_written() {
+    let script = Script::new()
+        .hear("a3 EXAMINE \"Sent\"")
+        .hear("a4 UID SEARCH SINCE 30-Dec-2025 HEADER MESSAGE-ID \"<1@example.com>\"")
+        .say("a3 OK\r\n* SEARCH 7\r\na4 OK\r\n");
+    let (mut imap, _server) = signed_in("", script).await;
+    let features = imap.features().await.unwrap();
+    // The first second of 2026.
+    assert!(imap.has_message_id(&features, b"Sent", "1@example.com", 1_767_225_600).await.unwrap());
+}

@@ -65,6 +65,17 @@ pub enum Transmission<E> {
     NoBody(E),
 }
 
+/// How a message ended.
+#[derive(Debug)]
+pub enum Commit {
+    /// The server has taken it, or has not, and says so.
+    Answered(Said),
+    /// The connection was lost before the last dot; nothing was sent.
+    Broken(Error),
+    /// It was lost after that, and the server may have taken the message.
+    Lost(Error),
+}
+
 impl Smtp {
     /// Whether the server has this extension.
     fn has(&self, name: &str) -> bool {
@@ -239,11 +250,21 @@ impl Smtp {
     }
 
     /// Sends the last dot, and waits so long for the answer.
-    ///
-    /// # Errors
-    /// Whatever it is, the server may have taken the message.
-    pub async fn commit(&mut self, login: &Login, wait: Duration) -> Result<Said, Error> {
+    pub async fn commit(&mut self, login: &Login, wait: Duration) -> Commit {
+        // Since the message was written something else was waited for.
+        match self.early_answer(login).await {
+            Ok(None) => {}
+            Ok(Some(said)) => return Commit::Answered(said),
+            Err(error) => return Commit::Broken(error),
+        }
         self.stream.set_patience(wait);
+        match self.last_dot(login).await {
+            Ok(said) => Commit::Answered(said),
+            Err(error) => Commit::Lost(error),
+        }
+    }
+
+    pub(crate) async fn last_dot(&mut self, login: &Login) -> Result<Said, Error> {
         self.stream.write_all(b".\r\n").await?;
         let said = self.said(login).await?;
         match said.code {

@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::connect::{Security, Session};
@@ -56,7 +59,12 @@ async fn submit(
     let mut end = None;
     if let Outcome::GoAhead = offer.outcome {
         match smtp.transmit(&login, &mut Pieces(body)).await {
-            Transmission::Ready => end = Some(smtp.commit(&login, Duration::from_secs(5)).await),
+            Transmission::Ready => {
+                end = Some(match smtp.commit(&login, Duration::from_secs(5)).await {
+                    Commit::Answered(said) => Ok(said),
+                    Commit::Broken(error) | Commit::Lost(error) => Err(error),
+                });
+            }
             Transmission::Refused(said) => end = Some(Ok(said)),
             Transmission::Broken(error) => end = Some(Err(error)),
             Transmission::NoBody(_) => {}
@@ -205,6 +213,39 @@ async fn what_is_said_before_the_last_dot_is_no_answer_to_it() {
         let (_, end, heard) = submit(said(ahead), &["a"], |_| (), vec![b"text\r\n"]).await;
         let end = end.unwrap().map(|said| said.code).map_err(|error| error.code);
         assert_eq!((end, heard.last().unwrap().as_str()), (expected, last), "{ahead}: {heard:?}");
+    }
+}
+
+/// Between a message and its last dot something else is waited for.
+#[tokio::test]
+async fn who_has_hung_up_before_the_last_dot_has_taken_nothing() {
+    for (last, expected) in [("", None), ("421 4.3.2 bye\r\n", Some(421))] {
+        let is_written = Arc::new(Notify::new());
+        let script = signed_in(&[])
+            .hear("MAIL FROM:<jane@example.com>")
+            .say("250 ok\r\n")
+            .hear("RCPT TO:<a@example.com>")
+            .say("250 ok\r\n")
+            .hear("DATA")
+            .say("354 go\r\n")
+            .hear("text")
+            .after(is_written.clone())
+            .say(last);
+        let login = login();
+        let (stream, server) = connect_to_script(script, Session::new(Duration::from_secs(60), 1 << 20));
+        let mut smtp = Smtp::sign_in(stream, Security::Plain, &login).await.unwrap();
+        let recipients = ["a@example.com".to_owned()];
+        let envelope =
+            Envelope { sender: "jane@example.com", recipients: &recipients, size: 7, id: "0199-1", needs_utf8: false };
+        assert!(matches!(smtp.offer(&login, &envelope).await.outcome, Outcome::GoAhead));
+        assert!(matches!(smtp.transmit(&login, &mut Pieces(vec![b"text\r\n"])).await, Transmission::Ready));
+        is_written.notify_one();
+        server.await.unwrap();
+        match (smtp.commit(&login, Duration::from_secs(5)).await, expected) {
+            (Commit::Broken(_), None) => {}
+            (Commit::Answered(said), Some(code)) => assert_eq!(said.code, code),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
