@@ -75,7 +75,7 @@ async fn a_password_is_in_no_answer_and_no_log_line() {
     let secret = "s3cr3t-of-this-test";
     let created = api.create(&user, json!({"password": secret})).await;
     let path = format!("/api/accounts/{}", created["id"].as_str().unwrap());
-    let answers = [
+    let mut answers = vec![
         api.get(&path).by(&user).send().await,
         api.get("/api/accounts").by(&user).send().await,
         api.put(&path, json!({"password": format!("{secret}2")})).by(&user).send().await,
@@ -92,9 +92,9 @@ async fn a_password_is_in_no_answer_and_no_log_line() {
             .by(&user)
             .send()
             .await,
-        api.delete(&path).by(&user).send().await,
     ];
     let [_, hash, salt] = stored(&created).await;
+    answers.push(api.delete(&path).by(&user).send().await);
     for answer in &answers {
         let text = format!("{answer:?}");
         assert!(![secret, &hash, &salt].iter().any(|s| text.contains(*s)), "{text}");

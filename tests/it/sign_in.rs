@@ -302,14 +302,15 @@ async fn a_deleted_account_forgets_its_secrets_at_once() {
         let user = User::new();
         let (created, path) = create(api, &user, json!({"smtpHostname": "localhost", "smtpPassword": "another"})).await;
         let id: Uuid = created["credentialId"].as_str().unwrap().parse().unwrap();
-        let sealed = "select num_nonnulls(sealed_password, password_key, sealed_smtp_password, smtp_password_key) from email_credentials where id = $1";
-        assert_eq!(owner.query_one(sealed, &[&id]).await.unwrap().get::<_, i32>(0), 4);
+        let kept = "select num_nonnulls(sealed_password, password_key, sealed_smtp_password, smtp_password_key, algorithm, password_hash, salt)
+                    from email_credentials where id = $1";
+        assert_eq!(owner.query_one(kept, &[&id]).await.unwrap().get::<_, i32>(0), 7);
         let answer = match by_delete {
             true => api.delete(&path).by(&user).send().await,
             false => api.put(&path, json!({"isEnabled": false})).by(&user).send().await,
         };
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert_eq!(owner.query_one(sealed, &[&id]).await.unwrap().get::<_, i32>(0), 0);
+        assert_eq!(owner.query_one(kept, &[&id]).await.unwrap().get::<_, i32>(0), 0);
         try_stored(api, &user, &path).await.is_refused(404);
     }
 }
