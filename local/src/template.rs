@@ -34,6 +34,8 @@ pub struct Function {
     pub asks_who_is_due: bool,
     /// Whether it only answers what is there: it has the variable `READER_SECRET_ARN`.
     pub only_reads: bool,
+    /// Whether it knows callers and reaches no database: it has the variable `NETWORK_SECRET_ARN`.
+    pub reaches_no_database: bool,
     /// Whether it asks mail providers for tokens: it has the variable `PROVIDERS_SECRET_ARN`.
     pub asks_providers: bool,
 }
@@ -222,6 +224,7 @@ fn function(id: &str, resource: &Value, globals: &Value) -> Result<Function> {
         // The migration knows it, too, and logs in as nobody of these.
         asks_who_is_due: has("SCHEDULER_SECRET_ARN") && !has("OWNER_SECRET_ARN"),
         only_reads: has("READER_SECRET_ARN") && !has("OWNER_SECRET_ARN"),
+        reaches_no_database: has("NETWORK_SECRET_ARN"),
         asks_providers: has("PROVIDERS_SECRET_ARN"),
     })
 }
@@ -337,12 +340,16 @@ Resources:
             parse(&TEMPLATE.replace("Timeout: 7", &own))
         };
         let has = |functions: Vec<Function>| -> Vec<_> {
-            functions.iter().map(|function| (function.asks_who_is_due, function.only_reads)).collect()
+            let has =
+                |function: &Function| [function.asks_who_is_due, function.only_reads, function.reaches_no_database];
+            functions.iter().map(has).collect()
         };
-        for (name, is) in [("SCHEDULER_SECRET_ARN", (true, false)), ("READER_SECRET_ARN", (false, true))] {
-            assert_eq!(has(variables(&format!("{name}: x"))?), [is, (false, false)]);
-            assert_eq!(has(variables(&format!("{name}: x, OWNER_SECRET_ARN: y"))?), [(false, false); 2]);
+        for (name, is) in [("SCHEDULER_SECRET_ARN", [true, false, false]), ("READER_SECRET_ARN", [false, true, false])]
+        {
+            assert_eq!(has(variables(&format!("{name}: x"))?), [is, [false; 3]]);
+            assert_eq!(has(variables(&format!("{name}: x, OWNER_SECRET_ARN: y"))?), [[false; 3]; 2]);
         }
+        assert_eq!(has(variables("NETWORK_SECRET_ARN: x")?), [[false, false, true], [false; 3]]);
         Ok(())
     }
 

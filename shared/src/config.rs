@@ -16,8 +16,8 @@ use crate::db::url::DatabaseUrl;
 use crate::key_set::{KeySet, PUBLIC_KEY};
 use crate::sealing::{PrivateKeys, PublicKey};
 use crate::secrets::{
-    CLIENT_SECRETS, ClientSecrets, LoginPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace, SecretSource, SecretText,
-    Secrets, Transport,
+    CLIENT_SECRETS, ClientSecrets, Fault, LoginPlace, NetworkPlace, RESOLVED, SEALING_PRIVATE_KEYS, SecretPlace,
+    SecretSource, SecretText, Secrets, Transport,
 };
 use crate::variables::Variables;
 
@@ -32,12 +32,12 @@ pub struct PublicConfig {
     pub metrics_of: Option<String>,
 }
 
-/// What a function needs that reaches PostgreSQL and Redis.
+/// What a function needs that knows callers, and so reaches Redis, and mostly PostgreSQL as well.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What the public functions need, too.
     pub public: PublicConfig,
-    /// Where the database URL, the Redis URL and the signing key come from.
+    /// Where the Redis URL and the signing key come from, and the database URL where there is one.
     pub secrets: SecretSource,
     /// `AWS_LAMBDA_MAX_CONCURRENCY`: how many requests the runtime gives one process at a time (1 on classic Lambda).
     pub concurrency: usize,
@@ -259,7 +259,7 @@ impl ScheduleConfig {
             }
             queue.unwrap_or_default()
         });
-        let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
+        let transport = transport(&vars);
         let database_url = required(&mut vars, "DATABASE_URL", DATABASE_URL);
         let secrets = match vars.get("SCHEDULER_SECRET_ARN") {
             Some(arn) => SecretSource::Login(LoginPlace { arn, database_url, transport }),
@@ -384,7 +384,15 @@ impl Config {
     /// # Errors
     /// Names every missing or bad variable and what it must be.
     pub fn from_env() -> anyhow::Result<Self> {
-        Self::read(Variables::of_process())
+        Self::read(Variables::of_process(), endpoint_secrets)
+    }
+
+    /// The same for a function that reaches no database.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn of_network() -> anyhow::Result<Self> {
+        Self::read(Variables::of_process(), network_secrets)
     }
 
     /// Reads variables that come from elsewhere than the process's environment.
@@ -392,14 +400,15 @@ impl Config {
     /// # Errors
     /// As [`Config::from_env`].
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String> + 'static) -> anyhow::Result<Self> {
-        Self::read(Variables::new(lookup))
+        Self::read(Variables::new(lookup), endpoint_secrets)
     }
 
-    fn read(mut vars: Variables) -> anyhow::Result<Self> {
+    /// `secrets` finds them, and is told whether the signing key must be among them.
+    fn read(mut vars: Variables, secrets: impl Fn(&mut Variables, bool) -> SecretSource) -> anyhow::Result<Self> {
         let auth = auth(&mut vars);
         let config = Self {
             public: public(&mut vars),
-            secrets: secrets(&mut vars, &["READER_SECRET_ARN", "SECRET_ARN"], matches!(auth.keys, KeySource::Secret)),
+            secrets: secrets(&mut vars, matches!(auth.keys, KeySource::Secret)),
             concurrency: vars.parsed("AWS_LAMBDA_MAX_CONCURRENCY", "a whole number of 1 or more", 1, |v| {
                 v.parse().ok().filter(|n| *n >= 1)
             }),
@@ -586,9 +595,24 @@ fn queue_url(text: &str) -> Option<String> {
 /// What a database's URL must be.
 const DATABASE_URL: &str = "postgres://user:password@host:port/database (or set SECRET_ARN)";
 
+/// Of an endpoint, whether it only reads or not.
+fn endpoint_secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource {
+    secrets(vars, &["READER_SECRET_ARN", "SECRET_ARN"], signing_key_is_required)
+}
+
+/// Of a function that reaches no database: neither its address nor its password is looked at, whoever set one.
+fn network_secrets(vars: &mut Variables, signing_key_is_required: bool) -> SecretSource {
+    let transport = transport(vars);
+    if let Some(arn) = ["NETWORK_SECRET_ARN", "SECRET_ARN"].iter().find_map(|name| vars.get(name)) {
+        return SecretSource::Network(NetworkPlace { arn, transport });
+    }
+    let (redis_url, signing_keys) = of_callers(vars, signing_key_is_required);
+    from_environment(vars, Secrets::of_callers(redis_url, signing_keys, transport))
+}
+
 /// From the secret that the first of `names` says which is there, or from the environment.
 fn secrets(vars: &mut Variables, names: &[&'static str], signing_key_is_required: bool) -> SecretSource {
-    let transport = if vars.is_deployed() { Transport::Tls } else { Transport::Any };
+    let transport = transport(vars);
     if let Some(arn) = names.iter().find_map(|name| vars.get(name)) {
         return SecretSource::SecretsManager(SecretPlace {
             arn,
@@ -599,27 +623,42 @@ fn secrets(vars: &mut Variables, names: &[&'static str], signing_key_is_required
         });
     }
     let database_url = required(vars, "DATABASE_URL", DATABASE_URL);
+    let (redis_url, signing_keys) = of_callers(vars, signing_key_is_required);
+    let secrets = Secrets::new(&database_url, redis_url, signing_keys, transport).map(|secrets| Secrets {
+        sealing_private_keys: vars
+            .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
+            .map(Arc::new),
+        client_secrets: vars.parsed(
+            "OAUTH2_CLIENT_SECRETS",
+            CLIENT_SECRETS,
+            ClientSecrets::default(),
+            ClientSecrets::parse,
+        ),
+        ..secrets
+    });
+    from_environment(vars, secrets)
+}
+
+/// The address of Redis, and the keys that sign tokens.
+fn of_callers(vars: &mut Variables, signing_key_is_required: bool) -> (SecretText, [Option<SecretText>; 2]) {
     let redis_url = required(vars, "REDIS_URL", "redis://host:port or rediss://host:port (or set SECRET_ARN)");
     let signing_keys = ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"].map(|name| vars.whole(name).map(SecretText::new));
     if signing_keys[0].is_none() && signing_key_is_required {
         vars.fault("JWT_SECRET_KEY", "the key that signs tokens, at least 32 bytes (or set SECRET_ARN)");
     }
-    match Secrets::new(&database_url, redis_url, signing_keys, transport) {
-        Ok(mut secrets) => {
-            secrets.sealing_private_keys = vars
-                .parsed("SEALING_PRIVATE_KEYS", SEALING_PRIVATE_KEYS, None, |v| PrivateKeys::parse(v).map(Some))
-                .map(Arc::new);
-            secrets.client_secrets =
-                vars.parsed("OAUTH2_CLIENT_SECRETS", CLIENT_SECRETS, ClientSecrets::default(), ClientSecrets::parse);
-            SecretSource::Environment(Box::new(secrets))
-        }
-        Err(faults) => {
-            for (name, meaning) in faults {
-                vars.fault(name, meaning);
-            }
-            SecretSource::Environment(Box::default())
-        }
-    }
+    (redis_url, signing_keys)
+}
+
+fn from_environment(vars: &mut Variables, secrets: Result<Secrets, Vec<Fault>>) -> SecretSource {
+    let secrets = secrets.unwrap_or_else(|faults| {
+        faults.into_iter().for_each(|(name, meaning)| vars.fault(name, meaning));
+        Secrets::default()
+    });
+    SecretSource::Environment(Box::new(secrets))
+}
+
+fn transport(vars: &Variables) -> Transport {
+    if vars.is_deployed() { Transport::Tls } else { Transport::Any }
 }
 
 fn owner_database_url(vars: &mut Variables) -> SecretText {
@@ -716,6 +755,32 @@ mod tests {
     fn a_missing_secret_says_what_to_set() {
         let error = read(&[("DATABASE_URL", " ")]).unwrap_err();
         assert!(error.contains("DATABASE_URL must be postgres://") && error.contains("SECRET_ARN"), "{error}");
+    }
+
+    #[test]
+    fn a_function_without_a_database_asks_for_none_and_looks_at_none() {
+        let read = |set: &[(&str, &str)]| {
+            let vars: std::collections::HashMap<String, String> =
+                set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            let vars = Variables::new(move |name| vars.get(name).cloned());
+            Config::read(vars, network_secrets).map(|config| config.secrets).map_err(|e| e.to_string())
+        };
+        let [database, redis, key] = GOOD else { panic!("three") };
+        for set in [&[*redis, *key][..], &[("DATABASE_URL", "x"), *redis, *key], &[*database, *redis, *key]] {
+            let SecretSource::Environment(secrets) = read(set).unwrap() else { panic!("{set:?}") };
+            assert_eq!((secrets.redis_url.reveal(), secrets.database.user()), (redis.1, None));
+        }
+        let error = read(&[]).unwrap_err();
+        assert!(error.contains("REDIS_URL") && error.contains("JWT_SECRET_KEY"), "{error}");
+        assert!(!error.contains("DATABASE_URL"), "{error}");
+        for (set, wanted) in [
+            (&[("NETWORK_SECRET_ARN", "network"), ("SECRET_ARN", "service")][..], "network"),
+            (&[("SECRET_ARN", "service"), ("READER_SECRET_ARN", "reader"), ("MAIL_SECRET_ARN", "mail")], "service"),
+        ] {
+            assert!(matches!(read(set).unwrap(), SecretSource::Network(place) if place.arn == wanted), "{set:?}");
+        }
+        let deployed = [*redis, *key, ("AWS_LAMBDA_LOG_GROUP_NAME", "x")];
+        assert!(read(&deployed).unwrap_err().contains("REDIS_URL must be an address with rediss://"));
     }
 
     #[test]

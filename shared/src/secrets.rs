@@ -66,8 +66,19 @@ pub enum SecretSource {
     /// `SECRET_ARN`, or `READER_SECRET_ARN` of functions that only read: one Secrets Manager secret, a JSON object with these
     /// three keys.
     SecretsManager(SecretPlace),
+    /// `NETWORK_SECRET_ARN` of functions that reach no database: of these keys it has the last two.
+    Network(NetworkPlace),
     /// `SCHEDULER_SECRET_ARN`: a Secrets Manager secret with a login, for a function that has nothing but a database.
     Login(LoginPlace),
+}
+
+/// Which secret to read of a function that has callers and no database.
+#[derive(Debug, Clone)]
+pub struct NetworkPlace {
+    /// The secret's ARN or name.
+    pub arn: String,
+    /// What the address in it must be.
+    pub transport: Transport,
 }
 
 /// Which login to read.
@@ -122,6 +133,9 @@ pub struct Secrets {
     pub client_secrets: ClientSecrets,
 }
 
+/// The name of a value, and what it must be.
+pub type Fault = (&'static str, &'static str);
+
 /// The secrets of our clients at providers, by the providers' names.
 #[derive(Debug, Clone, Default)]
 pub struct ClientSecrets(HashMap<String, SecretText>);
@@ -173,16 +187,31 @@ impl Secrets {
     pub fn new(
         database_url: &SecretText,
         redis_url: SecretText,
+        signing_keys: [Option<SecretText>; 2],
+        transport: Transport,
+    ) -> Result<Self, Vec<Fault>> {
+        let of_database = Self::of_database(database_url, transport);
+        match (of_database, Self::of_callers(redis_url, signing_keys, transport)) {
+            (Ok(Self { database, .. }), Ok(secrets)) => Ok(Self { database, ..secrets }),
+            (of_database, of_callers) => {
+                let fault = of_database.err().map(|meaning| ("DATABASE_URL", meaning));
+                Err(fault.into_iter().chain(of_callers.err().into_iter().flatten()).collect())
+            }
+        }
+    }
+
+    /// Checks what callers are known and counted with, and knows no database.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_callers(
+        redis_url: SecretText,
         [jwt_secret_key, jwt_secret_key_previous]: [Option<SecretText>; 2],
         transport: Transport,
-    ) -> Result<Self, Vec<(&'static str, &'static str)>> {
+    ) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let keys = [("JWT_SECRET_KEY", &jwt_secret_key), ("JWT_SECRET_KEY_PREVIOUS", &jwt_secret_key_previous)];
         let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key.as_ref()?)));
-        let database = Self::of_database(database_url, transport);
-        if let Err(meaning) = database {
-            faults.push(("DATABASE_URL", meaning));
-        }
         let named = [("REDIS_URL", &redis_url)].into_iter().chain(keys.clone());
         faults.extend(named.filter(|(_, value)| value.is_unresolved()).map(|(name, _)| (name, RESOLVED)));
         match redis::Client::open(redis_url.reveal()) {
@@ -202,12 +231,10 @@ impl Secrets {
                 faults.push((name, "without white space at its beginning and end"));
             }
         }
-        match database {
-            Ok(secrets) if faults.is_empty() => {
-                Ok(Self { redis_url, jwt_secret_key, jwt_secret_key_previous, ..secrets })
-            }
-            _ => Err(faults),
+        if faults.is_empty() {
+            return Ok(Self { redis_url, jwt_secret_key, jwt_secret_key_previous, ..Self::default() });
         }
+        Err(faults)
     }
 }
 
@@ -234,7 +261,7 @@ impl SecretStore {
     pub async fn get(&self) -> anyhow::Result<Secrets> {
         match &self.source {
             SecretSource::Environment(secrets) => Ok(Secrets::clone(secrets)),
-            SecretSource::SecretsManager(_) | SecretSource::Login(_) => {
+            SecretSource::SecretsManager(_) | SecretSource::Network(_) | SecretSource::Login(_) => {
                 if let Some(secrets) = &*self.cached.read().await {
                     return Ok(secrets.clone());
                 }
@@ -283,6 +310,7 @@ impl SecretStore {
             let secrets = match &self.source {
                 SecretSource::Environment(secrets) => return Ok(Secrets::clone(secrets)),
                 SecretSource::SecretsManager(place) => self.fetch_all(place).await?,
+                SecretSource::Network(place) => self.fetch_network(place).await?,
                 SecretSource::Login(place) => self.fetch_login(place).await?,
             };
             *self.cached.write().await = Some(secrets.clone());
@@ -308,6 +336,12 @@ impl SecretStore {
                 .with_context(|| format!("the secret {arn} is not usable: it must be {CLIENT_SECRETS}"))?;
         }
         Ok(secrets)
+    }
+
+    async fn fetch_network(&self, place: &NetworkPlace) -> anyhow::Result<Secrets> {
+        let text = self.manager.read(&place.arn).await?;
+        let secrets = parse_of_callers(text.reveal(), place.transport);
+        secrets.with_context(|| format!("the secret {} is not usable", place.arn))
     }
 
     async fn fetch_login(&self, place: &LoginPlace) -> anyhow::Result<Secrets> {
@@ -412,21 +446,14 @@ fn parse(
     struct Stored {
         #[serde(rename = "DATABASE_URL")]
         database_url: Option<SecretText>,
-        #[serde(rename = "REDIS_URL")]
-        redis_url: SecretText,
-        #[serde(rename = "JWT_SECRET_KEY")]
-        jwt_secret_key: Option<SecretText>,
-        #[serde(rename = "JWT_SECRET_KEY_PREVIOUS")]
-        jwt_secret_key_previous: Option<SecretText>,
+        #[serde(flatten)]
+        of_callers: OfCallers,
         #[serde(flatten)]
         login: Login,
     }
     // The parser's own message could quote the secret.
     let stored: Stored = serde_json::from_str(json)
         .map_err(|_| anyhow!("it must be a JSON object with the strings DATABASE_URL, REDIS_URL and JWT_SECRET_KEY"))?;
-    // An empty one counts as none, as it does in the environment.
-    let signing_keys = [stored.jwt_secret_key, stored.jwt_secret_key_previous];
-    let signing_keys = signing_keys.map(|key| key.filter(|key| !key.reveal().is_empty()));
     let mail: Option<MailSecret> = mail_json.map(serde_json::from_str).transpose().map_err(|_| {
         anyhow!("that of the mail functions must be a JSON object with the strings username, password and SEALING_PRIVATE_KEYS")
     })?;
@@ -443,14 +470,43 @@ fn parse(
         keys.map(Arc::new).with_context(|| format!("SEALING_PRIVATE_KEYS must be {SEALING_PRIVATE_KEYS}"))
     });
     let keys = keys.transpose()?;
-    let secrets = Secrets::new(database_url, stored.redis_url, signing_keys, transport);
-    let mut secrets = secrets.map_err(|faults| {
-        let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
-        anyhow!(faults.join("; "))
-    })?;
+    let (redis_url, signing_keys) = stored.of_callers.values();
+    let mut secrets = Secrets::new(database_url, redis_url, signing_keys, transport).map_err(told)?;
     login.fill_in(&mut secrets.database);
     secrets.sealing_private_keys = keys;
     Ok(secrets)
+}
+
+/// The same of a secret in which there is no login, or one that is none of the function's business.
+fn parse_of_callers(json: &str, transport: Transport) -> anyhow::Result<Secrets> {
+    let stored: OfCallers = serde_json::from_str(json)
+        .map_err(|_| anyhow!("it must be a JSON object with the strings REDIS_URL and JWT_SECRET_KEY"))?;
+    let (redis_url, signing_keys) = stored.values();
+    Secrets::of_callers(redis_url, signing_keys, transport).map_err(told)
+}
+
+/// What callers are known and counted with, as a secret has it.
+#[derive(Deserialize)]
+struct OfCallers {
+    #[serde(rename = "REDIS_URL")]
+    redis_url: SecretText,
+    #[serde(rename = "JWT_SECRET_KEY")]
+    jwt_secret_key: Option<SecretText>,
+    #[serde(rename = "JWT_SECRET_KEY_PREVIOUS")]
+    jwt_secret_key_previous: Option<SecretText>,
+}
+
+impl OfCallers {
+    /// An empty key counts as none, as it does in the environment.
+    fn values(self) -> (SecretText, [Option<SecretText>; 2]) {
+        let signing_keys = [self.jwt_secret_key, self.jwt_secret_key_previous];
+        (self.redis_url, signing_keys.map(|key| key.filter(|key| !key.reveal().is_empty())))
+    }
+}
+
+fn told(faults: Vec<Fault>) -> anyhow::Error {
+    let faults: Vec<_> = faults.iter().map(|(name, meaning)| format!("{name} must be {meaning}")).collect();
+    anyhow!(faults.join("; "))
 }
 
 fn is_tls(address: &redis::ConnectionAddr) -> bool {
@@ -490,6 +546,31 @@ mod tests {
             assert!(error.contains(name) && error.contains("nobody resolved") && !error.contains("manager"), "{error}");
         }
         assert!(Login::parse(&format!(r#"{{"username":"o","password":"{reference}"}}"#)).is_err());
+    }
+
+    #[test]
+    fn who_has_no_database_reads_nothing_of_one() {
+        let (redis_url, key) = ("rediss://r", KEY);
+        let bare = serde_json::json!({"REDIS_URL": redis_url, "JWT_SECRET_KEY": key, "JWT_SECRET_KEY_PREVIOUS": ""});
+        for json in [bare.to_string(), stored(serde_json::json!({})), stored(serde_json::json!({"DATABASE_URL": "x"}))]
+        {
+            let secrets = parse_of_callers(&json, Transport::Tls).unwrap();
+            assert_eq!((secrets.redis_url.reveal(), secrets.jwt_secret_key.unwrap().reveal()), (redis_url, key));
+            assert!(secrets.jwt_secret_key_previous.is_none());
+            assert_eq!((secrets.database.user(), secrets.database.password()), (None, None));
+        }
+        for (bad, reason) in [
+            ("hunter2".to_owned(), "the strings REDIS_URL and JWT_SECRET_KEY"),
+            (r#"{"JWT_SECRET_KEY":"hunter2"}"#.to_owned(), "the strings REDIS_URL and JWT_SECRET_KEY"),
+            (
+                stored(serde_json::json!({"REDIS_URL": "redis://hunter2"})),
+                "REDIS_URL must be an address with rediss://",
+            ),
+            (stored(serde_json::json!({"JWT_SECRET_KEY": "hunter2"})), "JWT_SECRET_KEY must be at least 32 bytes"),
+        ] {
+            let error = format!("{:#}", parse_of_callers(&bad, Transport::Tls).unwrap_err());
+            assert!(error.contains(reason) && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ where
     H: Fn(ReadinessCall) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, store, secrets) = begin().await?;
+    let (config, store, secrets) = begin(Config::from_env()?).await?;
     let QueueConfig { sync_queue_url, outbox_queue_url, .. } = QueueConfig::from_env()?;
     let queues = [warming_queue(sync_queue_url).await, warming_queue(outbox_queue_url).await];
     let objects = probed_bucket().map(ObjectStore::new).transpose()?;
@@ -186,9 +186,8 @@ struct App {
     accounts_per_user: i32,
 }
 
-/// Reads the configuration and the secrets.
-async fn begin() -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
-    let config = Config::from_env()?;
+/// Starts the log, and reads the secrets.
+async fn begin(config: Config) -> anyhow::Result<(Config, Arc<SecretStore>, Secrets)> {
     log::start(config.public.log_level);
     let store = Arc::new(SecretStore::new(config.secrets.clone()));
     let secrets = store.get().await?;
@@ -215,7 +214,7 @@ async fn connect(config: &Config, store: Arc<SecretStore>, secrets: &Secrets) ->
 
 /// Reads the configuration, opens PostgreSQL and Redis, and asks for the keys that check tokens, all at once.
 async fn start() -> anyhow::Result<(Config, App, Checked)> {
-    let (config, store, secrets) = begin().await?;
+    let (config, store, secrets) = begin(Config::from_env()?).await?;
     let keys = Keys::new(&config.auth, &secrets, &store)?;
     let (connected, ()) = tokio::join!(connect(&config, store.clone(), &secrets), keys.warm_up());
     let Connected { db, redis, checked } = connected?;

@@ -56,6 +56,7 @@ impl Workshop {
             opens_secrets: false,
             asks_who_is_due: false,
             only_reads: false,
+            reaches_no_database: false,
             asks_providers: false,
             queues,
             schedules,

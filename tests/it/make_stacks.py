@@ -31,10 +31,12 @@ EXISTING = {
     "SecurityGroupIds": "sg-0123456789abcdef0",
     "MailSubnetIds": "subnet-0123456789abcdef2",
     "MailSecurityGroupIds": "sg-0123456789abcdef1",
+    "NetworkSecurityGroupIds": "sg-0123456789abcdef2",
     "ServiceSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:service",
     "MailSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:mail",
     "SchedulerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:scheduler",
     "ReaderSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:reader",
+    "NetworkSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:network",
     "ProvidersSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:providers",
     "OwnerSecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:owner",
     # moto leaves a statement that a condition takes away in its list, as an empty one.

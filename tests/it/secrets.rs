@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::proxy::Proxy;
-use crate::support::{Api, JWT_KEY, SEALING_KEYS, Servers, User, connect, lasting};
+use crate::support::{Api, JWT_KEY, SEALING_KEYS, Servers, User, connect, lasting, servers};
 
 /// moto's server; ends with its scope.
 pub struct Moto {
@@ -181,6 +181,25 @@ async fn a_password_that_nobody_knows_does_not_flood_secrets_manager() {
     // One, and on a slow machine one more in each three seconds.
     let most = 1 + started.elapsed().as_secs() / 3;
     assert!((1..=most).contains(&u64::from(between.take_trips())), "{}", api.log());
+}
+
+#[tokio::test]
+async fn a_function_without_a_database_starts_and_answers_with_a_secret_that_has_no_login() {
+    let (moto, redis) = (Moto::start().await, servers().await.redis.url());
+    let secret = moto.create("network", &json!({"REDIS_URL": redis, "JWT_SECRET_KEY": JWT_KEY})).await;
+    let mut env = aws(&moto);
+    env.insert("NETWORK_SECRET_ARN", secret);
+    let (api, user) = (Api::start(env).await, User::new());
+    let requests = || [api.post("/api/accounts/test", json!({})), api.get("/api/autoconfig")];
+    for request in requests() {
+        request.send().await.is_refused(401);
+    }
+    for request in requests() {
+        request.by(&user).send().await.is_refused(400);
+    }
+    // Who has one still asks for it.
+    assert!(api.gateway.invoke("get-account", json!({})).await.unwrap().is_err());
+    assert!(api.log().contains("DATABASE_URL must be postgres://"), "{}", api.log());
 }
 
 #[tokio::test]

@@ -394,7 +394,7 @@ fn rules_refuse_what_would_not_work_and_no_stage_as_it_is_configured() {
     }
     // All that stands for what exists already is needed with the first of it.
     let set = parameters(&[("VpcId", "vpc-12345678")]);
-    assert_eq!(Deployed { file: DATA, set: &set }.refusals().len(), 11);
+    assert_eq!(Deployed { file: DATA, set: &set }.refusals().len(), 13);
     for stage in ["dev", "staging", "prod"] {
         for (file, section) in [(DATA, format!("{stage}-data")), (FUNCTIONS, stage.to_owned())] {
             let set = overrides(&format!("{section}.deploy.parameters"));
@@ -800,10 +800,11 @@ fn no_function_gets_what_its_class_does_not_use() {
         assert_eq!(has("SECRET_ARN"), may("ServiceSecretPolicyArn"), "{name}");
         assert_eq!(has("READER_SECRET_ARN"), may("ReaderSecretPolicyArn"), "{name}");
         // An endpoint that changes nothing in the database has the login that could not, and not the other one beside it.
-        let only_reads = ["shared::serve(", "shared::serve_network("].iter().any(|way| source.contains(way))
-            && !writers().iter().any(|writer| source.contains(writer));
+        let only_reads = source.contains("shared::serve(") && !writers().iter().any(|writer| source.contains(writer));
         assert_eq!(has("READER_SECRET_ARN"), only_reads || name == "migrate", "{name}");
         assert!(!only_reads || !has("SECRET_ARN"), "{name}");
+        assert_eq!(has("NETWORK_SECRET_ARN"), may("NetworkSecretPolicyArn"), "{name}");
+        assert_eq!(has("NETWORK_SECRET_ARN"), source.contains("shared::serve_network("), "{name}");
         assert_eq!(has("OWNER_SECRET_ARN"), may("OwnerSecretPolicyArn"), "{name}");
         assert_eq!(has("OWNER_SECRET_ARN"), name == "migrate", "{name}");
         assert_eq!(has("SCHEDULER_SECRET_ARN"), may("SchedulerSecretPolicyArn"), "{name}");
@@ -848,6 +849,59 @@ fn no_function_gets_what_its_class_does_not_use() {
         let seals = name == "reseal-secrets" || asks_providers;
         assert!(!(has("SEALING_PUBLIC_KEY") && has("MAIL_SECRET_ARN")) || seals, "{name}");
     }
+}
+
+/// What a stranger's server says is read where no account is, and so nothing there leads to one: no login, no address of the
+/// database, no port of it.
+#[test]
+fn who_reads_where_no_account_is_has_no_way_to_the_database() {
+    const GROUP: &str = "NetworkSecurityGroup";
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    let all = classes().into_iter();
+    let network: Vec<_> = all.filter(|function| function.source.contains("shared::serve_network(")).collect();
+    assert_eq!(
+        network.iter().map(|function| function.name.as_str()).collect::<Vec<_>>(),
+        ["find-settings", "test-settings"]
+    );
+    for Function { name, environment, network, policies, .. } in network {
+        let telling =
+            environment.into_iter().filter(|name| name.ends_with("SECRET_ARN") || name.contains("DATABASE_URL"));
+        assert_eq!(telling.collect::<BTreeSet<_>>(), set(&["JWT_JWKS_SECRET_ARN", "NETWORK_SECRET_ARN"]), "{name}");
+        assert_eq!(network.unwrap(), set(&["MailFunctionSubnetIds", "NetworkFunctionSecurityGroupIds"]), "{name}");
+        assert_eq!(policies, set(&["TracingPolicy", "NetworkPolicy", "NetworkSecretPolicyArn"]), "{name}");
+    }
+
+    let resources = &stack(DATA)["Resources"];
+    let secret = resources["NetworkSecret"]["Properties"]["SecretString"]["Fn::Sub"].as_str().unwrap();
+    let secret: BTreeMap<String, String> = serde_json::from_str(secret).unwrap();
+    assert_eq!(secret.into_keys().collect::<BTreeSet<_>>(), set(&["JWT_SECRET_KEY", "REDIS_URL"]));
+    for id in ["DatabaseProxy", "DatabaseProxyRole"] {
+        assert!(!references(&resources[id]).contains("NetworkSecret"), "{id}: it is no login");
+    }
+
+    let group = &stack(DATA)["Outputs"]["NetworkFunctionSecurityGroupIds"]["Value"];
+    assert_eq!(references(group), set(&[GROUP, "NetworkSecurityGroupIds"]));
+    let lets_out = |group: &str| -> BTreeSet<u64> {
+        let rules = resources[group]["Properties"]["SecurityGroupEgress"].as_array().unwrap().iter();
+        let ports = rules.map(|rule| {
+            assert_eq!((&rule["IpProtocol"], &rule["FromPort"]), (&json!("tcp"), &rule["ToPort"]), "{group}");
+            rule["FromPort"].as_u64().unwrap()
+        });
+        ports.collect()
+    };
+    let (with, without) = (lets_out("MailSecurityGroup"), lets_out(GROUP));
+    assert_eq!(with.symmetric_difference(&without).collect::<Vec<_>>(), [&5432], "else they do the same");
+    let lets_in = |group: &str| -> BTreeSet<(String, u64)> {
+        let rules =
+            self::resources(DATA).filter(|(_, rule)| rule["Properties"]["SourceSecurityGroupId"]["Ref"] == group);
+        rules
+            .map(|(_, rule)| &rule["Properties"])
+            .map(|rule| (text(&rule["GroupId"]["Ref"]), rule["FromPort"].as_u64().unwrap()))
+            .collect()
+    };
+    let (with, without) = (lets_in("MailSecurityGroup"), lets_in(GROUP));
+    let difference: Vec<_> = with.symmetric_difference(&without).collect();
+    assert_eq!(difference, [&("ProxySecurityGroup".to_owned(), 5432)]);
 }
 
 /// Who can write the set of keys can sign in as anybody, so only one function can; who knows callers can read it.
@@ -923,7 +977,10 @@ fn only_mail_functions_have_a_way_out_and_only_to_mail_hosts() {
     let ports = ports_out();
     assert!(ports.len() > 5, "{ports:?}");
     let inside = ["FunctionSecurityGroup", "MigrateSecurityGroup"].map(|group| (group, [443].into()));
-    let expected: BTreeMap<_, _> = inside.into_iter().chain([("MailSecurityGroup", ports.clone())]).collect();
+    let expected: BTreeMap<_, _> = inside
+        .into_iter()
+        .chain(["MailSecurityGroup", "NetworkSecurityGroup"].map(|group| (group, ports.clone())))
+        .collect();
     assert_eq!(out, expected);
 
     let rules = of_kind("AWS::EC2::NetworkAclEntry").map(|(_, entry)| &entry["Properties"]);

@@ -106,9 +106,10 @@ fn every_variable_stands_in_the_configuration_the_readme_and_the_example() {
 }
 
 /// What `cargo dev` has no use for, as it makes the thing itself: secrets in AWS, the queues and the bucket.
-const OF_DEPLOYED_FUNCTIONS: [&str; 9] = [
+const OF_DEPLOYED_FUNCTIONS: [&str; 10] = [
     "MAIL_BUCKET",
     "MAIL_SECRET_ARN",
+    "NETWORK_SECRET_ARN",
     "OUTBOX_QUEUE_URL",
     "OWNER_SECRET_ARN",
     "PROVIDERS_SECRET_ARN",

@@ -127,8 +127,8 @@ pub(crate) async fn run(options: &Options, settings: &Settings) -> Result<()> {
     variables.extend(signer.env());
     variables.extend(cloud.iter().flat_map(Cloud::env));
     // The template names a secret that no AWS has. Only what it declares can be replaced.
-    for name in ["SECRET_ARN", "MAIL_SECRET_ARN", "SCHEDULER_SECRET_ARN", "READER_SECRET_ARN", "PROVIDERS_SECRET_ARN"] {
-        variables.insert(name.to_owned(), String::new());
+    for owner in ["", "MAIL_", "SCHEDULER_", "READER_", "NETWORK_", "PROVIDERS_"] {
+        variables.insert(format!("{owner}SECRET_ARN"), String::new());
     }
     let keys = SealingKeys::new()?;
     variables.insert("SEALING_PUBLIC_KEY".to_owned(), keys.public.clone());

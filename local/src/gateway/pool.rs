@@ -94,10 +94,13 @@ impl Pool {
             _ => &[],
         };
         let providers_env = if function.asks_providers { &options.providers_env[..] } else { &[] };
+        let mut env = [&options.env[..], own_env, providers_env].concat();
+        // The others' is in the environment of all.
+        env.retain(|(name, _)| !(function.reaches_no_database && name == "DATABASE_URL"));
         Self {
             binary: options.binaries.join(&function.binary),
             function,
-            env: [&options.env[..], own_env, providers_env].concat(),
+            env,
             runtime_api,
             concurrency: options.concurrency.max(1),
             events_per_process: concurrent.and_then(|(_, value)| value.parse().ok()).unwrap_or(1),

@@ -103,6 +103,7 @@ pub(super) mod tests {
             opens_secrets: false,
             asks_who_is_due: false,
             only_reads: false,
+            reaches_no_database: false,
             asks_providers: false,
             routes: routes.iter().map(route).collect(),
             queues: Vec::new(),

@@ -99,7 +99,7 @@ where
     H: Fn(NetworkCall<N>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, store, secrets) = begin().await?;
+    let (config, store, secrets) = begin(Config::of_network()?).await?;
     let network = prepare(&Outbound::from_env()?)?;
     let keys = Keys::new(&config.auth, &secrets, &store)?;
     let redis = RedisLink::new(&secrets.redis_url)?;
@@ -151,7 +151,7 @@ where
     H: Fn(MailCall<N>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Reply, Error>> + Send,
 {
-    let (config, store, secrets) = begin().await?;
+    let (config, store, secrets) = begin(Config::from_env()?).await?;
     let network = prepare(&Outbound::from_env()?)?;
     let seal_with = Arc::new(sealing_public_key()?);
     let (keyring, clients) = (Keyring::new(store.clone()).await?, Clients::new(store.clone()));
