@@ -457,8 +457,8 @@ fn initialise(initdb: &[String], directory: &Path, data: &Path, password: &str) 
     Ok(())
 }
 
-/// The directory with `initdb` and `postgres`, the newest version if several are installed outside of PATH.
-fn postgres_binaries() -> Result<PathBuf> {
+/// The directory with `initdb`, `postgres` and `pg_dump`, the newest version if several are installed outside of PATH.
+pub fn postgres_binaries() -> Result<PathBuf> {
     let initdb = Tool::PostgreSql.locate().context("PostgreSQL is not installed: no initdb was found")?;
     Ok(initdb.parent().context("initdb has no directory")?.to_path_buf())
 }

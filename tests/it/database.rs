@@ -1,5 +1,6 @@
 //! Migrations, round trips, plans, poolers, TLS.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,8 +16,12 @@ use uuid::Uuid;
 
 use crate::proxy::Proxy;
 use crate::support::{
-    Answer, Api, READER_DATABASE_URL, Servers, User, account, api, connect, new_database, owner, servers,
+    Answer, Api, READER_DATABASE_URL, Servers, User, account, api, connect, folder_row, message_row, new_database,
+    owner, servers, store,
 };
+
+/// A new account, of a tenant and a user, with an id.
+const INSERT_ACCOUNT: &str = "select from insert_account($1, $2, $3, 'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', true, 300, $3, 'sha512', repeat('0', 128), repeat('0', 64))";
 
 #[tokio::test]
 async fn migrations_run_twice_and_two_at_once_without_harm() {
@@ -107,10 +112,75 @@ async fn migrations_need_no_superuser() {
     let app = connect(&server.app_url("app")).await;
     app.query_one("select total from list_accounts($1, $2, 10, 0)", &[&user.tenant, &user.user]).await.unwrap();
     // Forced: not even who ran the migrations, and is a member of the owner, sees rows without a context.
-    let insert = "select from insert_account($1, $2, $3, 'x', 'x@example.com', 'imap', 'x', 1, 'tls', 'x', true, 300, $3, 'sha512', repeat('0', 128), repeat('0', 64))";
-    app.execute(insert, &[&user.tenant, &user.user, &Uuid::now_v7()]).await.unwrap();
+    app.execute(INSERT_ACCOUNT, &[&user.tenant, &user.user, &Uuid::now_v7()]).await.unwrap();
     let master = connect(&url).await;
     assert_eq!(master.query_one("select count(*) from email_accounts", &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// The rows of each table that the policies hold, as texts.
+async fn all_rows(admin: &tokio_postgres::Client) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    let tables = "select tablename::text from pg_tables where tableowner = 'email_service_owner'";
+    for table in admin.query(tables, &[]).await.unwrap() {
+        let table: String = table.get(0);
+        let rows = admin.query(&format!("select t::text from {table} t order by 1"), &[]).await.unwrap();
+        all.insert(table, rows.iter().map(|row| row.get(0)).collect());
+    }
+    all
+}
+
+/// The last step of OPERATIONS.md, "Restore", as it stands there, done by an owner who is no superuser.
+#[tokio::test]
+async fn a_restored_database_is_copied_back_as_the_runbook_says() {
+    let page = fs::read_to_string(local::workspace_root().join("docs/OPERATIONS.md")).unwrap();
+    let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let dumps: Vec<_> = blocks.filter(|block| block.contains("pg_dump ")).collect();
+    let [commands] = dumps[..] else { panic!("{dumps:?}") };
+
+    let server = local::services::Postgres::start().unwrap();
+    let admin = connect(&server.owner_url("postgres")).await;
+    admin.batch_execute("create role master login createrole password 'master'").await.unwrap();
+    let mut databases = Vec::new();
+    for name in ["old", "restored"] {
+        admin.batch_execute(&format!("create database {name} owner master")).await.unwrap();
+        let url = format!("postgres://master:master@127.0.0.1:{}/{name}", server.port());
+        migrate::apply(&url, &server.role_urls(name)).await.unwrap();
+        let (user, id) = (User::new(), Uuid::now_v7());
+        connect(&server.app_url(name)).await.execute(INSERT_ACCOUNT, &[&user.tenant, &user.user, &id]).await.unwrap();
+        databases.push((
+            connect(&server.owner_url(name)).await,
+            json!({"tenantId": user.tenant, "userId": user.user, "id": id}),
+        ));
+    }
+    let [(old, _), (restored, account)] = &databases[..] else { panic!("two databases") };
+    let folder = store(restored, "email_folders", folder_row(account, "INBOX", json!({}))).await;
+    store(restored, "email_messages", message_row(account, folder, json!({}))).await;
+    let expected = all_rows(restored).await;
+    for (table, count) in [("email_accounts", 1), ("email_credentials", 1), ("email_folders", 1), ("email_messages", 1)]
+    {
+        assert_eq!(expected[table].len(), count, "{table}");
+    }
+    assert_ne!(all_rows(old).await, expected);
+
+    let path = std::env::var_os("PATH").unwrap();
+    let path = [local::services::postgres_binaries().unwrap()].into_iter().chain(std::env::split_paths(&path));
+    let login = |name: &str| format!("host=127.0.0.1 port={} dbname={name}", server.port());
+    let output = Command::new("sh")
+        .args(["-c", commands])
+        .env("PATH", std::env::join_paths(path).unwrap())
+        .envs([("PGUSER", "master"), ("PGPASSWORD", "master")])
+        .envs(["old", "restored"].map(|name| (name, login(name))))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(all_rows(old).await, expected);
+    assert_eq!(all_rows(restored).await, expected);
+    // And each is held again.
+    let let_go = "select count(*) from pg_class where relrowsecurity and not relforcerowsecurity";
+    let asleep = "select count(*) from pg_trigger where tgenabled = 'D'";
+    for (database, sql) in [(old, let_go), (restored, let_go), (old, asleep), (restored, asleep)] {
+        assert_eq!(database.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0, "{sql}");
+    }
 }
 
 #[tokio::test]
