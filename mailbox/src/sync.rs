@@ -119,7 +119,7 @@ pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
     let goes_on = mailbox.folders.iter().any(|folder| folder.is_selectable && !folder.is_gone && !folder.is_complete);
     let slot = if goes_on { job.slots.take_again(host, LEASE).await } else { job.slots.take(host, LEASE).await };
     let Some(slot) = slot else {
-        tracing::info!(accountId = %mailbox.account.id, host, "host_busy");
+        tracing::info!(target: COUNTED, accountId = %mailbox.account.id, host, "host_busy");
         // Those who wait for one host do not come back all at once.
         db.postpone_sync(&mailbox.lease, HOST_PAUSE.mul_f64(1.0 + chance(*account_id))).await?;
         return Ok(Done::Complete);

@@ -1,9 +1,13 @@
 //! What CloudWatch counts in the log: the filters of the template find their lines whatever the log's level is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shared::host_slots::HostSlots;
+use shared::redis_link::RedisLink;
+use shared::secrets::SecretText;
 use uuid::Uuid;
 
 use crate::model_smtp::{At, Fault, SmtpModel};
@@ -63,12 +67,13 @@ const OF_THE_SCHEDULE: [&str; 8] = [
     "AccountsCredentialsMissing",
 ];
 const OF_SYNCHRONISING: [&str; 2] = ["SyncHostErrors", "SyncFailures"];
+const OF_BUSY_HOSTS: [&str; 1] = ["HostsBusy"];
 const OF_SENDING: [&str; 4] = ["OutboxRejected", "OutboxUncertain", "SendHostErrors", "SendFailures"];
 const OF_KEYS: [&str; 1] = ["KeySetFailures"];
 
 #[tokio::test]
 async fn what_is_counted_is_written_whatever_the_level() {
-    let all = [&OF_TRIES[..], &OF_THE_SCHEDULE, &OF_SYNCHRONISING, &OF_SENDING, &OF_KEYS].concat();
+    let all = [&OF_TRIES[..], &OF_THE_SCHEDULE, &OF_SYNCHRONISING, &OF_BUSY_HOSTS, &OF_SENDING, &OF_KEYS].concat();
     assert_eq!(metric_filters().map(|(id, _)| id.as_str()).collect::<BTreeSet<_>>(), all.into_iter().collect());
 
     let env = [("LOG_LEVEL", "off"), ("MAIL_ALLOW_PLAINTEXT", "true")].map(|(name, value)| (name, value.to_owned()));
@@ -92,6 +97,25 @@ async fn what_is_counted_is_written_whatever_the_level() {
     service.tick().await;
     each_finds_its_line(api, &OF_THE_SCHEDULE).await;
     each_finds_its_line(api, &OF_SYNCHRONISING).await;
+
+    let host = format!("{}.example.com", Uuid::new_v4());
+    let busy = create(body(json!({"hostname": host})).await).await.parse().unwrap();
+    let link = RedisLink::new(&SecretText::new(servers().await.redis.url())).unwrap();
+    link.warm_up().await;
+    let slots = HostSlots::new(NonZeroU32::new(20).unwrap(), link.with_patience(Duration::from_secs(10)));
+    for _ in 0..20 {
+        assert!(slots.take(&host, Duration::from_secs(120)).await.is_some(), "nobody else has one");
+    }
+    // Where a busy machine has Redis take longer than a worker waits, it asks the host, which nobody is.
+    let turned_away = async {
+        while !api.log().contains("host_busy") {
+            service.make_due(&[busy], 60).await;
+            service.tick().await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), turned_away).await.expect("it is turned away in the end");
+    each_finds_its_line(api, &OF_BUSY_HOSTS).await;
 
     let server = SmtpModel::start(&["PIPELINING", "SIZE 26214400", "8BITMIME", "ENHANCEDSTATUSCODES"]).await;
     let plain = json!({
@@ -130,9 +154,9 @@ async fn what_is_counted_is_written_whatever_the_level() {
     let uncertain = metric_filters().find(|(id, _)| *id == "OutboxUncertain").unwrap().1;
     api.log_lines(2, |line| counts(uncertain, line)).await;
     // And nothing else is: the level holds.
-    let lines = api.log_lines(7, |line| line["message"].is_string()).await;
+    let lines = api.log_lines(8, |line| line["message"].is_string()).await;
     let messages: BTreeSet<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-    assert_eq!(messages, ["account_tried", "message_tried", "send_failed", "sync_failed", "tick"].into());
+    assert_eq!(messages, ["account_tried", "host_busy", "message_tried", "send_failed", "sync_failed", "tick"].into());
 }
 
 #[tokio::test]

@@ -564,7 +564,8 @@ pub fn watched(alarm: &Value) -> Vec<&Value> {
     }
 }
 
-/// That nobody can be rung for, and that no mail host is reached, keeps the queues short and no message late.
+/// That nobody can be rung for, that no mail host is reached, and that all connections with one are taken, keeps the queues short
+/// and no message late.
 #[test]
 fn synchronising_and_sending_do_not_stop_without_an_alarm() {
     for (metric, log, queue) in [
@@ -572,6 +573,7 @@ fn synchronising_and_sending_do_not_stop_without_an_alarm() {
         ("OutboxLag", "ScheduleWorkLogGroup", None),
         ("NotRung", "ScheduleWorkLogGroup", None),
         ("SyncFailures", "SyncAccountLogGroup", Some("sync")),
+        ("HostsBusy", "SyncAccountLogGroup", Some("sync")),
         ("SendFailures", "DeliverMessageLogGroup", Some("outbox")),
     ] {
         let counted = |filter: &Value| filter["MetricTransformations"][0].clone();
