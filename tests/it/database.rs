@@ -117,6 +117,87 @@ async fn migrations_need_no_superuser() {
     assert_eq!(master.query_one("select count(*) from email_accounts", &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
+/// Whoever writes: what the functions refuse themselves is refused once more.
+#[tokio::test]
+async fn an_account_with_a_fault_in_its_settings_is_refused_by_the_database() {
+    let (owner, user, id) = (owner().await, User::new(), Uuid::now_v7());
+    owner.execute(INSERT_ACCOUNT, &[&user.tenant, &user.user, &id]).await.unwrap();
+    let fault = |result: Result<u64, tokio_postgres::Error>| -> Option<String> {
+        let error = result.err()?;
+        assert_eq!(error.code(), Some(&SqlState::CHECK_VIOLATION), "{error:?}");
+        Some(error.as_db_error()?.constraint()?.to_owned())
+    };
+    for (column, values, constraint) in [
+        ("account_name", &["''", "' x'", "'x '"][..], "account_name"),
+        ("account_name", &["e'x\\u0007'", "e'x\\u009f'"], "control"),
+        ("email_address", &["'a@'", "'@example.com'", "'a@b'", "repeat('a', 65) || '@example.com'"], "email_address"),
+        ("email_address", &["repeat('a', 10) || '@' || repeat('b', 244)"], "email_address"),
+        ("email_address", &["e'a\\u007f@example.com'"], "control"),
+        ("address_key", &["'a'", "'a@b'", "'@b.c'", "repeat('a', 512) || '@b.c'"], "address_key"),
+        ("protocol", &["'smtp'", "''"], "protocol"),
+        ("hostname", &["''", "repeat('a', 254)", "'a b'", "'a@b'", "'a/b'", "'a_b'"], "hostname"),
+        ("hostname", &["e'a\\nb'"], "control"),
+        ("port", &["0", "-1", "65536"], "port"),
+        ("encryption", &["'ssl'", "''"], "encryption"),
+        ("username", &["''"], "username"),
+        ("username", &["e'a\\rb'"], "control"),
+        ("sync_interval", &["59", "3601"], "sync_interval"),
+        ("auth_type", &["'none'", "''"], "auth_type"),
+        ("smtp_hostname", &["''", "repeat('a', 254)", "'a b'", "'a_b'", "e'a\\nb'"], "smtp"),
+        ("smtp_port", &["0", "65536"], "smtp"),
+        ("smtp_encryption", &["'ssl'"], "smtp"),
+        ("smtp_username", &["''", "e'a\\nb'"], "smtp"),
+        ("state", &["'fine'", "''"], "state"),
+        ("last_error_code", &["'tls'"], "last_error"),
+        ("updated_at", &["created_at - 1"], "updated_at"),
+    ] {
+        for value in values {
+            let sql = format!("update email_accounts set {column} = {value} where id = $1");
+            let expected = Some(format!("email_accounts_{constraint}_check"));
+            assert_eq!(fault(owner.execute(&sql, &[&id]).await), expected, "{column} = {value}");
+        }
+    }
+    let last_error = |code: &str, service: &str| {
+        format!(
+            "update email_accounts set last_error_code = '{code}', last_error_message = 'x', last_error_service = '{service}',
+                 last_error_at = 1
+             where id = $1"
+        )
+    };
+    assert_eq!(fault(owner.execute(&last_error("tls", "imap"), &[&id]).await), None);
+    for (code, service) in [("gone", "imap"), ("tls", "http")] {
+        let refused = fault(owner.execute(&last_error(code, service), &[&id]).await);
+        assert_eq!(refused.as_deref(), Some("email_accounts_last_error_check"), "{code} {service}");
+    }
+    let insert = INSERT_ACCOUNT.replace("'imap'", "'smtp'");
+    let inserted = owner.execute(&insert, &[&user.tenant, &user.user, &Uuid::now_v7()]).await;
+    assert_eq!(fault(inserted).as_deref(), Some("email_accounts_protocol_check"));
+}
+
+#[tokio::test]
+async fn what_a_user_sees_of_an_account_gets_one_number_however_much_of_it_changes_at_once() {
+    let (owner, user, id) = (owner().await, User::new(), Uuid::now_v7());
+    owner.execute(INSERT_ACCOUNT, &[&user.tenant, &user.user, &id]).await.unwrap();
+    for (change, numbers) in [
+        ("port = 2", 1),
+        ("state = 'connected'", 1),
+        ("port = 3, state = 'new'", 1),
+        ("port = port, state = state", 0),
+        ("next_sync_at = 1, lease_token = lease_token + 1, rung_at = 1", 0),
+    ] {
+        let number = "select a.changed_number, n.last from email_accounts a
+                      join email_change_numbers n using (tenant_id, user_id) where a.id = $1";
+        let read = async || {
+            let row = owner.query_one(number, &[&id]).await.unwrap();
+            (row.get::<_, i64>(0), row.get::<_, i64>(1))
+        };
+        let (changed, last) = read().await;
+        assert_eq!(changed, last, "{change}");
+        owner.execute(&format!("update email_accounts set {change} where id = $1"), &[&id]).await.unwrap();
+        assert_eq!(read().await, (changed + numbers, last + numbers), "{change}");
+    }
+}
+
 /// The rows of each table that the policies hold, as texts.
 async fn all_rows(admin: &tokio_postgres::Client) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();

@@ -327,17 +327,10 @@ impl Db {
     /// # Errors
     /// [`Error::Internal`] when PostgreSQL fails; so it is with all methods here.
     pub async fn begin_sync(&self, scope: &Scope, id: AccountId, lease: Duration) -> Result<Turn, Error> {
-        // Folders are many, and each of their columns is looked for by its name, from the first on.
-        let sql = "select b.outcome, (b.folder).id as folder_id, (b.folder).wire_name, (b.folder).path,
-                       (b.folder).delimiter, (b.folder).role, (b.folder).is_selectable, (b.folder).is_label,
-                       (b.folder).is_gone, (b.folder).total, (b.folder).unread, (b.folder).uid_validity,
-                       (b.folder).uid_next, (b.folder).modseq, (b.folder).is_complete, (b.folder).stored,
-                       (b.folder).orphans, (b.folder).doubted_at, (b.folder).checked_at, (b.folder).suspects,
-                       (b.folder).suspicions, b.sealed_password, (b.account).*
-                   from begin_sync($1, $2, $3, $4) b";
+        let sql = "select * from begin_turn($1, $2, $3, $4)";
         let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&millis(lease), Type::INT8)]).await?;
         let Some((first, rest)) = rows.split_first() else {
-            return Err(Error::internal(anyhow!("begin_sync gave no row")));
+            return Err(Error::internal(anyhow!("begin_turn gave no row")));
         };
         match first.try_get("outcome")? {
             "begun" => {}
@@ -346,7 +339,7 @@ impl Db {
             _ => return Ok(Turn::Gone),
         }
         let Some(account) = account(first)? else {
-            return Err(Error::internal(anyhow!("begin_sync gave no account")));
+            return Err(Error::internal(anyhow!("begin_turn gave no account")));
         };
         let failures: i16 = first.try_get("failures")?;
         Ok(Turn::Mine(Box::new(Mailbox {
