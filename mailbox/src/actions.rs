@@ -317,7 +317,7 @@ async fn on_server(
 fn again(error: &Error) -> Error {
     match error {
         Error::MailServer { code, message } => Error::MailServer { code, message: message.clone() },
-        Error::TooManyRequests { retry_after } => Error::TooManyRequests { retry_after: *retry_after },
+        Error::TooManyRequests(quota) => Error::TooManyRequests(*quota),
         Error::Conflict(message) => Error::Conflict(message.clone()),
         Error::Unavailable(cause) => Error::Unavailable(anyhow::anyhow!("{cause:#}")),
         other => Error::internal(match other.cause() {

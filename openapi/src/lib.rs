@@ -1,6 +1,8 @@
 //! The OpenAPI document: schemas from the wire types, examples of refusals from the errors themselves, and the table
 //! of operations below. A test compares its routes with `template.yaml`, another one `openapi.json` with it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use find_settings::NOBODY_KNOWS;
 use finish_sign_in::{GONE, NO_CONSENT, NOBODY as NO_ADDRESS, PROVIDER_AWAY, TOO_LITTLE, other_address};
@@ -26,6 +28,7 @@ use shared::idempotency::{KEY, MAX_KEY, OTHER_BODY, RUNNING};
 use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageChange, MessageId};
 use shared::outbox::{OutboxCursor, Outgoing, OutgoingId, Status};
+use shared::rate_limit::Quota;
 use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
 use shared::upload::{AttachmentIds, NewUpload, PutLink, Size, TOO_MANY_UPLOADS};
@@ -113,10 +116,11 @@ pub fn document() -> Result<String> {
 }
 
 fn operations() -> Vec<Operation> {
+    let too_many_requests = || Error::TooManyRequests(Quota::of_refused_login(Duration::from_secs(7)));
     let limited = || {
         vec![
             ("nobody", NOBODY),
-            ("too many", Error::TooManyRequests { retry_after: 7 }),
+            ("too many", too_many_requests()),
             ("our fault", Error::internal(anyhow::anyhow!("an example"))),
             ("busy", Error::Unavailable(anyhow::anyhow!("an example"))),
         ]
@@ -145,7 +149,7 @@ fn operations() -> Vec<Operation> {
         vec![
             ("no such message", Error::NotFound(NO_SUCH_MESSAGE)),
             ("mail server away", Error::MailServer { code: Code::Unreachable.as_str(), message }),
-            ("too many tries", Error::TooManyRequests { retry_after: 42 }),
+            ("too many tries", too_many_requests()),
         ]
     };
     let taken = || ("address taken", Error::Conflict(ADDRESS_TAKEN.into()));
@@ -202,7 +206,7 @@ fn operations() -> Vec<Operation> {
     let account = || example_account();
     let tried = |more: Vec<(&'static str, Error)>| {
         let mut refusals = with(more);
-        refusals.push(("too many tries", Error::TooManyRequests { retry_after: 42 }));
+        refusals.push(("too many tries", too_many_requests()));
         refusals
     };
     let signed_in = || {
@@ -783,7 +787,8 @@ fn operations() -> Vec<Operation> {
             summary: "Send a message",
             description: "Puts it into the outbox, from where it is sent at once or at `sendAt`; the sender is the account. Who is named in \
                           `bcc` is in no header of what is delivered. Where the mail server says no for now, it is tried again for a \
-                          day. An account sends so many messages in an hour.",
+                          day. An account, and a user with all accounts, can put so many messages there in any hour: the 429 has \
+                          the fields of the limit that was met.",
             tag: "outbox",
             parameters: vec![key()],
             body: Some(body_within(MAX_COMPOSITION_BYTES, "NewOutgoing", example_new_outgoing())),
@@ -1128,7 +1133,7 @@ fn headers() -> Value {
         "Location": header("string", "The path of what was made.", format!("/api/accounts/{ID}").into()),
         "WWW-Authenticate": header("string", "How to say who you are.", "Bearer".into()),
         "Retry-After": header("integer", "Seconds until a request will be let through.", 7.into()),
-        "X-RateLimit-Limit": limit("integer", "Requests that a user may make in any 60 seconds.", 50.into()),
+        "X-RateLimit-Limit": limit("integer", "Requests that a user may make in any 60 seconds; in a 429, what the limit that was met allows.", 50.into()),
         "X-RateLimit-Remaining": limit("integer", "Requests that are left now.", 49.into()),
         "X-RateLimit-Reset": limit("integer", "Epoch seconds at which the oldest request leaves the window.", 1_767_225_660.into()),
         "RateLimit": limit("string", "The state, after draft-ietf-httpapi-ratelimit-headers-10.", "\"default\";r=49;t=60".into()),

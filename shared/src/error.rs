@@ -6,6 +6,8 @@ use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
+use crate::rate_limit::Quota;
+
 /// Why a request is refused or fails. One variant per kind of the contract; the texts are for the client, but for
 /// the causes of [`Error::Internal`] and [`Error::Unavailable`], which are for the log alone.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +51,9 @@ pub enum Error {
     /// 422: what was sent contradicts what was sent before.
     #[error("{0}")]
     Unprocessable(&'static str),
-    /// 429.
+    /// 429, with the limit that was met.
     #[error("Too many requests. Please try again later.")]
-    TooManyRequests {
-        /// Seconds until a request will be let through.
-        retry_after: u64,
-    },
+    TooManyRequests(Quota),
     /// 500: our fault. The client learns the request id only.
     #[error("Something went wrong on our side. Please try again later, and name the request id if it stays so.")]
     Internal(#[source] anyhow::Error),
@@ -185,7 +184,7 @@ impl Error {
             Self::Gone(_) => (StatusCode::GONE, "Gone"),
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Payload too large"),
             Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable"),
-            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
+            Self::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
             Self::MailServer { .. } => (StatusCode::BAD_GATEWAY, "Mail server error"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "Service unavailable"),
@@ -198,7 +197,7 @@ impl Error {
             Self::Unauthorized(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::MethodNotAllowed { allow } => Some((header::ALLOW, HeaderValue::from_str(allow).ok()?)),
             Self::ReplayedConflict(_) => Some(replayed_header()),
-            Self::TooManyRequests { retry_after } => Some((header::RETRY_AFTER, HeaderValue::from(*retry_after))),
+            Self::TooManyRequests(quota) => Some((header::RETRY_AFTER, HeaderValue::from(quota.reset_after()))),
             Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from(RETRY_UNAVAILABLE))),
             _ => None,
         }
@@ -256,6 +255,8 @@ impl From<tokio_postgres::Error> for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -272,7 +273,7 @@ mod tests {
             (Error::ReplayedConflict("".into()), 409, "Conflict"),
             (Error::PayloadTooLarge { limit: 1 }, 413, "Payload too large"),
             (Error::Unprocessable(""), 422, "Unprocessable"),
-            (Error::TooManyRequests { retry_after: 1 }, 429, "Rate limit exceeded"),
+            (Error::TooManyRequests(Quota::of_refused_login(Duration::ZERO)), 429, "Rate limit exceeded"),
             (Error::internal(anyhow::anyhow!("")), 500, "Internal server error"),
             (Error::MailServer { code: "unavailable", message: "".into() }, 502, "Mail server error"),
             (Error::Unavailable(anyhow::anyhow!("")), 503, "Service unavailable"),
@@ -294,7 +295,8 @@ mod tests {
     #[test]
     fn who_is_told_to_come_back_learns_when() {
         let retry_after = |error: Error| error.header().map(|(name, value)| (name, value.to_str().unwrap().to_owned()));
-        assert_eq!(retry_after(Error::TooManyRequests { retry_after: 7 }), Some((header::RETRY_AFTER, "7".into())));
+        let quota = Quota::of_refused_login(Duration::from_secs(7));
+        assert_eq!(retry_after(Error::TooManyRequests(quota)), Some((header::RETRY_AFTER, "7".into())));
         assert_eq!(retry_after(Error::Unavailable(anyhow::anyhow!(""))), Some((header::RETRY_AFTER, "1".into())));
     }
 }

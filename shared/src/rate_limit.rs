@@ -102,15 +102,33 @@ pub struct Decision {
     pub allowed: bool,
     /// Whether this process counted it because Redis was away.
     pub fallback: bool,
+    /// How much of the limit is left.
+    pub quota: Quota,
+}
+
+/// A limit, and what is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
     limit: u32,
     remaining: u32,
-    /// Until the oldest counted request leaves the window.
+    window: Duration,
+    /// Until the oldest that counts leaves the window.
     resets_after: Duration,
     /// Since the Unix epoch, by the clock of who counted.
     now: Duration,
 }
 
-impl Decision {
+impl Quota {
+    /// A limit of which nothing is left for so long.
+    pub fn used_up(limit: u32, window: Duration, resets_after: Duration) -> Self {
+        Self { limit, remaining: 0, window, resets_after: resets_after.min(window), now: since_epoch() }
+    }
+
+    /// That of a login which its server has refused: it is tried once a minute.
+    pub fn of_refused_login(wait: Duration) -> Self {
+        Self::used_up(1, WINDOW, wait)
+    }
+
     /// Whole seconds until a place is free; at least 1.
     pub fn reset_after(&self) -> u64 {
         whole_seconds(self.resets_after).max(1)
@@ -119,9 +137,8 @@ impl Decision {
     /// What the client is told: the widespread `X-RateLimit-*`, and the fields of
     /// draft-ietf-httpapi-ratelimit-headers-10.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 5] {
-        let Self { limit, remaining, resets_after, now, .. } = *self;
-        let after = self.reset_after();
-        let window = WINDOW_MICROS / 1_000_000;
+        let Self { limit, remaining, window, resets_after, now } = *self;
+        let (after, window) = (self.reset_after(), window.as_secs());
         // Quotes, digits and semicolons only: always a header value.
         let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
         [
@@ -168,24 +185,27 @@ impl RateLimiter {
             }
             None => {
                 let mut windows = self.fallback.lock().unwrap_or_else(PoisonError::into_inner);
-                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                decide(limit, windows.count(key, limit.get(), Instant::now()), since_epoch, true)
+                decide(limit, windows.count(key, limit.get(), Instant::now()), since_epoch(), true)
             }
         }
     }
 }
 
-fn decide(limit: NonZeroU32, count: Count, since_epoch: Duration, fallback: bool) -> Decision {
+fn decide(limit: NonZeroU32, count: Count, now: Duration, fallback: bool) -> Decision {
     let Count { allowed, count, resets_after } = count;
-    Decision {
-        allowed,
-        fallback,
+    let quota = Quota {
         limit: limit.get(),
         remaining: limit.get().saturating_sub(count),
+        window: WINDOW,
         // No clock, however it was set, makes anybody wait for longer than the window.
         resets_after: resets_after.min(WINDOW),
-        now: since_epoch,
-    }
+        now,
+    };
+    Decision { allowed, fallback, quota }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -250,7 +270,8 @@ mod tests {
         let fifty = NonZeroU32::new(50).unwrap();
         let count = Count { allowed: true, count: 1, resets_after: WINDOW };
         let decision = decide(fifty, count, Duration::from_micros(1_000_001), false);
-        let headers: Vec<_> = decision.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        let headers = decision.quota.headers();
+        let headers: Vec<_> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         assert_eq!(
             headers,
             [
@@ -267,12 +288,14 @@ mod tests {
     fn nobody_waits_for_longer_than_the_window() {
         let decide = |millis| {
             let count = Count { allowed: false, count: 1, resets_after: Duration::from_millis(millis) };
-            decide(NonZeroU32::MIN, count, Duration::ZERO, false).reset_after()
+            decide(NonZeroU32::MIN, count, Duration::ZERO, false).quota.reset_after()
         };
         assert_eq!(decide(7_000_000), 60, "the oldest is of the future");
         assert_eq!(decide(60_000), 60);
         assert_eq!(decide(58_500), 59);
         assert_eq!(decide(0), 1);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(Quota::used_up(200, hour, 2 * hour).reset_after(), 3600);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::memory::keep_freed;
 use crate::metrics::{Measured, Metrics, Visits, milliseconds};
 use crate::objects::ObjectStore;
 use crate::queue::Queue;
-use crate::rate_limit::{Decision, RateLimiter, Subject};
+use crate::rate_limit::{Decision, Quota, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
 use crate::secrets::{SecretStore, Secrets};
 
@@ -290,7 +290,7 @@ where
     exchange.identity = identified.as_ref().ok().copied();
     exchange.db = db;
     let outcome = match (identified, &exchange.decision) {
-        (_, Some(decision)) if !decision.allowed => Err(Error::TooManyRequests { retry_after: decision.reset_after() }),
+        (_, Some(decision)) if !decision.allowed => Err(Error::TooManyRequests(decision.quota)),
         (Err(error), _) => Err(error),
         (Ok(identity), _) => match refuse_override(&identity, &request) {
             Err(error) => Err(error),
@@ -367,6 +367,11 @@ impl Exchange {
             Err(error) => (error.status().0, Some(error)),
         };
         self.log(status.as_u16(), error);
+        let quota = match error {
+            // Not always the common one.
+            Some(Error::TooManyRequests(quota)) => Some(*quota),
+            _ => self.decision.map(|decision| decision.quota),
+        };
         let (own_headers, mut body, is_base64_encoded) = match outcome {
             Ok(reply) => (reply.headers, reply.body, reply.is_base64_encoded),
             Err(error) => {
@@ -389,7 +394,7 @@ impl Exchange {
         if let Ok(id) = HeaderValue::from_str(&self.request_id) {
             headers.push((HeaderName::from_static("x-request-id"), id));
         }
-        headers.extend(self.decision.iter().flat_map(Decision::headers));
+        headers.extend(quota.iter().flat_map(Quota::headers));
         headers.extend(self.cors_headers);
         headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
         // What is the same for everybody has a type, and a time to be cached, of its own.

@@ -989,16 +989,23 @@ async fn what_cannot_be_sent_is_refused_at_once() {
     env.insert("SEND_PER_HOUR", "2".to_owned());
     env.insert("USER_SEND_PER_HOUR", "3".to_owned());
     let limited = Api::start(env).await;
-    let is_limited = async |account: &Value, expected: bool| {
+    let is_limited = async |account: &Value, limit: Option<u64>| {
         let message = merged(message.clone(), json!({"accountId": account["id"]}));
         let answer = limited.post("/api/outbox", message).by(&user).send().await;
-        if !expected {
+        let Some(limit) = limit else {
             assert_eq!(answer.status, 202, "{answer:?}");
             return;
-        }
+        };
         answer.is_refused(429);
-        let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        let number = |name: &str| -> u64 { answer.header(name).unwrap().parse().unwrap() };
+        let seconds = number("retry-after");
         assert!((3500..=3600).contains(&seconds), "{seconds}");
+        // Not those of the common limit, of which nearly all is left.
+        assert_eq!((number("x-ratelimit-limit"), number("x-ratelimit-remaining")), (limit, 0));
+        let resets_after = number("x-ratelimit-reset") - crate::support::now_seconds();
+        assert!((3500..=3601).contains(&resets_after), "{resets_after}");
+        let fields = [format!(r#""default";q={limit};w=3600"#), format!(r#""default";r=0;t={seconds}"#)];
+        assert_eq!(["ratelimit-policy", "ratelimit"].map(|name| answer.header(name).unwrap()), fields);
     };
     let create = async |address: &str| {
         let smtp = json!({"emailAddress": address, "smtpHostname": "smtp.example.com"});
@@ -1006,16 +1013,16 @@ async fn what_cannot_be_sent_is_refused_at_once() {
     };
     // Two of an account, however often it is made; three of its user.
     let first = create("b@example.com").await;
-    for is_too_many in [false, false, true] {
-        is_limited(&first, is_too_many).await;
+    for limit in [None, None, Some(2)] {
+        is_limited(&first, limit).await;
     }
     let path = format!("/api/accounts/{}", first["id"].as_str().unwrap());
     assert_eq!(limited.delete(&path).by(&user).send().await.status, 200);
-    is_limited(&create("B@example.com").await, true).await;
+    is_limited(&create("B@example.com").await, Some(2)).await;
     let second = create("c@example.com").await;
-    is_limited(&second, false).await;
-    is_limited(&second, true).await;
-    is_limited(&create("d@example.com").await, true).await;
+    is_limited(&second, None).await;
+    is_limited(&second, Some(3)).await;
+    is_limited(&create("d@example.com").await, Some(3)).await;
 }
 
 /// With the real processes: an endpoint rings, and a worker sends; what is scheduled, the schedule rings for.

@@ -208,6 +208,7 @@ async fn a_refused_login_is_tried_once_a_minute() {
     let refused = ask(&user, &account).await;
     refused.is_refused(429);
     assert!((1..=60).contains(&refused.header("retry-after").unwrap().parse::<u64>().unwrap()), "{refused:?}");
+    assert_eq!(refused.header("ratelimit-policy"), Some(r#""default";q=1;w=60"#));
     assert_eq!(row(&account).await, before);
     // A test of the account counts as well.
     set(&account, "tried_at = epoch_ms() - 59000").await;

@@ -416,7 +416,7 @@ export interface paths {
         put?: never;
         /**
          * Send a message
-         * @description Puts it into the outbox, from where it is sent at once or at `sendAt`; the sender is the account. Who is named in `bcc` is in no header of what is delivered. Where the mail server says no for now, it is tried again for a day. An account sends so many messages in an hour.
+         * @description Puts it into the outbox, from where it is sent at once or at `sendAt`; the sender is the account. Who is named in `bcc` is in no header of what is delivered. Where the mail server says no for now, it is tried again for a day. An account, and a user with all accounts, can put so many messages there in any hour: the 429 has the fields of the limit that was met.
          */
         post: operations["sendMessage"];
         delete?: never;
@@ -1605,7 +1605,7 @@ export interface components {
          */
         "X-Content-Type-Options": string;
         /**
-         * @description Requests that a user may make in any 60 seconds.
+         * @description Requests that a user may make in any 60 seconds; in a 429, what the limit that was met allows.
          * @example 50
          */
         "X-RateLimit-Limit": number;

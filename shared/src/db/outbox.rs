@@ -1,6 +1,7 @@
 //! Queries on the outbox: those of the endpoints, of the worker that sends, and of the schedule. The SQL of the functions that
 //! they call is in `migrations/V16__outbox.sql` and `V19__outbox_ends.sql`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -23,10 +24,14 @@ use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::Scope;
 use crate::message::Correspondent;
 use crate::outbox::{NewOutgoing, OutboxCursor, Outgoing, OutgoingId, Recipient, Status};
+use crate::rate_limit::Quota;
 
 /// A page ends after so many bytes of what was asked for. Lambda answers with 6 MB at most, and what is JSON within JSON
 /// there is twice as long at the worst.
 const MAX_PAGE_BYTES: i64 = 2_500_000;
+
+/// What [`SendLimits`] count in.
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// What a client learns of a message that is too large as it is sent.
 const TOO_LARGE: &str = "must be less: a message has at most 25 MiB as it is sent, of which files take four thirds";
@@ -260,8 +265,14 @@ impl Db {
             "noServer" => Err(conflict(NO_SERVER, is_replayed)),
             "notPut" => Err(conflict(NOT_PUT, is_replayed)),
             "limited" => {
+                // An account is named where the limit is its own, and not its user's.
+                let limit = match row.try_get::<_, Option<Uuid>>("entry_account_id")? {
+                    Some(_) => limits.account,
+                    None => limits.user,
+                };
+                let limit = limit.map_or(0, NonZeroU32::get);
                 let wait = u64::try_from(row.try_get::<_, i64>("wait")?).unwrap_or_default();
-                Err(Error::TooManyRequests { retry_after: wait.div_ceil(1000).max(1) })
+                Err(Error::TooManyRequests(Quota::used_up(limit, HOUR, Duration::from_millis(wait))))
             }
             other => Err(Error::internal(anyhow!("insert_outgoing has an outcome that is not known: {other}"))),
         }

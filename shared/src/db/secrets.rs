@@ -19,6 +19,7 @@ use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
 use crate::identity::{Scope, TenantId, UserId};
 use crate::log::COUNTED;
+use crate::rate_limit::Quota;
 use crate::sealing::{Kind, Place, key_id};
 
 /// How long an account is left alone that the service fails to synchronise by its own fault: somebody has to mend that,
@@ -73,7 +74,7 @@ impl Stored {
         if self.wait.is_zero() {
             return Ok(());
         }
-        Err(Error::TooManyRequests { retry_after: self.wait.as_millis().div_ceil(1000) as u64 })
+        Err(Error::TooManyRequests(Quota::of_refused_login(self.wait)))
     }
 }
 

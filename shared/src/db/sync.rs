@@ -12,6 +12,7 @@ use super::{Access, Db};
 use crate::account::AccountId;
 use crate::error::Error;
 use crate::identity::Scope;
+use crate::rate_limit::Quota;
 use crate::sync::{Progress, Status, Synchronisation};
 
 /// A synchronisation that was asked for.
@@ -36,7 +37,7 @@ impl Db {
             .await?;
         match found(scope, &rows, requested)? {
             Found::Own(requested) if !requested.wait.is_zero() => {
-                Err(Error::TooManyRequests { retry_after: requested.wait.as_millis().div_ceil(1000) as u64 })
+                Err(Error::TooManyRequests(Quota::of_refused_login(requested.wait)))
             }
             found => Ok(found),
         }

@@ -83,7 +83,7 @@ fn told(id: MessageId, outcome: Result<(), Error>) -> Outcome {
         Error::MailServer { code, .. } => code,
         Error::NotFound(_) => "notFound",
         Error::Conflict(_) => "conflict",
-        Error::TooManyRequests { .. } => "rateLimited",
+        Error::TooManyRequests(_) => "rateLimited",
         _ => "internal",
     };
     if let Some(cause) = error.cause() {
