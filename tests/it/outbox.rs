@@ -965,9 +965,12 @@ async fn what_cannot_be_sent_is_refused_at_once() {
     let message = json!({"accountId": account["id"], "to": [{"address": "john@example.com"}]});
     api.post("/api/outbox", message.clone()).by(&user).send().await.is_refused(409);
     let evil = "x\r\nBcc: evil@example.com";
+    // Good but for its line break.
+    let quoted = "\"x\r\nBcc: evil\"@example.com";
     let bad = json!({
         "accountId": evil, "to": [{"name": evil, "address": evil}], "subject": evil, "replyToId": evil, "forwardOfId": evil,
-        "replyTo": [{"name": evil, "address": "a@example.com"}],
+        "draftId": evil, "cc": [{"address": quoted}], "bcc": [{"address": quoted}],
+        "replyTo": [{"name": evil, "address": quoted}],
         "attachments": [{"uploadId": evil, "filename": evil, "contentType": evil, "contentId": evil}],
     });
     let answer = api.post("/api/outbox", bad).by(&user).send().await;
@@ -977,8 +980,12 @@ async fn what_cannot_be_sent_is_refused_at_once() {
         "attachments[0].contentType",
         "attachments[0].filename",
         "attachments[0].uploadId",
+        "bcc[0].address",
+        "cc[0].address",
+        "draftId",
         "forwardOfId",
         "replyToId",
+        "replyTo[0].address",
         "replyTo[0].name",
         "subject",
         "to[0].address",
