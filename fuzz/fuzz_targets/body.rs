@@ -1,12 +1,15 @@
-//! The body of a create and of an update, of an account, a draft and an upload, of a message and of many: it is refused with a 4xx, or every field
-//! keeps its rule.
+//! The body of a create and of an update, of an account, a draft and an upload, of a message, of many and of one to be sent: it is refused with a
+//! 4xx, or every field keeps its rule.
 #![no_main]
+
+use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
 use shared::account::{AccountChange, EmailAddress, Hostname, NewAccount};
 use shared::composition::Composition;
 use shared::draft::DraftChange;
 use shared::message::{BatchIds, MessageChange};
+use shared::outbox::{MAX_MESSAGE_BYTES, NewOutgoing};
 use shared::upload::NewUpload;
 use shared::validation::Fields;
 use shared::{Error, Request, call};
@@ -41,6 +44,9 @@ fuzz_target!(|data: &[u8]| {
     if let Some(change) = accepted(&request, |fields| DraftChange::read(fields, 0)) {
         assert!(change.version.0 > 0);
         check_composition(&change.composition);
+    }
+    if let Some(new) = accepted(&request, |fields| NewOutgoing::read(fields, 0)) {
+        check_outgoing(&new);
     }
     if let Some(upload) = accepted(&request, NewUpload::read) {
         check_line(&upload.filename.0, 255);
@@ -92,6 +98,18 @@ fn check_composition(composition: &Composition) {
     }
     let stored = serde_json::to_string(composition).expect("it has a JSON form");
     assert_eq!(serde_json::from_str::<Composition>(&stored).expect("what was written can be read"), *composition);
+}
+
+/// Somebody gets it, each address once, and its JSON alone is never too much.
+fn check_outgoing(new: &NewOutgoing) {
+    check_composition(&new.composition);
+    assert_eq!(new.composition.account_id, Some(new.account_id));
+    let recipients = new.recipients();
+    let keys: HashSet<_> = recipients.iter().map(|to| EmailAddress(to.address.clone()).key()).collect();
+    assert!((1..=100).contains(&recipients.len()) && keys.len() == recipients.len(), "{recipients:?}");
+    let bytes = serde_json::to_string(&new.composition).expect("it has a JSON form").len();
+    let most = new.most_bytes(bytes);
+    assert!((bytes as u64..=MAX_MESSAGE_BYTES).contains(&most), "{most}");
 }
 
 fn check_line(text: &str, max: usize) {

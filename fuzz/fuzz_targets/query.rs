@@ -51,6 +51,10 @@ fuzz_target!(|data: &[u8]| {
         Ok(page) => assert!((1..=200).contains(&page.limit), "{page:?}"),
         Err(refusal) => assert_eq!(refusal.status().0, StatusCode::BAD_REQUEST),
     }
+    match list_outbox::Input::read(&request.query) {
+        Ok(page) => assert!((1..=200).contains(&page.limit), "{page:?}"),
+        Err(refusal) => assert_eq!(refusal.status().0, StatusCode::BAD_REQUEST),
+    }
     match call::account_id(&request) {
         Ok(account) => assert_eq!(account.to_string(), id.to_ascii_lowercase()),
         Err(refusal) => assert_eq!(refusal.status().0, StatusCode::NOT_FOUND),

@@ -11,6 +11,28 @@ pub const DEFAULT_LIMIT: i64 = 50;
 /// The most entries of a page.
 pub const MAX_LIMIT: i64 = 200;
 
+/// Which page is asked for.
+#[derive(Debug, PartialEq)]
+pub struct Input {
+    /// The most entries on a page, 1 to 200.
+    pub limit: i64,
+    /// Where the page before ended.
+    pub cursor: Option<OutboxCursor>,
+}
+
+impl Input {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault.
+    pub fn read(query: &[(String, String)]) -> Result<Self, Error> {
+        match (whole_number(query, "limit", DEFAULT_LIMIT, 1..=MAX_LIMIT), parameter(query, "cursor")) {
+            (Ok(limit), Ok(cursor)) => Ok(Self { limit, cursor }),
+            (limit, cursor) => Err(Error::Invalid(limit.err().into_iter().chain(cursor.err()).collect())),
+        }
+    }
+}
+
 /// One page.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -29,14 +51,7 @@ pub struct Output {
 /// # Errors
 /// [`Error::Invalid`] with every fault of the query.
 pub async fn handler(call: Call) -> Result<Reply, Error> {
-    let query = &call.request.query;
-    let (limit, cursor) = match (
-        whole_number(query, "limit", DEFAULT_LIMIT, 1..=MAX_LIMIT),
-        parameter::<OutboxCursor>(query, "cursor"),
-    ) {
-        (Ok(limit), Ok(cursor)) => (limit, cursor),
-        (limit, cursor) => return Err(Error::Invalid(limit.err().into_iter().chain(cursor.err()).collect())),
-    };
+    let Input { limit, cursor } = Input::read(&call.request.query)?;
     let page = call.db.list_outgoing(&call.identity.scope, limit, cursor).await?;
     Reply::json(StatusCode::OK, &Output { entries: page.entries, next_cursor: page.next })
 }
