@@ -36,6 +36,33 @@ pub struct Smtp {
     extensions: Vec<String>,
 }
 
+/// Why nobody has signed in.
+#[derive(Debug)]
+pub struct NotSignedIn {
+    /// What went wrong.
+    pub error: Error,
+    /// What the server's answer means, where it asks to come later.
+    pub kind: Option<Kind>,
+}
+
+impl NotSignedIn {
+    fn later(what: &str, reply: &Reply) -> Self {
+        Self { error: Error::new(Code::Unavailable, format!("{what}: {reply}")), kind: Some(reply.kind()) }
+    }
+}
+
+impl From<Error> for NotSignedIn {
+    fn from(error: Error) -> Self {
+        Self { error, kind: None }
+    }
+}
+
+impl From<NotSignedIn> for Error {
+    fn from(failure: NotSignedIn) -> Self {
+        failure.error
+    }
+}
+
 impl Smtp {
     /// Reads the greeting, encrypts where that was asked for, and signs in by the best way that the server offers.
     ///
@@ -43,38 +70,38 @@ impl Smtp {
     /// [`Code::Authentication`] where the server refuses the login; [`Code::Unavailable`] where it has no welcome
     /// or asks to come later; [`Code::Tls`] where STARTTLS is missing or fails, or the server wants encryption first;
     /// [`Code::Protocol`] for what is no SMTP server.
-    pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, Error> {
+    pub async fn sign_in(stream: Stream, security: Security, login: &Login) -> Result<Self, NotSignedIn> {
         let work = async {
             let mut smtp = Self::open(stream, security).await?;
             smtp.log_in(login).await?;
             Ok(smtp)
         };
-        work.await.map_err(|error| login.redact(error))
+        work.await.map_err(|failure: NotSignedIn| NotSignedIn { error: login.redact(failure.error), ..failure })
     }
 
-    async fn open(stream: Stream, security: Security) -> Result<Self, Error> {
+    async fn open(stream: Stream, security: Security) -> Result<Self, NotSignedIn> {
         let mut smtp = Self { stream, extensions: Vec::new() };
         let greeting = smtp.reply().await?;
         match greeting.code {
             220 => {}
             // 421 for now, 554 for good: by a block list, most of the time.
-            400..=599 => return Err(Error::new(Code::Unavailable, format!("no welcome: {greeting}"))),
-            _ => return Err(Error::new(Code::Protocol, format!("no greeting of SMTP: {greeting}"))),
+            400..=599 => return Err(NotSignedIn::later("no welcome", &greeting)),
+            _ => return Err(Error::new(Code::Protocol, format!("no greeting of SMTP: {greeting}")).into()),
         }
         smtp.say_hello().await?;
         if security == Security::StartTls { smtp.start_tls().await } else { Ok(smtp) }
     }
 
-    async fn start_tls(mut self) -> Result<Self, Error> {
+    async fn start_tls(mut self) -> Result<Self, NotSignedIn> {
         if !self.extensions.iter().any(|line| line == "STARTTLS") {
-            return Err(Error::new(Code::Tls, "STARTTLS is not offered"));
+            return Err(Error::new(Code::Tls, "STARTTLS is not offered").into());
         }
         self.send("STARTTLS").await?;
         let reply = self.reply().await?;
         match reply.code {
             220 => {}
-            400..=499 => return Err(Error::new(Code::Unavailable, format!("no STARTTLS for now: {reply}"))),
-            _ => return Err(Error::new(Code::Tls, format!("STARTTLS was refused: {reply}"))),
+            400..=499 => return Err(NotSignedIn::later("no STARTTLS for now", &reply)),
+            _ => return Err(Error::new(Code::Tls, format!("STARTTLS was refused: {reply}")).into()),
         }
         // What was listed in clear may be anybody's.
         let mut smtp = Self { stream: self.stream.start_tls().await?, extensions: Vec::new() };
@@ -82,13 +109,13 @@ impl Smtp {
         Ok(smtp)
     }
 
-    async fn log_in(&mut self, login: &Login) -> Result<(), Error> {
+    async fn log_in(&mut self, login: &Login) -> Result<(), NotSignedIn> {
         self.stream.check_secrecy()?;
         // With "=" in the place of the first space as well: a draft had it, and old clients still want to see it.
         let lists = self.extensions.iter().filter_map(|line| line.strip_prefix("AUTH")?.strip_prefix([' ', '=']));
         let offered = lists.collect::<Vec<_>>().join(" ");
         let mechanism = Mechanism::choose(login.secret(), |name| offered.split(' ').any(|offer| offer == name));
-        let Some(mechanism) = mechanism else { return Err(login.not_offered(self.stream.is_encrypted())) };
+        let Some(mechanism) = mechanism else { return Err(login.not_offered(self.stream.is_encrypted()).into()) };
         let reply = self.authenticate(Exchange::new(mechanism, login), mechanism).await?;
         verdict(&reply, self.stream.is_encrypted())
     }
@@ -103,7 +130,7 @@ impl Smtp {
         let _ = timeout(SIGN_OUT_TIMEOUT, goodbye).await;
     }
 
-    async fn say_hello(&mut self) -> Result<(), Error> {
+    async fn say_hello(&mut self) -> Result<(), NotSignedIn> {
         self.send(EHLO).await?;
         let reply = self.reply().await?;
         match reply.code {
@@ -111,9 +138,9 @@ impl Smtp {
                 self.extensions = reply.text.lines().skip(1).map(str::to_ascii_uppercase).collect();
                 Ok(())
             }
-            400..=499 => Err(Error::new(Code::Unavailable, format!("EHLO: {reply}"))),
+            400..=499 => Err(NotSignedIn::later("EHLO", &reply)),
             // Nobody can sign in without extensions (RFC 4954).
-            _ => Err(Error::new(Code::Protocol, format!("EHLO: {reply}"))),
+            _ => Err(Error::new(Code::Protocol, format!("EHLO: {reply}")).into()),
         }
     }
 
@@ -189,7 +216,7 @@ fn parse(line: &str) -> Option<(u16, bool, String)> {
 }
 
 /// What the end of a sign-in means (RFC 4954 section 6 for the codes).
-fn verdict(reply: &Reply, encrypted: bool) -> Result<(), Error> {
+fn verdict(reply: &Reply, encrypted: bool) -> Result<(), NotSignedIn> {
     let code = match reply.code {
         235 => return Ok(()),
         // A password that must be changed first will not be better later.
@@ -201,5 +228,42 @@ fn verdict(reply: &Reply, encrypted: bool) -> Result<(), Error> {
         505..=599 => Code::Authentication,
         _ => Code::Protocol,
     };
-    Err(Login::refused(code, &reply.text))
+    let kind = (code == Code::Unavailable).then(|| reply.kind());
+    Err(NotSignedIn { error: Login::refused(code, &reply.text), kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::connect::Session;
+    use crate::sasl::Secret;
+    use crate::testing::{Script, connect_to_script};
+
+    #[tokio::test]
+    async fn who_is_to_sign_in_later_learns_whether_a_policy_or_a_limit_has_it_so() {
+        let login = Login::new("alice", Secret::Password("hunter22".to_owned().into())).unwrap();
+        let say = |words: &str| Script::new().say(format!("{words}\r\n"));
+        let hello = |words: &str| say("220 mail.example.com").hear(EHLO).append(say(words));
+        let start_tls = |words: &str| hello("250-me\r\n250 STARTTLS").hear("STARTTLS").append(say(words));
+        let auth =
+            |words: &str| hello("250-me\r\n250 AUTH PLAIN").hear("AUTH PLAIN AGFsaWNlAGh1bnRlcjIy").append(say(words));
+        let (plain, starttls) = (Security::Plain, Security::StartTls);
+        for (security, script, code, kind) in [
+            (plain, say("421 4.7.0 Try again later, closing connection."), Code::Unavailable, Some(Kind::Policy)),
+            (plain, say("421 4.3.2 Too many connections"), Code::Unavailable, Some(Kind::Later)),
+            (plain, say("554 5.7.1 You are on a list"), Code::Unavailable, Some(Kind::Never)),
+            (plain, hello("421 4.7.0 Too many errors"), Code::Unavailable, Some(Kind::Policy)),
+            (starttls, start_tls("454 4.7.0 TLS not available"), Code::Unavailable, Some(Kind::Policy)),
+            (plain, auth("454 4.7.0 Too many login attempts"), Code::Unavailable, Some(Kind::Policy)),
+            (plain, auth("454-Daily message\r\n454 quota exceeded."), Code::Unavailable, Some(Kind::Limit)),
+            // Who is refused for good is told so, whatever else is said.
+            (plain, auth("535 5.7.8 Rate limit exceeded"), Code::Authentication, None),
+        ] {
+            let (stream, _server) = connect_to_script(script, Session::new(Duration::from_secs(60), 1 << 20));
+            let failure = Smtp::sign_in(stream, security, &login).await.unwrap_err();
+            assert_eq!((failure.error.code, failure.kind), (code, kind), "{}", failure.error);
+        }
+    }
 }

@@ -51,33 +51,14 @@ impl Said {
 
     /// What it means.
     pub fn kind(&self) -> Kind {
-        match (self.code, self.enhanced) {
-            (200..=299, _) => Kind::Yes,
-            // Gmail counts a day's messages with it, for good although it ends after a day.
-            (_, Some((_, 4, 5))) => Kind::Limit,
-            (400..=599, _) if self.speaks_of_a_limit() => Kind::Limit,
-            // Postfix and Gmail count a minute's with it; filters that are restarted say the same, and greylisting.
-            (400..=499, Some((_, 7, _))) => Kind::Policy,
-            // A question where an answer was due says nothing of the message.
-            (300..=499, _) => Kind::Later,
-            _ => Kind::Never,
-        }
+        meaning(self.code, self.enhanced, &self.words)
     }
+}
 
-    /// Outlook.com, Yahoo, Amazon and hosters have no code for it, or another each.
-    fn speaks_of_a_limit(&self) -> bool {
-        const LIMITS: [&str; 8] = [
-            "submissionquotaexceeded",
-            "daily message quota",
-            "daily user sending",
-            "sending limit",
-            "sending quota",
-            "too many messages",
-            "rate limit",
-            "rate exceeded",
-        ];
-        let words = self.words.to_ascii_lowercase();
-        LIMITS.iter().any(|limit| words.contains(limit))
+impl Reply {
+    /// As [`Said::kind`], where the words are not to be shown.
+    pub(super) fn kind(&self) -> Kind {
+        meaning(self.code, enhanced(self), &clean(&self.text))
     }
 }
 
@@ -85,6 +66,36 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)
     }
+}
+
+fn meaning(code: u16, enhanced: Option<(u8, u16, u16)>, words: &str) -> Kind {
+    match (code, enhanced) {
+        (200..=299, _) => Kind::Yes,
+        // Gmail counts a day's messages with it, for good although it ends after a day.
+        (_, Some((_, 4, 5))) => Kind::Limit,
+        (400..=599, _) if speak_of_a_limit(words) => Kind::Limit,
+        // Postfix and Gmail count a minute's with it; filters that are restarted say the same, and greylisting.
+        (400..=499, Some((_, 7, _))) => Kind::Policy,
+        // A question where an answer was due says nothing of the message.
+        (300..=499, _) => Kind::Later,
+        _ => Kind::Never,
+    }
+}
+
+/// Outlook.com, Yahoo, Amazon and hosters have no code for it, or another each.
+fn speak_of_a_limit(words: &str) -> bool {
+    const LIMITS: [&str; 8] = [
+        "submissionquotaexceeded",
+        "daily message quota",
+        "daily user sending",
+        "sending limit",
+        "sending quota",
+        "too many messages",
+        "rate limit",
+        "rate exceeded",
+    ];
+    let words = words.to_ascii_lowercase();
+    LIMITS.iter().any(|limit| words.contains(limit))
 }
 
 /// `5.7.1` at the beginning of the first line; one of another class than the code's is none (RFC 2034 section 4).
