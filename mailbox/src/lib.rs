@@ -285,7 +285,7 @@ impl Settings {
         &self,
         connector: &Connector,
         session: Session,
-    ) -> Result<(mail::smtp::Smtp, Login), mail::Error> {
+    ) -> Result<(mail::smtp::Smtp, Login), mail::smtp::NotSignedIn> {
         let smtp = self.smtp.as_ref();
         let Smtp { server, username, proof } =
             smtp.ok_or_else(|| mail::Error::new(mail::Code::Unreachable, "no server sends"))?;

@@ -12,7 +12,7 @@ use ::mail::compose::{Composed, For};
 use ::mail::connect::Session;
 use ::mail::imap::{Imap, NotFiled, Role};
 use ::mail::login::Login;
-use ::mail::smtp::{self, Commit, Kind, Outcome, Said, Transmission};
+use ::mail::smtp::{self, Commit, Kind, NotSignedIn, Outcome, Said, Transmission};
 use ::mail::{Code, Error as MailError};
 use shared::account::state::{Event, State};
 use shared::db::outbox::{Claimed, Filed, Finish, Noted, Task};
@@ -117,17 +117,31 @@ impl Attempt {
             _ => Self::ended(Ending::Broken(words)),
         }
     }
+
+    /// As [`Self::failed`], at the server that takes messages.
+    fn not_signed_in(NotSignedIn { error, kind }: NotSignedIn) -> Self {
+        match kind.map(verdict) {
+            Some(verdict @ (Verdict::Policy | Verdict::Limit)) => {
+                log_failure(SMTP, &error);
+                Self::ended(Ending::Held(Answer { verdict, words: error.message }))
+            }
+            _ => Self::failed(SMTP, error),
+        }
+    }
 }
 
-fn answer(said: &Said) -> Answer {
-    let verdict = match said.kind() {
+fn verdict(kind: Kind) -> Verdict {
+    match kind {
         Kind::Yes => Verdict::Yes,
         Kind::Later => Verdict::Later,
         Kind::Policy => Verdict::Policy,
         Kind::Limit => Verdict::Limit,
         Kind::Never => Verdict::Never,
-    };
-    Answer { verdict, words: said.words.clone() }
+    }
+}
+
+fn answer(said: &Said) -> Answer {
+    Answer { verdict: verdict(said.kind()), words: said.words.clone() }
 }
 
 /// Tries to send a message, and notes what came of it.
@@ -306,7 +320,7 @@ async fn hand_over(
     };
     let (mut smtp, login) = match signed_in {
         Ok(signed_in) => signed_in,
-        Err(error) => return Ok(Attempt::failed(SMTP, error)),
+        Err(failure) => return Ok(Attempt::not_signed_in(failure)),
     };
     let (answers, ending) = converse(job, claimed, &mut smtp, &login, &composed, &mut bytes).await?;
     let session = matches!(ending, Ending::Answered(_)).then_some(smtp);

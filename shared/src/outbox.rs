@@ -205,6 +205,8 @@ pub enum Ending {
     Lost(String),
     /// Nobody can sign in. Nothing was sent.
     NoLogin(String),
+    /// Nobody can sign in for now, as a policy or a limit of the server has it. Nothing was sent.
+    Held(Answer),
 }
 
 /// A message's recipients, and how long it was tried.
@@ -282,7 +284,7 @@ impl Delivery {
             let own = answers.get(nth).and_then(Option::as_ref);
             let answer = match (own, &ending) {
                 (Some(own), _) if own.verdict != Verdict::Yes => own,
-                (_, Ending::Answered(answer)) => answer,
+                (_, Ending::Answered(answer) | Ending::Held(answer)) => answer,
                 (_, Ending::Lost(_)) => {
                     doubtful.push(place);
                     continue;
@@ -299,16 +301,19 @@ impl Delivery {
                 }
             };
         }
+        let at_sign_in = matches!(ending, Ending::Held(_));
         let (response, no_login) = match ending {
-            Ending::Answered(Answer { words, .. }) | Ending::Broken(words) | Ending::Lost(words) => (words, false),
+            Ending::Answered(answer) | Ending::Held(answer) => (answer.words, false),
+            Ending::Broken(words) | Ending::Lost(words) => (words, false),
             Ending::NoLogin(words) => (words, true),
         };
         if !doubtful.is_empty() {
             return Move { step: Step::Lost, recipients: self.recipients, doubtful, response, pause: None, hold: None };
         }
         let (step, pause) = self.next(slowest, no_login);
-        // A policy that lets some have it is none of the account's.
-        let is_held = slowest == Verdict::Limit || slowest == Verdict::Policy && !self.has(Reception::Accepted);
+        // A policy that lets some have it is none of the account's, but for one that lets nobody sign in.
+        let is_accounts = at_sign_in || !self.has(Reception::Accepted);
+        let is_held = slowest == Verdict::Limit || slowest == Verdict::Policy && is_accounts;
         let hold = pause.filter(|_| is_held);
         Move { step, recipients: self.recipients, doubtful, response, pause, hold }
     }

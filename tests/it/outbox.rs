@@ -292,6 +292,34 @@ async fn a_policy_holds_the_account_for_as_long_as_its_message_waits() {
     assert_eq!(server.taken().len(), 2);
 }
 
+/// A server that has seen too many sign-ins counts those as well that it refuses.
+#[tokio::test]
+async fn who_is_to_sign_in_later_does_not_try_it_with_each_of_his_messages() {
+    for fault in [
+        (At::Greeting, Fault::Say("421 4.7.0 Try again later")),
+        (At::Hello, Fault::Say("421 4.7.0 Too many errors")),
+        (At::Auth, Fault::Say("454 4.7.0 Too many login attempts")),
+    ] {
+        let server = SmtpModel::start(&OFFERS).await;
+        let rig = Rig::model(&server).await;
+        let entries = [rig.put(json!({})).await, rig.put(json!({})).await];
+        server.fail([fault.clone()]);
+        rig.work().await;
+        // Whoever is rung for meanwhile.
+        rig.worker.deliver(&rig.scope, rig.account, TIME).await.unwrap();
+        // The fault strikes once: a second connection would have been let in.
+        assert!(server.world.lock().unwrap().faults.is_empty(), "{fault:?}");
+        assert_eq!(server.world.lock().unwrap().sign_ins, 0, "{fault:?}");
+        let held = [rig.get(&entries[0]).await, rig.get(&entries[1]).await];
+        assert!(held.iter().all(|entry| is(entry) == ("queued", vec!["pending"]) && waits(entry) == 1), "{held:?}");
+        assert_eq!(held[0]["nextAttemptAt"], held[1]["nextAttemptAt"], "{fault:?}");
+        let attempts = held.iter().map(|entry| entry["attempts"].as_i64().unwrap());
+        assert_eq!(attempts.sum::<i64>(), 1, "{fault:?}");
+        rig.work().await;
+        assert_eq!(server.taken().len(), 2, "{fault:?}");
+    }
+}
+
 /// The limit is that of a login at a server.
 #[tokio::test]
 async fn another_login_is_not_held_back_by_the_limit_of_the_one_before() {

@@ -60,6 +60,7 @@ fn every_end_of_an_attempt_has_its_move() {
     use Verdict::*;
     let answered = |verdict| Ending::Answered(answer(verdict));
     let broken = || Ending::Broken("no connection".into());
+    let held = |verdict| Ending::Held(answer(verdict));
     let yes = Some(Yes);
     for (answers, ending, minutes, expected) in [
         (vec![yes], answered(Yes), 0, (Step::Accepted, vec![Accepted], None)),
@@ -88,6 +89,12 @@ fn every_end_of_an_attempt_has_its_move() {
         (vec![Some(Policy)], answered(Policy), 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
         (vec![Some(Limit)], answered(Limit), 24 * 60, (Step::Delayed, vec![Pending], Some(60))),
         (vec![None], answered(Limit), 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
+        // At the sign-in as well.
+        (vec![None, None], held(Policy), 0, (Step::Delayed, vec![Pending, Pending], Some(1))),
+        (vec![None], held(Policy), 70 * 60, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![None], held(Policy), 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
+        (vec![None], held(Limit), 0, (Step::Delayed, vec![Pending], Some(60))),
+        (vec![None], held(Limit), 71 * 60 + 1, (Step::GivenUp, vec![Pending], None)),
     ] {
         let context = format!("{answers:?} {ending:?} {minutes}");
         let moved = attempt(&answers, ending, minutes);
@@ -99,6 +106,12 @@ fn every_end_of_an_attempt_has_its_move() {
     assert_eq!(attempt(&[yes, Some(Policy)], answered(Yes), 0).hold, None);
     assert_eq!(attempt(&[yes, Some(Limit)], answered(Yes), 0).hold, Some(LIMIT_PAUSE));
     assert_eq!(attempt(&[yes, Some(Later)], answered(Yes), 0).hold, None);
+    assert_eq!(attempt(&[None], broken(), 0).hold, None);
+    assert_eq!(attempt(&[None], held(Policy), 0).hold, Some(MINUTE));
+    assert_eq!(attempt(&[None], held(Limit), 0).hold, Some(LIMIT_PAUSE));
+    // Whoever has got it at an earlier attempt.
+    let recipients = [Accepted, Pending].map(recipient).into();
+    assert_eq!(Delivery { recipients, tried_for: MINUTE }.after(&[], held(Policy)).hold, Some(5 * MINUTE));
     assert_eq!(attempt(&[yes, Some(Later)], Ending::Lost("gone".into()), 0).doubtful, [0]);
     let words = |moved: &Move| moved.recipients[0].response.clone();
     assert_eq!(words(&attempt(&[yes], answered(Yes), 0)).as_deref(), Some("Yes"));
@@ -182,12 +195,14 @@ proptest! {
     fn an_attempt_decides_nothing_twice(
         before in prop::collection::vec(prop::sample::select(vec![Reception::Pending, Reception::Accepted, Reception::Rejected]), 1..6),
         answers in prop::collection::vec(prop::option::of(prop::sample::select(VERDICTS.to_vec())), 0..6),
-        kind in 0..8, minutes in 0u32..5000,
+        kind in 0..10, minutes in 0u32..5000,
     ) {
         let ending = match kind {
             0..=4 => Ending::Answered(answer(VERDICTS[kind as usize])),
             5 => Ending::Broken(String::new()),
             6 => Ending::Lost(String::new()),
+            7 => Ending::Held(answer(Verdict::Policy)),
+            8 => Ending::Held(answer(Verdict::Limit)),
             _ => Ending::NoLogin(String::new()),
         };
         let recipients: Vec<_> = before.iter().copied().map(recipient).collect();
