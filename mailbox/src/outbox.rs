@@ -14,6 +14,7 @@ use ::mail::imap::{Imap, NotFiled, Role};
 use ::mail::login::Login;
 use ::mail::smtp::{self, Commit, Kind, NotSignedIn, Outcome, Said, Transmission};
 use ::mail::{Code, Error as MailError};
+use shared::account::AccountId;
 use shared::account::state::{Event, State};
 use shared::db::outbox::{Claimed, Filed, Finish, Noted, Task};
 use shared::db::secrets::Fault;
@@ -23,6 +24,7 @@ use shared::outbox::{Answer, Delivery, Ending, Move, Reception, Status, Verdict,
 use shared::work::mail::MailJob;
 use shared::work::{Done, Job, WorkError};
 
+use crate::sync::{chance, now_ms};
 use crate::tokens::{Key, TokenError, Tokens, Way};
 use crate::{Host, OAUTH2, Settings};
 pub use write::Files;
@@ -34,7 +36,7 @@ const LEASE_SPARE: Duration = Duration::from_secs(30);
 const SESSION_BYTES: u64 = 4 * 1024 * 1024;
 /// What it may say where folders are listed and searched.
 const FOLDER_BYTES: u64 = 64 * 1024 * 1024;
-/// When a message has its turn whose server has as many connections of ours as it may have.
+/// When a message has its turn whose server has as many connections of ours as it may have: twice that at the most.
 const HOST_PAUSE: Duration = Duration::from_secs(20);
 /// How long a token may take: longer than a refresh whose worker has died is waited for.
 const TOKEN_TIME: Duration = Duration::from_secs(20);
@@ -157,7 +159,8 @@ async fn send(job: &MailJob<Way>, files: &Files, claimed: Claimed) -> Result<Not
                 response: claimed.outgoing.response.as_deref(),
                 filed: claimed.filed,
                 looks: claimed.looks,
-                pause: Some(HOST_PAUSE),
+                // Those who wait for one host do not come back all at once.
+                pause: Some(HOST_PAUSE.mul_f64(1.0 + chance(claimed.stored.account.id))),
                 hold: None,
                 is_untried: true,
             };
@@ -270,7 +273,7 @@ async fn attempt(
     let has_own = account.smtp_username.is_some() || claimed.stored.sealed.smtp_password.is_some();
     let refused = refused.filter(|error| !has_own || [SMTP, OAUTH2].contains(&error.service.as_str()));
     let just_now = i64::try_from(REFUSED_PAUSE.as_millis()).unwrap_or(i64::MAX);
-    if let Some(refused) = refused.filter(|error| error.at.saturating_add(just_now) > crate::sync::now_ms()) {
+    if let Some(refused) = refused.filter(|error| error.at.saturating_add(just_now) > now_ms()) {
         return without_host(Attempt::ended(Ending::NoLogin(refused.message.clone())));
     }
     let tokens = Tokens::of_job(job);
@@ -285,7 +288,10 @@ async fn attempt(
         return without_host(Attempt::ended(Ending::NoLogin(NO_SERVER.into())));
     };
     let left = job.job.ends_at.saturating_duration_since(Instant::now());
-    let Some(slot) = job.slots.take(&host, left).await else { return Ok(None) };
+    let Some(slot) = job.slots.take(&host, left).await else {
+        log_busy(account.id, &host);
+        return Ok(None);
+    };
     let mut attempt = hand_over(job, files, claimed, &key.settings).await;
     if matches!(&attempt, Ok(Attempt { ending: Ending::NoLogin(_), .. })) {
         match key.renewed(&tokens, account, deadline()).await {
@@ -399,6 +405,11 @@ fn broken(error: &MailError) -> Ending {
 
 fn log_failure(service: &'static str, error: &MailError) {
     tracing::info!(target: COUNTED, service, code = error.code.as_str(), detail = error.detail, "send_failed");
+}
+
+/// The alarm outbox-hosts-busy counts these lines.
+fn log_busy(account_id: AccountId, host: &str) {
+    tracing::info!(target: COUNTED, accountId = %account_id, host, "host_busy");
 }
 
 fn pending(claimed: &Claimed) -> Vec<usize> {
@@ -537,7 +548,9 @@ async fn visit(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<S
     let key = key.ok_or_else(|| unavailable("there is no password"))?;
     let left = job.job.ends_at.saturating_duration_since(Instant::now());
     let time = if claimed.task == Task::Copy { left } else { left.min(FOLDER_TIME) };
-    let Some(slot) = job.slots.take(&key.settings.incoming.host, time).await else {
+    let host = &key.settings.incoming.host;
+    let Some(slot) = job.slots.take(host, time).await else {
+        log_busy(account.id, host);
         return Err(unavailable("the host has as many connections as it may have"));
     };
     let end = Instant::now() + time;

@@ -180,7 +180,7 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
 }
 
 /// From 0 to 1, another for each account.
-fn chance(account: AccountId) -> f64 {
+pub(crate) fn chance(account: AccountId) -> f64 {
     f64::from(account.0.as_bytes()[15]) / 255.0
 }
 

@@ -575,6 +575,7 @@ fn synchronising_and_sending_do_not_stop_without_an_alarm() {
         ("SyncFailures", "SyncAccountLogGroup", Some("sync")),
         ("HostsBusy", "SyncAccountLogGroup", Some("sync")),
         ("SendFailures", "DeliverMessageLogGroup", Some("outbox")),
+        ("SendHostsBusy", "DeliverMessageLogGroup", Some("outbox")),
     ] {
         let counted = |filter: &Value| filter["MetricTransformations"][0].clone();
         let filters: Vec<_> = metric_filters().filter(|(_, filter)| counted(filter)["MetricName"] == metric).collect();
