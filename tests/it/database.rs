@@ -466,7 +466,9 @@ async fn what_a_user_sees_of_an_account_gives_it_a_number() {
         assert!(!set(column).await, "{column} again");
     }
     // What changes with each turn does not.
-    for column in ["last_sync_at = 2", "next_sync_at = 2", "leased_until = 2", "failures = 2", "last_error_at = 2"] {
+    for column in
+        ["last_sync_at = 2", "next_sync_at = 2", "leased_until = 2", "deaths = 2", "failures = 2", "last_error_at = 2"]
+    {
         assert!(!set(column).await, "{column}");
     }
     assert!(set("is_enabled = false").await);

@@ -216,7 +216,8 @@ async fn work(api: &Api, function: &str, customers: &[&Customer], name: &str) ->
 
 async fn synchronise(api: &Api, owner: &Client, customers: &[&Customer], name: &str) -> Duration {
     let ids: Vec<Uuid> = customers.iter().map(|customer| customer.id).collect();
-    let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = any ($1)";
+    let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1), deaths = 0
+               where id = any ($1)";
     owner.execute(sql, &[&ids]).await.unwrap();
     work(api, "sync-account", customers, name).await
 }

@@ -753,12 +753,12 @@ async fn privileges_too_wide(client: &Client) -> Vec<String> {
                 ("update", "email_accounts") if is_mail => {
                     ["state", "state_changed_at", "failures", "next_sync_at", "tried_at"].contains(&column)
                         || SYNCHRONISED.contains(&column)
-                        || ["last_sync_at", "synced_with", "sending_held_until"].contains(&column)
+                        || ["last_sync_at", "synced_with", "sending_held_until", "deaths"].contains(&column)
                         || column.starts_with("last_error_")
                 }
                 ("update", "email_accounts") => {
                     let never = ["id", "tenant_id", "user_id", "credential_id", "created_at", "is_syncing"];
-                    let nor = ["synced_with", "created_number", "changed_number"];
+                    let nor = ["synced_with", "deaths", "created_number", "changed_number"];
                     !never.contains(&column) && !nor.contains(&column)
                 }
                 ("update", _) if is_mail => is_sealed || is_turn,

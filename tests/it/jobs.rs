@@ -11,6 +11,7 @@ use local::event_sources::EventSources;
 use local::gateway::{Gateway, Options};
 use local::template::{Function, Queue, QueueEvent, Redrive, Route};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -412,6 +413,43 @@ async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_go_on() {
     assert!(poisoned.iter().all(|line| line["errorKind"] == "Poisoned message"));
     let letters = service.queues.receive(DEAD, 10, Duration::ZERO).await.unwrap();
     assert_eq!(letters.iter().map(|letter| letter.body().unwrap()).collect::<Vec<_>>(), ["no account"]);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_kills_its_workers_becomes_a_dead_letter_and_the_others_go_on() {
+    // It says nothing, so its workers wait. The dead keep their slots of a host for minutes: no other test has this one.
+    let host = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let env = BTreeMap::from([("MAIL_ALLOW_PLAINTEXT", "true".to_owned())]);
+    let service = Service::start(Duration::from_secs(2), env).await;
+    let user = User::new();
+    let [other] = accounts(&service, &user, 1).await[..] else { panic!("one account") };
+    let settings = json!({"hostname": "127.0.0.2", "port": host.local_addr().unwrap().port(), "encryption": "none"});
+    let account: Uuid = service.api.create(&user, settings).await["id"].as_str().unwrap().parse().unwrap();
+    let ring = async || {
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        service.owner.execute(sql, &[&account]).await.unwrap();
+        service.queues.send(QUEUE, &[doorbell(&user, account)]).await.unwrap();
+    };
+    for _ in 0..5 {
+        ring().await;
+        let (_connection, _) = timeout(PATIENCE, host.accept()).await.expect("a worker comes").unwrap();
+        // The other one, where there is one, has come with an old bell, and has ended perhaps.
+        for pid in service.api.gateway.pids("sync-account").unwrap() {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    }
+    ring().await;
+    let dead = async { while service.queues.count(DEAD).await.unwrap() == 0 {} };
+    timeout(PATIENCE, dead).await.expect("a dead letter");
+    let failed = service.api.log_line(|line| is_job(line) && line["outcome"] == "failed").await;
+    assert!(failed["error"].as_str().unwrap().starts_with("five workers in a row"), "{failed}");
+    let shown = service.api.get(&format!("/api/accounts/{account}")).by(&user).send().await.body;
+    let error = &shown["lastError"];
+    assert_eq!((&error["code"], &error["service"]), (&json!("unavailable"), &json!("imap")), "{shown}");
+    service.make_due(&[other], 1).await;
+    assert_eq!(service.tick().await["due"], 1);
+    let is_done = |line: &Value| is_job(line) && line["outcome"] == "done" && line["accountId"] == json!(other);
+    service.api.log_lines(1, is_done).await;
 }
 
 #[tokio::test]

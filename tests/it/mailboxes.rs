@@ -186,9 +186,10 @@ impl Rig {
         Self::new(Worker::new().await, settings).await
     }
 
-    /// Somebody rings, and the lease of whoever was killed has ended.
+    /// Somebody rings, and the lease of whoever was killed has ended. He does not count: five in a row would be the last.
     pub async fn ring(&self) {
-        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1), deaths = 0
+                   where id = $1";
         self.owner.execute(sql, &[&self.account.0]).await.unwrap();
     }
 
@@ -698,7 +699,8 @@ impl Tenant {
     }
 
     async fn run(&self, service: &Service, worker: &Worker) {
-        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1), deaths = 0
+                   where id = $1";
         service.owner.execute(sql, &[&self.account.0]).await.unwrap();
         let scope = Scope { tenant_id: TenantId(self.user.tenant), user_id: UserId(self.user.user) };
         // It fails with the database, and there is another one.

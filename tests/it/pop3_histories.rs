@@ -65,7 +65,8 @@ async fn live(seed: u64) {
     let (worker, owner) = (Worker::through(&postgres).await, owner().await);
     let scope = Scope { tenant_id: TenantId(user.tenant), user_id: UserId(user.user) };
     let ring = || async {
-        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1), deaths = 0
+                   where id = $1";
         owner.execute(sql, &[&account.0]).await.unwrap();
     };
     let mut ids = BTreeMap::new();

@@ -91,6 +91,81 @@ async fn what_was_rung_for_during_a_turn_is_due_after_it() {
     assert!(row(&account).await["next_sync_at"].is_null());
 }
 
+/// Nobody lives to say it: what is left is a lease that has run out.
+#[tokio::test]
+async fn an_account_of_which_five_workers_have_died_is_given_up_until_one_ends_its_turn() {
+    const RUNG: &str = "rung_at = 1";
+    const DEAD: &str = "leased_until = 1";
+    let (api, user) = (api().await, User::new());
+    let account = api.create(&user, json!({})).await;
+    let id: Uuid = account["id"].as_str().unwrap().parse().unwrap();
+    let mail = connect(&servers().await.postgres.mail_url("app")).await;
+    let begin = async || {
+        let sql = "select outcome, lease_token from begin_turn($1, $2, $3, 120000)";
+        let row = mail.query_one(sql, &[&user.tenant, &user.user, &id]).await.unwrap();
+        (row.get::<_, String>(0), row.get::<_, Option<i64>>(1))
+    };
+    let begin_as = async |columns: &str| {
+        set(&account, columns).await;
+        begin().await
+    };
+    let end = async |token: Option<i64>| {
+        let sql = "select finish_sync($1, $2, $3, $4, false, true, 'connected', 0, 300000, null, null, null)";
+        mail.query_one(sql, &[&user.tenant, &user.user, &id, &token]).await.unwrap().get::<_, bool>(0)
+    };
+
+    let (outcome, first) = begin_as(RUNG).await;
+    assert_eq!(outcome, "begun");
+    for dead in 1..5_i64 {
+        assert_eq!(begin_as(DEAD).await.0, "begun", "{dead}");
+        assert!(!end(first).await, "who comes late has died as well");
+        let stored = row(&account).await;
+        assert_eq!((&stored["deaths"], &stored["last_error_code"]), (&json!(dead), &Value::Null));
+        // Those that one worker had in its hands do not come to the next one together.
+        let pause = stored["next_sync_at"].as_i64().unwrap() - stored["leased_until"].as_i64().unwrap();
+        assert!((0..=dead * 2 * MINUTE).contains(&pause), "{dead}: {pause}");
+    }
+    assert_eq!(begin_as(DEAD).await.0, "givenUp");
+    let seen = status(&user, &account).await;
+    assert_eq!((&seen["status"], &seen["progress"]), (&json!("idle"), &Value::Null));
+    let error = &seen["lastError"];
+    assert_eq!((&error["code"], &error["service"]), (&json!("unavailable"), &json!("imap")), "{seen}");
+    assert_eq!(error["message"], "The service could not synchronise this account. It tries again in an hour.");
+    let pause = seen["nextSyncAt"].as_i64().unwrap() - now();
+    assert!((47 * MINUTE..=60 * MINUTE).contains(&pause), "{pause}");
+
+    // Who comes with an old bell fails until that is a dead letter, which puts nothing off.
+    let stored = row(&account).await;
+    assert_eq!(begin().await.0, "givenUp");
+    let give_up = "select give_up_sync($1, $2, $3, 9999999, 'Once more.')";
+    mail.execute(give_up, &[&user.tenant, &user.user, &id]).await.unwrap();
+    assert_eq!(row(&account).await, stored);
+    // It is tried again, for its user at once; and one more is enough.
+    assert_eq!(ask(&user, &account).await.status, 202);
+    assert_eq!(begin().await.0, "begun");
+    assert_eq!(begin_as(DEAD).await.0, "givenUp");
+    let (outcome, token) = begin_as(RUNG).await;
+    assert_eq!(outcome, "begun");
+    assert!(end(token).await);
+    let stored = row(&account).await;
+    assert_eq!((&stored["deaths"], &stored["last_error_code"]), (&json!(0), &Value::Null));
+    assert_eq!(begin().await.0, "idle");
+
+    // What its user ends, and what finds its host busy, has shown nothing.
+    assert_eq!(begin_as(RUNG).await.0, "begun");
+    assert_eq!(begin_as(DEAD).await.0, "begun");
+    cancel(&user, &account).await;
+    let (_, token) = begin_as(RUNG).await;
+    let postpone = "select postpone_sync($1, $2, $3, $4, 1000)";
+    mail.execute(postpone, &[&user.tenant, &user.user, &id, &token]).await.unwrap();
+    let stored = row(&account).await;
+    assert_eq!((&stored["deaths"], &stored["leased_until"]), (&json!(1), &Value::Null));
+    // Another mailbox has killed nobody.
+    let path = format!("/api/accounts/{id}");
+    assert_eq!(api.put(&path, json!({"hostname": "other.example.com"})).by(&user).send().await.status, 200);
+    assert_eq!(row(&account).await["deaths"], 0);
+}
+
 /// A worker has looked into the folder before the message was moved there, and its end is not the message's.
 #[tokio::test]
 async fn what_is_moved_during_a_turn_is_not_destroyed_at_its_end() {

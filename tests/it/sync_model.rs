@@ -254,9 +254,10 @@ impl Rig {
         }
     }
 
-    /// Somebody rings, and the lease of whoever was killed has ended.
+    /// Somebody rings, and the lease of whoever was killed has ended. He does not count: five in a row would be the last.
     async fn ring(&self) {
-        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1), deaths = 0
+                   where id = $1";
         self.owner.execute(sql, &[&self.account.0]).await.unwrap();
     }
 

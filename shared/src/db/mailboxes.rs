@@ -325,7 +325,8 @@ impl Db {
     /// Takes an account, for so long.
     ///
     /// # Errors
-    /// [`Error::Internal`] when PostgreSQL fails; so it is with all methods here.
+    /// [`Error::Internal`] when PostgreSQL fails; so it is with all methods here. Here also where workers have died of the
+    /// account: then the job fails, and its message becomes a dead letter.
     pub async fn begin_sync(&self, scope: &Scope, id: AccountId, lease: Duration) -> Result<Turn, Error> {
         let sql = "select * from begin_turn($1, $2, $3, $4)";
         let rows = self.query(Access::Write, scope, sql, &[(&id.0, Type::UUID), (&millis(lease), Type::INT8)]).await?;
@@ -336,6 +337,7 @@ impl Db {
             "begun" => {}
             "busy" => return Ok(Turn::Busy),
             "idle" => return Ok(Turn::Idle),
+            "givenUp" => return Err(Error::internal(anyhow!("five workers in a row did not give the account back"))),
             _ => return Ok(Turn::Gone),
         }
         let Some(account) = account(first)? else {

@@ -25,7 +25,7 @@ use crate::sealing::{Kind, Place, key_id};
 /// How long an account is left alone that the service fails to synchronise by its own fault: somebody has to mend that,
 /// and until then each attempt makes a dead letter.
 const GIVEN_UP_PAUSE: Duration = Duration::from_secs(60 * 60);
-/// What its user reads.
+/// What its user reads. `begin_sync` in the migrations has the same words.
 const GIVEN_UP: &str = "The service could not synchronise this account. It tries again in an hour.";
 
 /// The sealed secrets of a credential. `Debug` shows their keys, and nothing that could be opened.

@@ -34,7 +34,7 @@ pub struct MailJob<N> {
 }
 
 /// Works off a queue, as [`super::work()`], with all that it takes to sign in to accounts. Where a job fails each time, the
-/// account says so and is left alone for an hour.
+/// account says so and is left alone for an hour. So it does where no worker lives to say it: see `begin_sync`.
 ///
 /// # Errors
 /// As [`super::work()`]; a secret cannot be read, there are no private keys or no public one, or the database role is too powerful.
