@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::mail::connect::Session;
 use ::mail::imap::UidSet;
-use shared::account::AccountId;
-use shared::account::state::Event;
+use shared::account::state::{Event, State};
+use shared::account::{Account, AccountId};
 use shared::db::Db;
 use shared::db::mailboxes::{End, Mailbox, Turn};
 use shared::db::secrets::Fault;
@@ -42,6 +42,8 @@ const DOUBT_PATIENCE: Duration = Duration::from_secs(60);
 const SESSION_BYTES: u64 = 1 << 30;
 /// When an account has its turn whose mail host has as many connections of ours as it may have: twice that at the most.
 const HOST_PAUSE: Duration = Duration::from_secs(20);
+/// How late an account is of which the log says so: it has missed a turn, whatever its interval.
+const LATE: Duration = Duration::from_secs(60 * 60);
 /// How long a token may take: longer than a refresh whose worker has died is waited for.
 const TOKEN_TIME: Duration = Duration::from_secs(20);
 /// Beyond the time to stop: an answer that is on its way.
@@ -103,6 +105,16 @@ impl From<TokenError> for Stop {
 pub async fn run(job: &MailJob<Way>) -> Result<Done, WorkError> {
     let MailJob { job: Job { scope, account_id, .. }, db, .. } = job;
     let Turn::Mine(mailbox) = db.begin_sync(scope, *account_id, LEASE).await? else { return Ok(Done::Complete) };
+    if let Some(late) = lateness(&mailbox.account, now_ms()) {
+        let account = &mailbox.account;
+        tracing::info!(
+            target: COUNTED,
+            accountId = %account.id,
+            hostname = account.hostname,
+            lateSeconds = late.as_secs(),
+            "sync_late"
+        );
+    }
     let tokens = Tokens::of_job(job);
     let deadline = || tokio::time::Instant::now() + TOKEN_TIME;
     let key = match Key::new(&tokens, &mailbox.account, &mailbox.sealed, deadline()).await {
@@ -179,6 +191,17 @@ async fn finish(db: &Db, mailbox: &Mailbox, outcome: Result<Pass, Stop>) -> Resu
     Ok(Done::Complete)
 }
 
+/// For how long an account has been due that is begun at `now`, where that is long. Who rings for it moves `next_sync_at` on,
+/// so one that is begun again and again and never done shows by when all was there last, or by what has changed since: its
+/// user's settings, its state. Those that nobody waits for are left out, those that are tried after pauses of their own, and
+/// a first synchronisation, which takes as long as it takes.
+fn lateness(account: &Account, now: i64) -> Option<Duration> {
+    let is_awaited = account.is_sync_enabled && matches!(account.state, State::New | State::Connected);
+    let since = account.last_sync_at?.max(account.updated_at).max(account.state_changed_at);
+    let late = u64::try_from(now - since - i64::from(account.sync_interval) * 1000).ok()?;
+    Some(Duration::from_millis(late)).filter(|late| is_awaited && *late >= LATE)
+}
+
 /// From 0 to 1, another for each account.
 pub(crate) fn chance(account: AccountId) -> f64 {
     f64::from(account.0.as_bytes()[15]) / 255.0
@@ -236,7 +259,70 @@ fn uid_set(multirange: &str) -> UidSet {
 
 #[cfg(test)]
 mod tests {
+    use shared::account::CredentialId;
+    use shared::identity::{TenantId, UserId};
+    use uuid::Uuid;
+
     use super::*;
+
+    const MINUTE: i64 = 60_000;
+    const NOW: i64 = 1_000_000 * MINUTE;
+
+    /// In minutes, of an account where all was there 80 minutes ago and which is looked at every ten, but for this change.
+    fn late(change: fn(&mut Account)) -> Option<u64> {
+        let mut account = Account {
+            id: AccountId(Uuid::nil()),
+            tenant_id: TenantId(Uuid::nil()),
+            user_id: UserId(Uuid::nil()),
+            account_name: "Work".to_owned(),
+            email_address: "jane@example.com".to_owned(),
+            protocol: "imap".to_owned(),
+            hostname: "imap.example.com".to_owned(),
+            port: 993,
+            encryption: "tls".to_owned(),
+            username: "jane".to_owned(),
+            credential_id: CredentialId(Uuid::nil()),
+            is_sync_enabled: true,
+            sync_interval: 600,
+            last_sync_at: Some(NOW - 80 * MINUTE),
+            is_syncing: true,
+            is_enabled: true,
+            smtp_hostname: None,
+            smtp_port: None,
+            smtp_encryption: None,
+            smtp_username: None,
+            auth_type: "password".to_owned(),
+            provider: None,
+            state: State::Connected,
+            state_changed_at: 0,
+            next_sync_at: Some(NOW),
+            last_error: None,
+            created_at: 0,
+            updated_at: 0,
+        };
+        change(&mut account);
+        lateness(&account, NOW).map(|late| late.as_secs() / 60)
+    }
+
+    #[test]
+    fn late_is_who_has_been_due_for_an_hour() {
+        assert_eq!(late(|_| {}), Some(70));
+        assert_eq!(late(|account| account.sync_interval = 1200), Some(60));
+        assert_eq!(late(|account| account.sync_interval = 1201), None);
+        assert_eq!(late(|account| account.last_sync_at = Some(NOW - MINUTE)), None, "its user asked for it");
+        assert_eq!(late(|account| account.last_sync_at = None), None, "it is the first one");
+        // Whatever of these was last: somebody who wanted no mail for a year waits since he wants it again.
+        assert_eq!(late(|account| account.updated_at = NOW - 75 * MINUTE), Some(65));
+        assert_eq!(late(|account| account.updated_at = NOW), None);
+        assert_eq!(late(|account| account.state_changed_at = NOW - 75 * MINUTE), Some(65));
+        assert_eq!(late(|account| account.state_changed_at = NOW), None);
+        // And whoever waits.
+        assert_eq!(late(|account| account.state = State::New), Some(70));
+        assert_eq!(late(|account| account.state = State::ConnectError), None);
+        assert_eq!(late(|account| account.state = State::AuthenticationError), None);
+        assert_eq!(late(|account| account.state = State::CredentialsMissing), None);
+        assert_eq!(late(|account| account.is_sync_enabled = false), None);
+    }
 
     #[test]
     fn sets_of_uids_are_postgresqls_multiranges() {

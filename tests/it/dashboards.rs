@@ -176,6 +176,7 @@ fn what_operators_are_promised_is_on_the_dashboard() {
         assert!(all.contains(&(namespace.to_owned(), name.to_owned(), by)), "{name}");
     };
     is_shown(OURS, "ScheduleLag", &[]);
+    is_shown(OURS, "SyncLag", &[]);
     is_shown(OURS, "OutboxLag", &[]);
     is_shown(OURS, "OutboxUncertain", &[]);
     is_shown(OURS, "HostErrors", &["HostService", "Code"]);

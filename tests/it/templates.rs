@@ -564,8 +564,8 @@ pub fn watched(alarm: &Value) -> Vec<&Value> {
     }
 }
 
-/// That nobody can be rung for, that no mail host is reached, and that all connections with one are taken, keeps the queues short
-/// and no message late.
+/// That nobody can be rung for, that no mail host is reached, that all connections with one are taken, and that accounts are begun
+/// and not done, keeps the queues short and no message late.
 #[test]
 fn synchronising_and_sending_do_not_stop_without_an_alarm() {
     for (metric, log, queue) in [
@@ -574,6 +574,7 @@ fn synchronising_and_sending_do_not_stop_without_an_alarm() {
         ("NotRung", "ScheduleWorkLogGroup", None),
         ("SyncFailures", "SyncAccountLogGroup", Some("sync")),
         ("HostsBusy", "SyncAccountLogGroup", Some("sync")),
+        ("SyncLag", "SyncAccountLogGroup", Some("sync")),
         ("SendFailures", "DeliverMessageLogGroup", Some("outbox")),
         ("SendHostsBusy", "DeliverMessageLogGroup", Some("outbox")),
     ] {
