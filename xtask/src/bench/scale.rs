@@ -50,10 +50,17 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
     let what = format!("scale schedule-work: {batch} due of {many}, one statement");
     rows.push(Row::alone(format!("{what}: p50"), "ms", millis(times.median())).at_most(50.0));
     rows.push(Row::alone(format!("{what}: p99"), "ms", millis(times.percentile(99))));
+    // Due again, or the plans would be of batches of nobody.
+    let again = "update email_accounts set next_sync_at = 0 where rung_at is not null";
+    bench.owner(&database(many)).await?.batch_execute(again).await?;
     let mut plans = String::new();
     for count in [FEW, many] {
-        for query in ["select total, (account).* from list_accounts", "select * from find_account"] {
+        for query in
+            ["select total, (account).* from list_accounts", "select * from find_account", "select * from claim_due"]
+        {
             let plan = plan(bench, count, query).await?;
+            let reads_all = plan.contains("Seq Scan on email_accounts");
+            ensure!(count < many || !reads_all, "{query} reads the whole table of {count} accounts:\n{plan}");
             for line in plan.lines().filter(|line| line.contains(" Scan ")) {
                 let node = line.trim_start_matches([' ', '-', '>']).split("  (").next().unwrap_or(line);
                 println!("plan of {query} at {count}: {node}");
@@ -176,10 +183,10 @@ pub(super) async fn claim_all(bench: &Bench, database: &str, count: u64, batch: 
     Ok(times)
 }
 
-/// The plan of the statement inside a function, as it is after PostgreSQL has settled on one.
+/// The plans of the statements inside a function, as they are after PostgreSQL has settled on them.
 async fn plan(bench: &Bench, count: u64, query: &str) -> Result<String> {
     let (client, mut connection) = tokio_postgres::connect(&bench.postgres.owner_url(&database(count)), NoTls).await?;
-    let last = Arc::new(Mutex::new(String::new()));
+    let last = Arc::new(Mutex::new(Vec::<String>::new()));
     let sink = last.clone();
     tokio::spawn(async move {
         let mut messages = std::pin::pin!(poll_fn(move |context| connection.poll_message(context)));
@@ -187,25 +194,27 @@ async fn plan(bench: &Bench, count: u64, query: &str) -> Result<String> {
             if let AsyncMessage::Notice(notice) = message
                 && notice.message().contains("email_accounts")
             {
-                notice.message().clone_into(&mut sink.lock().unwrap_or_else(PoisonError::into_inner));
+                sink.lock().unwrap_or_else(PoisonError::into_inner).push(notice.message().to_owned());
             }
         }
     });
+    let (tenant, user) = (id_of(0, 2), id_of(7, 3));
+    let (role, arguments) = match query.rsplit(' ').next() {
+        Some("claim_due") => ("scheduler", format!("({BATCH}, 300000)")),
+        Some("find_account") => ("app", format!("('{tenant}', '{user}', '{}')", id_of(7, 1))),
+        _ => ("app", format!("('{tenant}', '{user}', 100, 0)")),
+    };
     client
-        .batch_execute(
+        .batch_execute(&format!(
             "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
              set auto_explain.log_analyze = on; set auto_explain.log_timing = off; set client_min_messages = log;
-             set role email_service_app",
-        )
+             set role email_service_{role}"
+        ))
         .await?;
-    let (tenant, user) = (id_of(0, 2), id_of(7, 3));
-    let arguments = match query.contains("find_account") {
-        true => format!("('{tenant}', '{user}', '{}')", id_of(7, 1)),
-        false => format!("('{tenant}', '{user}', 100, 0)"),
-    };
     for _ in 0..8 {
+        last.lock().unwrap_or_else(PoisonError::into_inner).clear();
         client.simple_query(&format!("{query}{arguments}")).await?;
     }
-    let plan = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    (!plan.is_empty()).then_some(plan).context("PostgreSQL told no plan")
+    let plans = last.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+    (!plans.is_empty()).then_some(plans).context("PostgreSQL told no plan")
 }
