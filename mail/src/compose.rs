@@ -14,18 +14,22 @@ use mail_builder::headers::address::Address;
 use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::date::Date;
 use mail_builder::headers::message_id::MessageId;
-use mail_builder::headers::raw::Raw;
 use mail_builder::headers::text::Text;
 use mail_builder::mime::MimePart;
 use memchr::{memchr2, memmem};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use crate::dns::ascii_name;
 
 /// Bytes of an attachment that become one line of base64, of 76 letters (RFC 2045 section 6.8).
 const LINE_INPUT: usize = 57;
 
-/// Bytes of a text that become one encoded word: with its header's name no more than a line's 78 letters (RFC 2047).
-const WORD_INPUT: usize = 42;
+/// Bytes of a text that become one encoded word: with its header's name no more than the 76 letters of a line that has one
+/// (RFC 2047 section 2).
+const WORD_INPUT: usize = 39;
+
+/// Bytes of a parameter that become one section of it, three letters each: with its name no more than a line's 78 letters.
+const SECTION_INPUT: usize = 18;
 
 /// The most Message-IDs of References: the first, which a thread is known by, and the last ones. Others cut likewise.
 const MAX_REFERENCES: usize = 20;
@@ -233,7 +237,10 @@ impl Writer {
     }
 
     fn addresses(&mut self, name: &str, mailboxes: &[Mailbox<'_>]) {
-        if !mailboxes.is_empty() {
+        if mailboxes.iter().filter_map(|mailbox| mailbox.name).any(looks_encoded) {
+            let mailboxes: Vec<_> = mailboxes.iter().map(encoded_mailbox).collect();
+            self.bytes.extend_from_slice(format!("{name}: {}\r\n", mailboxes.join(",\r\n ")).as_bytes());
+        } else if !mailboxes.is_empty() {
             let address = |mailbox: &Mailbox<'_>| {
                 Address::new_address(mailbox.name.map(str::to_owned), ascii_address(mailbox.address).into_owned())
             };
@@ -270,11 +277,9 @@ impl Writer {
     }
 
     fn subject(&mut self, subject: &str) {
-        // The library writes ASCII as it is, and then readers decode what only looks like an encoded word (RFC 2047).
-        if subject.is_ascii() && subject.contains("=?") {
-            let word = |bytes: &[u8]| format!("=?utf-8?B?{}?=", STANDARD.encode(bytes));
-            let words: Vec<_> = subject.as_bytes().chunks(WORD_INPUT).map(word).collect();
-            self.header("Subject", &Raw::new(words.join(" ")));
+        if looks_encoded(subject) {
+            let words = encoded_words(subject).join("\r\n ");
+            self.bytes.extend_from_slice(format!("Subject: {words}\r\n").as_bytes());
         } else {
             self.header("Subject", &Text::new(subject));
         }
@@ -339,15 +344,10 @@ impl Writer {
         let (kind, _) = attachment.content_type.split_once('/').unwrap_or_default();
         let is_composite = ["message", "multipart"].iter().any(|composite| kind.eq_ignore_ascii_case(composite));
         let content_type = if is_composite { "application/octet-stream" } else { attachment.content_type };
-        let mut content_type = ContentType::new(content_type);
-        let mut disposition = ContentType::new(if attachment.is_inline { "inline" } else { "attachment" });
-        if let Some(filename) = attachment.filename {
-            // Old programs know the first alone.
-            content_type = content_type.attribute("name", filename);
-            disposition = disposition.attribute("filename", filename);
-        }
-        self.header("Content-Type", &content_type);
-        self.header("Content-Disposition", &disposition);
+        let disposition = if attachment.is_inline { "inline" } else { "attachment" };
+        // Old programs know the first name alone.
+        self.named("Content-Type", content_type, "name", attachment.filename);
+        self.named("Content-Disposition", disposition, "filename", attachment.filename);
         if let Some(id) = attachment.content_id.filter(|id| is_id(id)) {
             self.header("Content-ID", &MessageId::new(id));
         }
@@ -355,6 +355,18 @@ impl Writer {
         self.cut();
         self.pieces.push(Piece::Attachment(place));
         self.size += Base64Lines::size_of(attachment.size);
+    }
+
+    /// A header with the name of a file, where that has one.
+    fn named(&mut self, header: &str, value: &str, parameter: &str, filename: Option<&str>) {
+        match filename {
+            Some(filename) if looks_encoded(filename) => {
+                let sections = sections(parameter, filename);
+                self.bytes.extend_from_slice(format!("{header}: {value}{sections}\r\n").as_bytes());
+            }
+            Some(filename) => self.header(header, &ContentType::new(value).attribute(parameter, filename)),
+            None => self.header(header, &ContentType::new(value)),
+        }
     }
 
     /// The header of a part that has parts; returns what stands between them.
@@ -385,6 +397,43 @@ impl Writer {
             self.pieces.push(Piece::Bytes(std::mem::take(&mut self.bytes)));
         }
     }
+}
+
+/// Whether readers may decode what nobody has encoded. The library writes ASCII as it is, at most in quotes, and many look for
+/// encoded words there, although none can be in quotes (RFC 2047 section 5).
+fn looks_encoded(text: &str) -> bool {
+    text.is_ascii() && text.contains("=?")
+}
+
+/// A text as encoded words, each for a line of its own.
+fn encoded_words(mut text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    while !text.is_empty() {
+        let (word, rest) = text.split_at(text.floor_char_boundary(WORD_INPUT));
+        words.push(format!("=?utf-8?B?{}?=", STANDARD.encode(word)));
+        text = rest;
+    }
+    words
+}
+
+/// A mailbox on lines of its own, its name encoded whatever that is.
+fn encoded_mailbox(mailbox: &Mailbox<'_>) -> String {
+    let mut lines = encoded_words(mailbox.name.unwrap_or_default());
+    lines.push(format!("<{}>", ascii_address(mailbox.address).replace(|c: char| c.is_ascii_control(), "")));
+    lines.join("\r\n ")
+}
+
+/// A parameter as those are written that are not ASCII, in which nobody looks for encoded words: percent-encoded, and in sections
+/// where it is long (RFC 2231).
+fn sections(parameter: &str, value: &str) -> String {
+    let mut sections = String::new();
+    for (n, section) in value.as_bytes().chunks(SECTION_INPUT).enumerate() {
+        let number = if value.len() > SECTION_INPUT { format!("*{n}") } else { String::new() };
+        let charset = if n == 0 { "utf-8''" } else { "" };
+        let encoded = percent_encode(section, NON_ALPHANUMERIC);
+        sections += &format!(";\r\n {parameter}{number}*={charset}{encoded}");
+    }
+    sections
 }
 
 /// With the line ends of mail, whichever it has.
