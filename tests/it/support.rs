@@ -479,7 +479,9 @@ pub fn merged(mut base: Value, changes: Value) -> Value {
 pub async fn upload(service: &Service, user: &User, name: &str, bytes: Vec<u8>) -> Value {
     let announced = json!({"filename": name, "contentType": "application/octet-stream", "size": bytes.len()});
     let upload = service.api.post("/api/uploads", announced).by(user).send().await.body;
-    let mut request = reqwest::Client::new().put(upload["url"].as_str().unwrap()).body(bytes);
+    // The length of an empty file would be left unsaid.
+    let request = reqwest::Client::new().put(upload["url"].as_str().unwrap()).header("content-length", bytes.len());
+    let mut request = request.body(bytes);
     for (name, value) in upload["headers"].as_object().unwrap() {
         request = request.header(name, value.as_str().unwrap());
     }
