@@ -222,6 +222,36 @@ async fn each_recipient_has_a_result_and_only_those_who_are_left_are_tried_again
     }
 }
 
+/// Whatever its account is called by then.
+#[tokio::test]
+async fn each_attempt_of_an_answer_in_html_sends_the_same_bytes() {
+    let (server, name) = (SmtpModel::start(&OFFERS).await, mailbox().await);
+    let settings = json!({
+        "accountName": "Jane Doe", "protocol": "pop3", "emailAddress": name, "username": name, "hostname": "localhost",
+        "port": mail().await.ports().pop3s, "password": PASSWORD, "smtpHostname": "127.0.0.1", "smtpPort": server.port,
+        "smtpEncryption": "none",
+    });
+    let rig = Rig::new(api().await, Worker::with(connector().await).await, settings).await;
+    mail().await.deliver(&name, ORIGINAL).unwrap();
+    let original = rig.sync().await;
+    server.answer("later@example.com", &["450 4.2.1 Busy", "250 OK"]);
+    let to = json!([{"address": "john@example.com"}, {"address": "later@example.com"}]);
+    let entry = rig.put(json!({"to": to, "html": "<p>At <b>noon</b>.</p>", "replyToId": original["id"]})).await;
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await), ("queued", vec!["accepted", "pending"]));
+    let path = format!("/api/accounts/{}", rig.account);
+    let renamed = rig.api.put(&path, json!({"accountName": "Jane Roe"})).by(&rig.user).send().await;
+    assert_eq!((renamed.status, &renamed.body["accountName"]), (200, &json!("Jane Roe")), "{renamed:?}");
+    rig.work().await;
+    assert_eq!(is(&rig.get(&entry).await), ("sent", vec!["accepted", "accepted"]));
+    let taken = server.taken();
+    assert_eq!(taken.len(), 2);
+    assert_eq!(taken[0].message, taken[1].message);
+    let text = String::from_utf8(taken[1].message.clone()).unwrap();
+    assert!(text.contains("From: \"Jane Doe\" <") && text.contains("multipart/alternative"), "{text}");
+    assert!(text.contains("In-Reply-To: <2@example.com>\r\nReferences: <1@example.com> <2@example.com>\r\n"), "{text}");
+}
+
 /// The other of two accounts whose addresses were two, and became one with a later release.
 #[tokio::test]
 async fn an_account_that_shares_its_address_sends_under_a_name_without_a_space() {
