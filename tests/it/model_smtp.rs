@@ -24,9 +24,12 @@ pub enum At {
     Data,
     /// The last dot has come.
     Dot,
+    /// The message is answered, and nothing hangs on the goodbye.
+    Quit,
 }
 
 impl At {
+    /// Where something hangs on it.
     pub const ALL: [Self; 7] = [Self::Greeting, Self::Hello, Self::Auth, Self::Mail, Self::Rcpt, Self::Data, Self::Dot];
 }
 
@@ -218,12 +221,7 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
             "MAIL" => At::Mail,
             "RCPT" => At::Rcpt,
             "DATA" => At::Data,
-            "QUIT" => {
-                // Who reads the answer may let another one in.
-                counted.take();
-                writer.write_all(b"221 2.0.0 Bye\r\n").await?;
-                return Ok(());
-            }
+            "QUIT" => At::Quit,
             _ => {
                 writer.write_all(b"502 5.5.2 What?\r\n").await?;
                 continue;
@@ -240,6 +238,14 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) -> std::io::Result<(
             }
             Some(Fault::Cut) => return Ok(()),
             _ => {}
+        }
+        if at == At::Quit {
+            // Who reads the answer may let another one in.
+            counted.take();
+            if fault_here.is_none() {
+                writer.write_all(b"221 2.0.0 Bye\r\n").await?;
+            }
+            return Ok(());
         }
         let address = || {
             command.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(address, _)| address.to_owned())

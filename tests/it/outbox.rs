@@ -170,6 +170,10 @@ async fn each_fault_of_a_server_has_its_status_and_nothing_is_sent_twice() {
         // The last dot is out.
         (vec![(At::Dot, Fault::Cut)], "uncertain", "uncertain", 0),
         (vec![(At::Dot, Fault::CutAfter)], "uncertain", "uncertain", 1),
+        // It is answered.
+        (vec![(At::Quit, Fault::Say("500 5.5.1 What?"))], "sent", "sent", 1),
+        (vec![(At::Quit, Fault::Cut)], "sent", "sent", 1),
+        (vec![(At::Quit, Fault::CutAfter)], "sent", "sent", 1),
     ];
     // Side by side: a connection that fails takes its time.
     let all = [&OFFERS[..], &[]].into_iter().flat_map(|extensions| cases.iter().map(move |case| (extensions, case)));
