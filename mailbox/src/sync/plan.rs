@@ -144,3 +144,156 @@ pub(super) fn rank(folder: &Folder, has_labels: bool) -> u8 {
         _ => 3,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const NOW: i64 = 100 * CHECK_EVERY;
+
+    /// Ten messages, three of them unread, and all that is known of them is as new as [`there`].
+    fn here() -> Folder {
+        Folder {
+            id: Uuid::nil(),
+            wire_name: b"INBOX".to_vec(),
+            path: "INBOX".to_owned(),
+            delimiter: Some("/".to_owned()),
+            role: Some("inbox".to_owned()),
+            is_selectable: true,
+            is_label: false,
+            is_gone: false,
+            total: 10,
+            unread: 3,
+            uid_validity: Some(7),
+            uid_next: 20,
+            modseq: Some(50),
+            is_complete: true,
+            stored: 10,
+            orphans: 0,
+            doubted_at: None,
+            checked_at: None,
+            suspects: None,
+            suspicions: 0,
+        }
+    }
+
+    /// So many messages of a folder whose flags were all compared at that time.
+    fn checked(stored: i32, checked_at: Option<i64>) -> Folder {
+        Folder { total: stored, stored, checked_at, ..here() }
+    }
+
+    /// Of which not all has come yet.
+    fn half() -> Folder {
+        Folder { stored: 5, is_complete: false, ..here() }
+    }
+
+    fn there() -> Status {
+        Status { messages: 10, uid_next: 20, uid_validity: 7, unseen: 3, highest_modseq: Some(50), mailbox_id: None }
+    }
+
+    /// By a server that does not count changes.
+    fn uncounted(there: Status) -> Status {
+        Status { highest_modseq: None, ..there }
+    }
+
+    fn changes(flags: Flags, compare: bool, arrivals: bool) -> Look {
+        Look::Changes(Changes { flags, compare, arrivals })
+    }
+
+    #[test]
+    fn a_folder_is_asked_for_what_may_differ_and_for_nothing_else() {
+        let plain = Features::default();
+        let condstore = Features { condstore: true, ..plain };
+        let qresync = Features { qresync: true, ..condstore };
+        let came = || Status { messages: 12, uid_next: 22, unseen: 5, highest_modseq: Some(52), ..there() };
+        let came_and_went = || Status { messages: 11, ..came() };
+        let went = || Status { messages: 9, highest_modseq: Some(51), ..there() };
+        let flagged = || Status { highest_modseq: Some(51), ..there() };
+        let many = |messages| Status { messages, ..uncounted(there()) };
+        let (small, large, due) = (SMALL as u32, SMALL as u32 + 1, NOW - CHECK_EVERY);
+        let read = || Status { unseen: 2, ..many(large) };
+        let empty = || Folder { total: 0, unread: 0, stored: 0, ..here() };
+        let first = || Status { uid_next: 21, unseen: 1, ..many(1) };
+        for (what, here, there, features, expected) in [
+            ("as it was", here(), there(), qresync, Look::Nothing),
+            ("as it was", here(), there(), plain, Look::Nothing),
+            ("empty", empty(), Status { unseen: 0, ..many(0) }, plain, Look::Nothing),
+            // Whose UIDs they are.
+            ("other UIDs", here(), Status { uid_validity: 8, ..came() }, qresync, Look::Anew),
+            ("no UIDs yet", Folder { uid_validity: None, ..here() }, there(), qresync, Look::Anew),
+            ("UIDs given out twice", here(), Status { uid_next: 19, ..there() }, qresync, Look::Anew),
+            // What came.
+            ("came", here(), came(), qresync, changes(Flags::Resync, false, true)),
+            ("came", here(), came(), condstore, changes(Flags::Since(50), false, true)),
+            ("came", here(), uncounted(came()), plain, changes(Flags::All, false, true)),
+            ("the first came", empty(), first(), plain, changes(Flags::No, false, true)),
+            // What is gone. Without QRESYNC nobody says which.
+            ("went", here(), went(), qresync, changes(Flags::Resync, false, false)),
+            ("went", here(), went(), condstore, changes(Flags::Since(50), true, false)),
+            ("went", here(), uncounted(went()), plain, changes(Flags::All, true, false)),
+            ("went, not counted", here(), Status { messages: 9, ..there() }, qresync, changes(Flags::No, true, false)),
+            ("came and went", here(), came_and_went(), qresync, changes(Flags::Resync, false, true)),
+            ("came and went", here(), came_and_went(), condstore, changes(Flags::Since(50), true, true)),
+            // What changed.
+            ("flagged", here(), flagged(), qresync, changes(Flags::Resync, false, false)),
+            ("flagged", here(), flagged(), condstore, changes(Flags::Since(50), false, false)),
+            ("flagged", here(), uncounted(there()), plain, changes(Flags::All, false, false)),
+            ("unread, not counted", here(), Status { unseen: 4, ..there() }, qresync, changes(Flags::No, false, false)),
+            // What has not all come, or has lost its UID.
+            ("half", half(), there(), qresync, changes(Flags::No, true, false)),
+            ("lost", Folder { stored: 9, orphans: 1, ..here() }, went(), qresync, changes(Flags::Resync, true, false)),
+            // How long ago all flags were compared, where they are many.
+            ("small", checked(SMALL, Some(NOW)), many(small), plain, changes(Flags::All, false, false)),
+            ("large", checked(SMALL + 1, Some(due + 1)), many(large), plain, Look::Nothing),
+            ("large, due", checked(SMALL + 1, Some(due)), many(large), plain, changes(Flags::All, false, false)),
+            ("never compared", checked(SMALL + 1, None), many(large), plain, changes(Flags::All, false, false)),
+            ("read elsewhere", checked(SMALL + 1, Some(NOW)), read(), plain, changes(Flags::All, false, false)),
+        ] {
+            assert_eq!(look(&here, &there, &features, false, NOW), expected, "{what}: {here:?} {there:?}");
+        }
+    }
+
+    #[test]
+    fn labels_that_nobody_has_told_come_with_all_flags_of_a_whole_folder() {
+        let features = Features { condstore: true, gmail: true, ..Features::default() };
+        assert_eq!(look(&here(), &there(), &features, true, NOW), changes(Flags::All, false, false));
+        assert_eq!(look(&half(), &there(), &features, true, NOW), changes(Flags::No, true, false));
+    }
+
+    #[test]
+    fn changes_are_asked_for_in_the_best_way_that_the_server_has() {
+        for (known, newest, condstore, qresync, expected) in [
+            (Some(50), Some(50), true, true, Some(Flags::No)),
+            (Some(50), Some(51), true, true, Some(Flags::Resync)),
+            (Some(50), Some(51), true, false, Some(Flags::Since(50))),
+            (Some(50), Some(51), false, false, None),
+            // It counts anew.
+            (Some(50), Some(49), true, true, None),
+            (None, Some(50), true, true, None),
+            (Some(50), None, true, true, None),
+        ] {
+            let features = Features { condstore, qresync, ..Features::default() };
+            let (here, there) = (Folder { modseq: known, ..here() }, Status { highest_modseq: newest, ..there() });
+            assert_eq!(changed(&here, &there, &features), expected, "{known:?} {newest:?} {condstore} {qresync}");
+        }
+    }
+
+    #[test]
+    fn more_than_one_command_asks_for_is_a_backlog() {
+        let came = |count: u32| Status { uid_next: 20 + count, ..there() };
+        assert_eq!([0, BACKLOG, BACKLOG + 1].map(|count| is_backlog(&here(), &came(count))), [false, false, true]);
+    }
+
+    #[test]
+    fn inbox_sent_and_drafts_come_first_and_all_mail_where_it_has_them() {
+        let order = |has_labels| {
+            let mut roles = [None, Some("trash"), Some("drafts"), Some("sent"), Some("all"), Some("inbox")];
+            roles.sort_by_key(|role| rank(&Folder { role: role.map(str::to_owned), ..here() }, has_labels));
+            roles.map(Option::unwrap_or_default)
+        };
+        assert_eq!(order(false), ["inbox", "sent", "drafts", "", "trash", "all"]);
+        assert_eq!(order(true), ["all", "inbox", "sent", "drafts", "", "trash"]);
+    }
+}
