@@ -300,6 +300,7 @@ async fn a_real_mailbox_is_here_as_it_is_there() {
     other.say("UID STORE 7 +FLAGS.SILENT (\\Flagged \\Answered)").await;
     other.say("UID STORE 100:119 +FLAGS.SILENT (\\Deleted)").await;
     other.say("EXPUNGE").await;
+    other.say("UID STORE 300 +FLAGS.SILENT (\\Deleted)").await;
     other.say("UID MOVE 200:209 Trash").await;
     other.append("INBOX", b"From: n@example.com\r\nSubject: new\r\nMessage-ID: <new@x>\r\n\r\nNew text\r\n").await;
     rig.run().await;
@@ -311,6 +312,9 @@ async fn a_real_mailbox_is_here_as_it_is_there() {
             assert_eq!(first, id, "{place:?}");
         }
     }
+    // What is marked as deleted and not expunged is there.
+    let marked = ("Work".to_owned(), 300);
+    assert_eq!((now.contains_key(&marked), after.get(&marked)), (true, before.get(&marked)));
     // What was moved has its id.
     let moved: Vec<_> = (200..210).map(|uid| before[&("Work".to_owned(), uid)]).collect();
     let in_trash: Vec<_> = after.iter().filter(|((folder, _), _)| folder == "Trash").map(|(_, id)| *id).collect();
