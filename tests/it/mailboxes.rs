@@ -402,6 +402,64 @@ async fn round_trips_and_statements_are_few() {
     assert!(turns <= 6 && statements <= 2 + 10, "{turns} {statements}");
 }
 
+/// The same at a server that nobody here has written, over TLS.
+#[tokio::test]
+async fn at_a_real_server_too_round_trips_and_statements_are_few() {
+    const FOLDERS: [&str; 10] = ["INBOX", "Sent", "Drafts", "Trash", "Junk", "Archive", "A", "B", "C", "D"];
+    let postgres = Proxy::to_port(servers().await.postgres.port()).await;
+    let dovecot = Proxy::to_port(mail().await.ports().imaps).await;
+    let (rig, name) = Rig::dovecot_through(&dovecot, &postgres).await;
+    let mut other = OtherClient::sign_in(&name).await;
+    for folder in &FOLDERS[6..] {
+        other.say(&format!("CREATE {folder}")).await;
+    }
+    let message =
+        |key: usize| format!("From: a@example.com\r\nSubject: {key}\r\nMessage-ID: <{key}@ten>\r\n\r\nText\r\n");
+    for key in 0..100 {
+        other.append(FOLDERS[key % 10], message(key).as_bytes()).await;
+    }
+    rig.run().await;
+    // It looks once more where it has been at work.
+    let rest = async || {
+        rig.run().await;
+        rig.run().await;
+    };
+    rest().await;
+    assert_eq!(rig.count("select count(*) from email_folders where account_id = $1 and stored = 10").await, 10);
+
+    // What TLS takes by itself, up to the greeting, for which nobody asks.
+    dovecot.take_trips();
+    let session = Session::new(TIME, 1 << 20);
+    let stream = connector().await.connect("localhost", dovecot.address.port(), Security::Tls, session).await;
+    let mut stream = stream.unwrap();
+    stream.read_line(&mut Vec::new(), 10_000).await.unwrap();
+    let tls = dovecot.take_trips();
+    assert!(tls > 0, "it went another way");
+    let cost = async || {
+        dovecot.take_trips();
+        postgres.take_trips();
+        rig.run().await;
+        (dovecot.take_trips() - tls, postgres.take_trips())
+    };
+    assert_eq!(cost().await, (3, 2), "unchanged: signing in, the list, signing out; the turn and its end");
+    for (folder, first) in ["INBOX", "Sent", "A", "B"].into_iter().zip((100..).step_by(3)) {
+        other.say(&format!("SELECT {folder}")).await;
+        other.say("UID STORE 1:3 +FLAGS.SILENT (\\Seen \\Flagged)").await;
+        other.say("UID STORE 5 +FLAGS.SILENT (\\Deleted)").await;
+        other.say("EXPUNGE").await;
+        for key in first..first + 3 {
+            other.append(folder, message(key).as_bytes()).await;
+        }
+    }
+    let (turns, statements) = cost().await;
+    // Of all folders: what is gone and what has changed; what came and how far they are; what is destroyed.
+    assert!(turns <= 5 && statements <= 2 + 3, "{turns} {statements}");
+    assert_eq!(rig.flags().await, other.all().await);
+    assert_eq!(rig.ids().await.len(), 100 + 4 * 2);
+    rest().await;
+    assert_eq!(cost().await, (3, 2));
+}
+
 #[tokio::test]
 async fn no_fault_of_a_server_deletes_a_message() {
     for extensions in [
