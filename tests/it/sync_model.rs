@@ -581,6 +581,61 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
     }
 }
 
+/// Something of all that can happen, in each folder, of which one gets other UIDs. There are as many messages as before.
+fn much_happens(world: &mut World, nth: usize, moved: &mut BTreeSet<u64>) {
+    let flags = (nth % 16) as u8;
+    for (from, to) in [("Work", "Trash"), ("INBOX", "Work")] {
+        moved.extend(world.folders[from].messages.values().next().map(|message| message.key));
+        world.shift(from, 0, to);
+    }
+    world.append("INBOX", flags);
+    world.append("INBOX", 0);
+    world.expunge("INBOX", nth);
+    world.expunge("Trash", 0);
+    for name in NAMES {
+        world.flag(name, nth, flags);
+    }
+    world.renumber("Sent");
+}
+
+/// Kills a turn that has much to do at each place where it can die, one after the other, and has the next do what it left.
+async fn die_everywhere(extensions: Extensions) {
+    let mut world = World::new(extensions);
+    for name in NAMES {
+        world.create(name);
+        (0..6).for_each(|_| world.append(name, 0));
+    }
+    let rig = Rig::new(world).await;
+    rig.settle().await;
+    let (mut ids, mut moved) = (BTreeMap::new(), BTreeSet::new());
+    for polls in 1.. {
+        much_happens(&mut rig.server.world(), polls, &mut moved);
+        rig.ring().await;
+        let mut running = Box::pin(rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20)));
+        let ended = poll_times(&mut running, polls).await;
+        // Who drops it has killed a process there.
+        drop(running);
+        let history = format!("{extensions:?}: killed after {polls}");
+        rig.settle().await;
+        rig.check(&history).await;
+        for (_, (_, key, id)) in rig.here().await {
+            let first = *ids.entry(key).or_insert(id);
+            assert!(first == id || moved.contains(&key), "{history} {key}");
+        }
+        if let Some(done) = ended {
+            assert_eq!(done.unwrap(), Done::Complete);
+            assert!(polls > 10, "{history}: it had less to do than it should");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_turn_may_die_at_each_of_its_awaits() {
+    let all = Extensions { condstore: true, qresync: true, list_status: true, esearch: true, ..Extensions::default() };
+    stream::iter([Extensions::default(), all]).map(die_everywhere).buffer_unordered(2).collect::<Vec<_>>().await;
+}
+
 /// What a session has lost that saw nothing is looked for before it is given up, also where as many have arrived meanwhile.
 #[tokio::test]
 async fn what_was_lost_in_a_lie_is_found_though_the_numbers_agree() {
