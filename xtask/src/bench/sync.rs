@@ -433,6 +433,7 @@ impl<'a> Rig<'a> {
         self.sync(&mut worker).await?;
         let (mut ours, mut floor) = (Times::default(), Times::default());
         let (came, gone) = ((messages / 100).max(FOLDERS), (messages / 200 / FOLDERS).max(1));
+        let mut there = self.stored().await?;
         for round in 0..self.bench.rounds(DELTA_ROUNDS) {
             let sql =
                 "select path, uid_validity, modseq, uid_next from email_folders where account_id = $1 and stored > 0";
@@ -458,11 +459,15 @@ impl<'a> Rig<'a> {
             }
             self.say(self.server.ports().imaps, &[changes], None)?;
             self.fill((round + 1) * messages * 2, came)?;
-            ours.0.push(self.sync(&mut worker).await?.0);
+            there += came as i64 - (gone * before.len()) as i64;
+            let (took, more) = self.sync(&mut worker).await?;
+            ours.0.push(took);
             let list = "a2 LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ))\r\n";
             let enable = format!("a0 ENABLE QRESYNC\r\n{list}");
             let rounds = [self.login(), enable, asked, fetched, String::new()];
             floor.0.push(self.say(port, &rounds, None)?);
+            let stored = self.stored().await?;
+            ensure!(!more && stored == there, "{stored} messages are here, and {there} at the server");
         }
         let (ours, floor) = (micros(ours.median()) / 1e3, micros(floor.median()) / 1e3);
         let what = format!("1 % new, 1 % flags, 0.5 % gone of {messages}{name} ÷ bare client: p50");
