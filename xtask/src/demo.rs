@@ -153,7 +153,8 @@ pub(crate) async fn create_mailbox(address: SocketAddr, mail: &Dovecot) -> Resul
     Ok(())
 }
 
-fn by(tenant: &str, user: &str, request: Builder, address: SocketAddr) -> Builder {
+/// As this user, who need not prove it here.
+pub(crate) fn by(tenant: &str, user: &str, request: Builder, address: SocketAddr) -> Builder {
     request.header("Host", address.to_string()).header("X-Tenant-ID", tenant).header("X-User-ID", user)
 }
 

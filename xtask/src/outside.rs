@@ -3,15 +3,16 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
+use hyper::{Request, http::request::Builder};
 use jsonwebtoken::{EncodingKey, Header};
 use local::{
     build::build_functions,
@@ -32,13 +33,20 @@ use tokio::time::sleep;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::{dev::PAGE_SIGN, functions::SealingKeys, fuzz, skip};
+use crate::{
+    demo::{DEMO_ADDRESS, TENANT, USER, by, send},
+    dev::PAGE_SIGN,
+    functions::SealingKeys,
+    fuzz, skip,
+};
 
 const DATABASE: &str = "email_service";
 /// Pieced together from hostile samples.
 const SPLICES: usize = 6000;
 /// A browser may say nothing for ever: each file of its tests ends after seven minutes.
 const TEST_TIMEOUT: &str = "--test-timeout=420000";
+/// From the start of the demonstration until its mail is listed, and from a delivery until that is.
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
 /// Who signs in with the provider.
 const MAILBOX: &str = "jane@mail.example";
 
@@ -244,6 +252,7 @@ async fn mail_client(chromium: &Path) -> Result<()> {
         }
     });
     let url = page.await.context("cargo dev does not say where the page is, see above")?;
+    mail_is_listed((Ipv4Addr::LOCALHOST, port).into()).await?;
     let root = workspace_root();
     let mut command = Command::new("node");
     command
@@ -253,6 +262,53 @@ async fn mail_client(chromium: &Path) -> Result<()> {
         .env("PAGE_URL", url)
         .env("SCREENSHOTS", root.join("target/screenshots"));
     run(command, "the test of the page").await
+}
+
+/// Without any page: the demonstration's mailbox is listed soon, and what is delivered there after the next synchronisation.
+async fn mail_is_listed(address: SocketAddr) -> Result<()> {
+    const SUBJECT: &str = "Delivered past the page";
+    let accounts = curl(address, Request::get("/api/accounts"), None).await?;
+    let accounts = accounts["accounts"].as_array().context("no list of accounts")?;
+    let account = accounts.iter().find(|account| account["emailAddress"] == DEMO_ADDRESS);
+    let id = account.and_then(|account| account["id"].as_str()).context("the demonstration has no mailbox")?;
+    until_listed(address, "/api/messages", None, |message| message["accountId"] == id).await?;
+
+    let message = json!({ "accountId": id, "to": [{ "address": DEMO_ADDRESS }], "subject": SUBJECT, "text": "Hello" });
+    curl(address, Request::post("/api/outbox"), Some(message)).await?;
+    // The sender's copy has the same subject.
+    let (inbox, sync) = (format!("/api/messages?accountId={id}&role=inbox"), format!("/api/accounts/{id}/sync"));
+    until_listed(address, &inbox, Some(&sync), |message| message["subject"] == SUBJECT).await?;
+    println!("ok  the demonstration's mailbox is listed, and so is what is delivered there");
+    Ok(())
+}
+
+/// Asks for messages until one is among them that is waited for; with `sync`, each time for a synchronisation before.
+async fn until_listed(
+    address: SocketAddr,
+    messages: &str,
+    sync: Option<&str>,
+    is_it: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    let end = Instant::now() + LISTED_WITHIN;
+    loop {
+        if let Some(sync) = sync {
+            curl(address, Request::post(sync), None).await?;
+        }
+        let page = curl(address, Request::get(messages), None).await?;
+        if page["messages"].as_array().is_some_and(|messages| messages.iter().any(&is_it)) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "what is waited for did not come to {messages} in {LISTED_WITHIN:?}: {page}");
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// What `curl` would be answered, as the demonstration's user.
+async fn curl(address: SocketAddr, request: Builder, body: Option<Value>) -> Result<Value> {
+    let request = by(TENANT, USER, request, address).header("Content-Type", "application/json");
+    let answer = send(address, request.body(body.map(|body| body.to_string()).unwrap_or_default())?).await?;
+    ensure!(answer.status().is_success(), "{} {}", answer.status(), answer.body());
+    Ok(serde_json::from_str(answer.body())?)
 }
 
 /// A `cargo dev`, which ends with this value.
