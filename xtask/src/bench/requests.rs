@@ -169,3 +169,14 @@ pub(super) async fn seed_messages(bench: &Bench, caller: &Caller, account: Uuid,
         .await?;
     Ok(())
 }
+
+/// Gives an account so many folders.
+pub(super) async fn seed_folders(bench: &Bench, caller: &Caller, account: Uuid, count: i64) -> Result<()> {
+    let sql = "insert into email_folders (id, tenant_id, user_id, account_id, wire_name, path, is_selectable,
+                   created_number, changed_number)
+               select gen_random_uuid(), $1::uuid, $2::uuid, $3::uuid, convert_to('Folder' || n, 'UTF8'), 'Folder' || n,
+                   true, 0, 0
+               from generate_series(1, $4::bigint) n";
+    bench.owner(DATABASE).await?.execute(sql, &[&caller.tenant, &caller.user, &account, &count]).await?;
+    Ok(())
+}

@@ -8,16 +8,20 @@ use uuid::Uuid;
 
 use super::{
     Bench, DATABASE, Row, Times, micros,
-    requests::{Caller, PASSWORD, Sent, account, ensure_good, seed, seed_messages},
+    requests::{Caller, PASSWORD, Sent, account, ensure_good, seed, seed_folders, seed_messages},
 };
 
 /// What is run here.
-pub(super) const BINARIES: [&str; 8] = [
+pub(super) const BINARIES: [&str; 12] = [
     "floor",
     "get-account",
     "list-accounts",
     "list-messages",
     "list-changes",
+    "list-folders",
+    "get-sync",
+    "request-sync",
+    "cancel-sync",
     "update-account",
     "create-account",
     "delete-account",
@@ -43,11 +47,15 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let own = seed(bench, &caller, 10).await?;
     seed_messages(bench, &caller, own[0], 5000).await?;
     let rich = Caller::new()?;
-    seed(bench, &rich, 100).await?;
+    let mailbox = seed(bench, &rich, 100).await?[0];
+    seed_folders(bench, &rich, mailbox, 10).await?;
     let deleter = Caller::new()?;
     // Accounts for both sides to delete, and one more for the first look.
     let rounds = bench.rounds(UNCOUNTED) + bench.rounds(ROUNDS);
     let deleted = seed(bench, &deleter, 2 * rounds + 1).await?;
+    // Of each a synchronisation is asked for, and then canceled: what is asked for again changes nothing.
+    let asker = Caller::new()?;
+    let asked = seed(bench, &asker, 2 * rounds).await?;
     // As many that none of them comes to the cap.
     let creators = (0..10).map(|_| Caller::new()).collect::<Result<Vec<_>>>()?;
     let creator = |n: usize| &creators[n % creators.len()];
@@ -121,6 +129,34 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
                 Ok(serde_json::to_vec(&event)?)
             }),
             params: Box::new(|_| Ok(caller.params(&[0, 0, 51].map(|number| json!({ "int8": number }))))),
+            counts: true,
+        },
+        Case {
+            name: "list of 10 folders",
+            function: "list-folders",
+            event: Box::new(|_| rich.event("list-folders", Some(mailbox), None)),
+            params: Box::new(|_| Ok(rich.params(&[json!({ "uuid": mailbox })]))),
+            counts: true,
+        },
+        Case {
+            name: "get of a synchronisation",
+            function: "get-sync",
+            event: Box::new(|_| rich.event("get-sync", Some(mailbox), None)),
+            params: Box::new(|_| Ok(rich.params(&[json!({ "uuid": mailbox })]))),
+            counts: true,
+        },
+        Case {
+            name: "request of a synchronisation",
+            function: "request-sync",
+            event: Box::new(|n| asker.event("request-sync", Some(asked[n]), None)),
+            params: Box::new(|n| Ok(asker.params(&[json!({ "uuid": asked[rounds + n] })]))),
+            counts: true,
+        },
+        Case {
+            name: "cancel of a synchronisation",
+            function: "cancel-sync",
+            event: Box::new(|n| asker.event("cancel-sync", Some(asked[n]), None)),
+            params: Box::new(|n| Ok(asker.params(&[json!({ "uuid": asked[rounds + n] })]))),
             counts: true,
         },
         Case {
