@@ -217,9 +217,16 @@ impl Back {
 /// be missing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Batch {
+pub struct Batch {
     #[serde(rename = "Records")]
     records: Vec<Message>,
+}
+
+impl Batch {
+    /// What its messages say, each with how often it was received, and how long ago it was sent.
+    pub fn read(&self) -> impl Iterator<Item = (Option<Doorbell>, u32, Duration)> {
+        self.records.iter().map(|message| (message.doorbell(), message.attempt(), message.waited()))
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -296,8 +303,7 @@ where
         async move {
             let (started, delay) = (Instant::now(), message.waited());
             let cold_start = back.cold.swap(false, Ordering::Relaxed);
-            let doorbell = Doorbell::parse(&message.body);
-            let attempt = message.attributes.approximate_receive_count.parse().unwrap_or(1);
+            let (doorbell, attempt) = (message.doorbell(), message.attempt());
             let stop_at = hours.stop_at.min(started + PIECE);
             let job = doorbell.map(|bell| Job {
                 scope: bell.scope(),
@@ -387,6 +393,16 @@ async fn unwinding<T>(hours: Hours, handling: impl Future<Output = Result<T, Wor
 }
 
 impl Message {
+    /// `None` where it is none of ours.
+    fn doorbell(&self) -> Option<Doorbell> {
+        Doorbell::parse(&self.body)
+    }
+
+    /// How often it was received, this time included; once when that is unknown.
+    fn attempt(&self) -> u32 {
+        self.attributes.approximate_receive_count.parse().unwrap_or(1)
+    }
+
     /// How long ago it was sent; nothing when that is unknown.
     fn waited(&self) -> Duration {
         let sent = self.attributes.sent_timestamp.parse().ok().map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
