@@ -52,8 +52,8 @@ cargo verify
     `sam local start-api`. What this machine lacks is skipped; where CI is set, that is a failure.
     `cargo run -p xtask -- STEP` does one of schemathesis, browser and sam-artifacts alone.
 cargo fuzz-all [TARGET] [--runs N]
-    Run the fuzz targets (autoconfig, body, config, content, event, html, imap, imap-mailbox, message, pop3, query, smtp,
-    submission, token), or one, on N inputs each (default 2000000).
+    Run the fuzz targets (autoconfig, body, config, content, event, html, imap, imap-mailbox, message, pop3, provider,
+    query, smtp, submission, token), or one, on N inputs each (default 2000000).
 cargo soak [--minutes N]
     Many tenants at work with accounts and mailboxes while PostgreSQL, Redis, queues, object store, mail server, provider,
     functions and workers fail, for N minutes (default 5).
