@@ -153,6 +153,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         Some("sending") => sending::BINARIES.map(str::to_owned).to_vec(),
         Some("reading") => reading::BINARIES.map(str::to_owned).to_vec(),
         Some("actions") => actions::BINARIES.map(str::to_owned).to_vec(),
+        Some("scale") => scale::BINARIES.map(str::to_owned).to_vec(),
         Some("messages") => vec![messages::BINARY.to_owned()],
         Some("capacity") => capacity::BINARIES.map(str::to_owned).to_vec(),
         _ => functions.iter().cloned().chain(FLOORS.map(str::to_owned)).collect(),

@@ -16,6 +16,9 @@ use super::{
     target_directory,
 };
 
+/// What is run here: the other functions take minutes to build.
+pub(super) const BINARIES: [&str; 2] = ["list-accounts", "get-account"];
+
 pub(super) const FEW: u64 = 10_000;
 /// Accounts of each user, scattered over the table as if they had come over time.
 const EACH: u64 = 10;
@@ -31,7 +34,7 @@ pub(super) async fn measure(bench: &Bench, many: u64) -> Result<Vec<Row>> {
     }
     bench.progress("scale: list and get");
     let mut rows = Vec::new();
-    for function in ["list-accounts", "get-account"] {
+    for function in BINARIES {
         let mut small = Side::start(bench, function, FEW)?;
         let mut large = Side::start(bench, function, many)?;
         for round in 0..bench.rounds(ROUNDS) {
