@@ -81,10 +81,22 @@ impl Field for Version {
 }
 
 impl Field for DraftId {
-    const RULE: &'static str = "must be the nextCursor of an answer";
+    const RULE: &'static str = "must be an id, a UUID with hyphens";
 
     fn read(value: Value) -> Option<Self> {
         Self::parse(value.as_str()?)
+    }
+}
+
+/// A place in the list of drafts: behind this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DraftCursor(pub DraftId);
+
+impl Field for DraftCursor {
+    const RULE: &'static str = "must be the nextCursor of an answer";
+
+    fn read(value: Value) -> Option<Self> {
+        DraftId::read(value).map(Self)
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Access, Db};
 use crate::account::AccountId;
 use crate::composition::{Composition, UploadId, unknown};
-use crate::draft::{Draft, DraftId, MAX_DRAFTS, NO_SUCH_DRAFT, STALE, TOO_MANY_DRAFTS, Version};
+use crate::draft::{Draft, DraftCursor, DraftId, MAX_DRAFTS, NO_SUCH_DRAFT, STALE, TOO_MANY_DRAFTS, Version};
 use crate::error::Error;
 use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::Scope;
@@ -25,7 +25,7 @@ pub struct DraftPage {
     /// Newest first.
     pub drafts: Vec<Draft>,
     /// The last of them, where there are more.
-    pub next: Option<DraftId>,
+    pub next: Option<DraftCursor>,
 }
 
 impl Db {
@@ -150,18 +150,23 @@ impl Db {
     ///
     /// # Errors
     /// See [`Db::create_upload`].
-    pub async fn list_drafts(&self, scope: &Scope, limit: i64, cursor: Option<DraftId>) -> Result<DraftPage, Error> {
+    pub async fn list_drafts(
+        &self,
+        scope: &Scope,
+        limit: i64,
+        cursor: Option<DraftCursor>,
+    ) -> Result<DraftPage, Error> {
         let rows = self
             .query(
                 Access::Read,
                 scope,
                 "select (page.draft).*, page.is_last from list_drafts($1, $2, $3, $4, $5) page",
-                &[(&limit, Type::INT8), (&MAX_PAGE_BYTES, Type::INT8), (&cursor.map(|cursor| cursor.0), Type::UUID)],
+                &[(&limit, Type::INT8), (&MAX_PAGE_BYTES, Type::INT8), (&cursor.map(|cursor| cursor.0.0), Type::UUID)],
             )
             .await?;
         let drafts: Vec<_> = rows.iter().map(draft).collect::<Result<_, _>>()?;
         let is_last = rows.last().map_or(Ok(true), |row| row.try_get("is_last"))?;
-        let next = drafts.last().filter(|_| !is_last).map(|draft| draft.id);
+        let next = drafts.last().filter(|_| !is_last).map(|draft| DraftCursor(draft.id));
         Ok(DraftPage { drafts, next })
     }
 

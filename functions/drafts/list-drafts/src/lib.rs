@@ -1,7 +1,7 @@
 //! `GET /api/drafts`: the caller's drafts, newest first.
 
 use serde::Serialize;
-use shared::draft::{Draft, DraftId};
+use shared::draft::{Draft, DraftCursor};
 use shared::http::StatusCode;
 use shared::validation::{parameter, whole_number};
 use shared::{Call, Error, Reply};
@@ -16,8 +16,8 @@ pub const MAX_LIMIT: i64 = 200;
 pub struct Input {
     /// The most drafts on a page, 1 to 200.
     pub limit: i64,
-    /// The last draft of the page before.
-    pub cursor: Option<DraftId>,
+    /// Where the page before ended.
+    pub cursor: Option<DraftCursor>,
 }
 
 impl Input {
@@ -43,7 +43,7 @@ pub struct Output {
     drafts: Vec<Draft>,
     /// The `cursor` of the next page; none on the last one.
     #[cfg_attr(feature = "openapi", schema(required, value_type = Option<String>))]
-    next_cursor: Option<DraftId>,
+    next_cursor: Option<DraftCursor>,
 }
 
 /// Answers one request.
