@@ -167,7 +167,7 @@ impl Asked {
     /// The `n`th one: each kind of text has its turn, and so have names and subjects.
     pub fn roll(dice: &mut Dice, n: usize) -> Self {
         let text_of = (n % 3 != 1).then(|| text(dice));
-        let html_of = (n % 3 != 0).then(|| text(dice));
+        let html_of = (!n.is_multiple_of(3)).then(|| text(dice));
         let has_picture = html_of.is_some() && dice.roll(2) == 0;
         let mut files = Vec::new();
         for place in 0..dice.roll(4) {
