@@ -354,15 +354,7 @@ impl Db {
         account_id: AccountId,
         lease: Duration,
     ) -> Result<Option<Claimed>, Error> {
-        let sql = concat!(
-            "select task, (c.account).*, c.sealed_password, c.sealed_smtp_password, c.answered_folder, c.answered_validity,
-                 c.answered_uid, c.upload_names, c.upload_types, c.upload_sizes, (entry).dated_at as dated_at, epoch_ms() - (entry).tried_since as tried_for,
-                 (entry).original_id as original_id, (entry).original_references as original_references,
-                 (entry).doubtful as doubtful, (entry).doubted as doubted, (entry).copy as filed, (entry).looks as looks,
-                 (entry).lease_token as entry_token, ",
-            entry_columns!(),
-            " from claim_outgoing($1, $2, $3, $4) c"
-        );
+        let sql = "select * from begin_delivery($1, $2, $3, $4)";
         let params = [(&account_id.0 as _, Type::UUID), (&millis(lease) as _, Type::INT8)];
         let rows = self.query(Access::Write, scope, sql, &params).await?;
         rows.first().map(|row| claimed(scope, row)).transpose()
@@ -464,7 +456,7 @@ fn outgoing(row: &Row) -> Result<Outgoing, Error> {
 
 fn claimed(scope: &Scope, row: &Row) -> Result<Claimed, Error> {
     let account: Option<Account> = account(row)?;
-    let account = account.ok_or_else(|| Error::internal(anyhow!("claim_outgoing gave no account")))?;
+    let account = account.ok_or_else(|| Error::internal(anyhow!("begin_delivery gave no account")))?;
     let sealed = Sealed {
         password: row.try_get("sealed_password")?,
         smtp_password: row.try_get("sealed_smtp_password")?,
