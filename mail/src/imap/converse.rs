@@ -135,7 +135,9 @@ pub struct Resync {
 pub enum Items {
     /// Flags, where it can be when they changed, and Gmail's labels.
     Flags,
-    /// The same, date, size, the header fields of a list of messages, and ids where there are such.
+    /// Date and size, and ids where there are such: what tells messages apart without reading them.
+    Marks,
+    /// All of these and the header fields of a list of messages.
     Headers,
     /// The same and the first [`PREVIEW_BYTES`] of the body.
     Arrivals,
@@ -402,19 +404,25 @@ fn named(command: &[u8], mailbox: &[u8]) -> Prepared {
 }
 
 fn item_names(items: Items, features: &Features) -> String {
-    let mut names = "UID FLAGS".to_owned();
-    if features.condstore {
-        names.push_str(" MODSEQ");
-    }
-    if features.gmail {
-        names.push_str(" X-GM-LABELS");
+    let mut names = "UID".to_owned();
+    if items != Items::Marks {
+        names.push_str(" FLAGS");
+        if features.condstore {
+            names.push_str(" MODSEQ");
+        }
+        if features.gmail {
+            names.push_str(" X-GM-LABELS");
+        }
     }
     if items == Items::Flags {
         return names;
     }
-    names.push_str(" INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (");
-    names.push_str(FIELDS);
-    names.push_str(")]");
+    names.push_str(" INTERNALDATE RFC822.SIZE");
+    if items != Items::Marks {
+        names.push_str(" BODY.PEEK[HEADER.FIELDS (");
+        names.push_str(FIELDS);
+        names.push_str(")]");
+    }
     if items == Items::Arrivals {
         names.push_str(&format!(" BODY.PEEK[TEXT]<0.{PREVIEW_BYTES}>"));
     }

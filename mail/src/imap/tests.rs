@@ -428,10 +428,12 @@ async fn arrivals_come_with_what_gmail_knows() {
              BODY.PEEK[TEXT]<0.4096> X-GM-MSGID X-GM-THRID)"
         ))
         .hear("a6 UID FETCH 2 (UID FLAGS MODSEQ X-GM-LABELS)")
-        .say("a3 OK\r\na4 OK\r\na5 OK\r\na6 OK\r\n");
+        .hear("a7 UID FETCH 3 (UID INTERNALDATE RFC822.SIZE X-GM-MSGID X-GM-THRID)")
+        .say("a3 OK\r\na4 OK\r\na5 OK\r\na6 OK\r\na7 OK\r\n");
     let (mut imap, _server) = signed_in("ENABLE CONDSTORE UTF8=ACCEPT X-GM-EXT-1", script).await;
-    let commands = vec![examine("INBOX"), fetch("1", Items::Arrivals), fetch("2", Items::Flags)];
-    assert_eq!(events(&mut imap, commands).await, (vec![done(0), done(1), done(2)], Ok(())));
+    let commands =
+        vec![examine("INBOX"), fetch("1", Items::Arrivals), fetch("2", Items::Flags), fetch("3", Items::Marks)];
+    assert_eq!(events(&mut imap, commands).await, (vec![done(0), done(1), done(2), done(3)], Ok(())));
 }
 
 #[tokio::test]
