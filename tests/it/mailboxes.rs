@@ -480,9 +480,7 @@ async fn no_fault_of_a_server_deletes_a_message() {
         faults.extend((0..20).map(|step| Fault::Drop(step * 150)));
         for fault in faults {
             server.world().append("INBOX", 0);
-            if fault != Fault::Garbled {
-                server.world().renumber("Work");
-            }
+            server.world().renumber("Work");
             server.world().fault = Some(fault);
             rig.run_for(TIME).await;
             let ids: Vec<Uuid> = before.values().copied().collect();
@@ -495,6 +493,98 @@ async fn no_fault_of_a_server_deletes_a_message() {
         let after = rig.ids().await;
         let kept: Vec<_> = before.values().filter(|id| after.values().any(|now| now == *id)).collect();
         assert_eq!(kept.len(), 60);
+    }
+}
+
+const UNREADABLE: &str = "select count(*) from email_messages where account_id = $1 and not is_readable";
+
+/// What cannot be read just while it is matched anew is what it was.
+#[tokio::test]
+async fn what_cannot_be_read_while_it_is_matched_anew_is_what_it_was() {
+    let all = Extensions { condstore: true, qresync: true, list_status: true, ..Extensions::default() };
+    for extensions in [Extensions::default(), Extensions { object_id: true, ..Extensions::default() }, all] {
+        let mut world = World::new(extensions);
+        world.create("Work");
+        (0..10).for_each(|_| world.append("INBOX", 1));
+        let server = ModelServer::start(world).await;
+        let rig = Rig::model(&server).await;
+        rig.run().await;
+        let shown = "select string_agg(concat_ws(' ', id, subject, preview, is_read), ',' order by id) from email_messages
+                     where account_id = $1 and uid is not null and is_readable and subject <> 'Message 11'";
+        let shown = async || -> String { rig.owner.query_one(shown, &[&rig.account.0]).await.unwrap().get(0) };
+        let before = shown().await;
+        {
+            let mut world = server.world();
+            // The third and the ninth get other UIDs, the sixth is elsewhere, and the twelfth is new.
+            world.shift("INBOX", 5, "Work");
+            world.renumber("INBOX");
+            (0..2).for_each(|_| world.append("INBOX", 0));
+            world.fault = Some(Fault::Garbled);
+        }
+        rig.run().await;
+        assert_eq!(shown().await, before, "{extensions:?}");
+        let moved = "select count(*) from email_messages m join email_folders f on f.id = m.folder_id
+                     where m.account_id = $1 and f.path = 'Work' and m.subject = 'Message 6'";
+        let destroyed = "select count(*) from email_destroyed where account_id = $1";
+        let counts = (rig.count(moved).await, rig.count(UNREADABLE).await, rig.count(destroyed).await);
+        assert_eq!((rig.ids().await.len(), counts), (12, (1, 1, 0)), "{extensions:?}");
+    }
+}
+
+/// Where nothing tells two messages apart, neither is taken for one of those that were here.
+#[tokio::test]
+async fn what_two_messages_agree_in_tells_of_neither() {
+    let mut world = World::new(Extensions::default());
+    (0..10).for_each(|_| world.append("INBOX", 0));
+    // The fourth can be read, so there is one left that the third may be.
+    world.sizes = BTreeMap::from([(3, 1), (4, 1), (6, 2), (9, 2)]);
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let before = rig.ids().await;
+    server.world().renumber("INBOX");
+    server.world().fault = Some(Fault::Garbled);
+    rig.run().await;
+    let after = rig.ids().await;
+    let is_other = |(place, id): &(&(String, u32), &Uuid)| after.get(*place) != Some(*id);
+    let others: Vec<u32> = before.iter().filter(is_other).map(|((_, uid), _)| *uid).collect();
+    assert_eq!((others, after.len(), rig.count(UNREADABLE).await), (vec![6, 9], 10, 2));
+}
+
+/// A server that fails at saying which message that is has lost nothing by it, and is not asked for ever.
+#[tokio::test]
+async fn who_fails_at_saying_which_message_that_is_is_asked_twice() {
+    const MARKS: &str = "UID FETCH 3 (UID INTERNALDATE";
+    let lies = [
+        Lie::new(MARKS, "{tag} NO [SERVERBUG] not now\r\n", Then::GoOn),
+        Lie::new(MARKS, "* 3 FETCH (UID 3 nonsense\r\n{tag} OK done\r\n", Then::GoOn),
+        Lie::new(MARKS, "", Then::HangUp),
+    ];
+    for (lie, is_told) in lies.iter().flat_map(|lie| [(lie, true), (lie, false)]) {
+        let mut world = World::new(Extensions::default());
+        (0..5).for_each(|_| world.append("INBOX", 0));
+        let server = ModelServer::start(world).await;
+        let rig = Rig::model(&server).await;
+        rig.run().await;
+        let before = rig.ids().await;
+        let ids: Vec<Uuid> = before.values().copied().collect();
+        let kept = "select count(*) from email_messages where id = any ($1)";
+        let kept = async || -> i64 { rig.owner.query_one(kept, &[&ids]).await.unwrap().get(0) };
+        server.world().renumber("INBOX");
+        server.world().lies = vec![lie.clone()];
+        server.world().fault = Some(Fault::Garbled);
+        rig.run().await;
+        assert_eq!((rig.account().await.0.as_str(), rig.ids().await.len(), kept().await), ("connectError", 4, 5));
+        if is_told {
+            server.world().lies.clear();
+        }
+        server.world().fault = Some(Fault::Garbled);
+        rig.run().await;
+        assert_eq!(rig.ids().await.len(), 5, "{lie:?}");
+        rig.run().await;
+        assert_eq!(rig.account().await.0, "connected", "{lie:?}");
+        assert_eq!((kept().await, rig.count(UNREADABLE).await), if is_told { (5, 0) } else { (4, 1) }, "{lie:?}");
+        assert_eq!(rig.ids().await == before, is_told, "{lie:?}");
     }
 }
 

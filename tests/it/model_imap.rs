@@ -60,7 +60,7 @@ pub enum Fault {
     Drop(usize),
     /// For one session, folders seem to be empty.
     Empty,
-    /// For one session, some messages' data cannot be decoded.
+    /// For one session, the headers of some messages cannot be decoded: of each third one, by its key.
     Garbled,
 }
 
@@ -217,6 +217,8 @@ pub struct World {
     pub overtakes: (&'static str, usize),
     /// Whole messages that are none of the usual ones, by their keys.
     pub wholes: BTreeMap<u64, String>,
+    /// The sizes of messages that have not each their own, likewise.
+    pub sizes: BTreeMap<u64, u64>,
     next_key: u64,
     next_validity: u32,
 }
@@ -825,7 +827,8 @@ impl Session {
             if items.contains("THREADID") {
                 write!(line, " THREADID NIL").unwrap();
             }
-            if let Some(at) = items.find("HEADER.FIELDS") {
+            let header = items.find("HEADER.FIELDS");
+            if header.is_some() {
                 self.poisoned = world.poison.get(&message.key).copied();
                 if self.poisoned.is_some() {
                     return responses;
@@ -834,9 +837,14 @@ impl Session {
                     responses.push(format!("* {} FETCH (UID {uid} BODY[HEADER.FIELDS (DATE)] nonsense\r\n", index + 1));
                     continue;
                 }
+            }
+            if items.contains("INTERNALDATE") {
+                let size = world.sizes.get(&message.key).copied().unwrap_or_else(|| message.size());
+                write!(line, " INTERNALDATE \" 2-Nov-2026 10:00:00 +0000\" RFC822.SIZE {size}").unwrap();
+            }
+            if let Some(at) = header {
                 let fields = items[at..].split(']').next().unwrap();
                 let header = message.header();
-                write!(line, " INTERNALDATE \" 2-Nov-2026 10:00:00 +0000\" RFC822.SIZE {}", message.size()).unwrap();
                 write!(line, " BODY[{fields}] {{{}}}\r\n{header}", header.len()).unwrap();
                 if items.contains("BODY.PEEK[TEXT]") {
                     let text = message.text();

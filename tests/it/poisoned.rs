@@ -123,6 +123,22 @@ async fn what_arrives_beside_it_is_there_at_once() {
 }
 
 #[tokio::test]
+async fn one_that_was_read_before_is_what_it_was_under_another_uid() {
+    for poison in [Poison::HangUp, Poison::Nonsense, Poison::No] {
+        let mut world = World::new(ALL);
+        (0..20).for_each(|_| world.append("INBOX", 0));
+        let server = ModelServer::start(world).await;
+        let rig = Rig::model(&server).await;
+        rig.run().await;
+        let before = rig.ids().await;
+        server.world().renumber("INBOX");
+        server.world().poison.insert(10, poison);
+        settle(&rig, "").await;
+        assert_eq!((rig.ids().await, here(&rig).await), (before, ((1..=20).collect(), 0)), "{poison:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_only_message_of_a_mailbox_may_be_it() {
     let mut world = World::new(ALL);
     world.append("INBOX", 0);

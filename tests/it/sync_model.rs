@@ -497,11 +497,6 @@ async fn live(seed: u64) {
         if let Some(fault) = fault {
             history += &format!("{fault:?}; ");
         }
-        if fault == Some(Fault::Garbled) {
-            // What cannot be read while it is matched anew is another message from then on.
-            let world = rig.server.world();
-            moved.extend(world.folders.values().flat_map(|folder| folder.messages.values()).map(|message| message.key));
-        }
         let run = || rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20));
         turn(&mut dice, &mut history, run, || rig.ring(), &[("database", &rig.postgres)]).await;
         for (_, (_, key, id)) in rig.here().await {

@@ -11,9 +11,10 @@ use mail::imap::{
     UidSet,
 };
 use shared::account::AccountId;
+use shared::account::state::State;
 use shared::db::Db;
 use shared::db::mailboxes::{
-    self, Batch, Cursor, Destroyed, Folder, Fresh, Label, MOST_GONE, Mailbox, NewMessage, Suspicion,
+    self, Batch, Cursor, Destroyed, Folder, Fresh, Label, MOST_GONE, Mailbox, Mark, NewMessage, Suspicion,
 };
 use uuid::Uuid;
 
@@ -197,6 +198,8 @@ enum Step {
     Messages { asked: UidSet, listed: bool },
     /// Asks whether these are there, of which nothing could be read.
     Presence { asked: UidSet },
+    /// Asks what those are known by.
+    Marks { asked: UidSet },
     /// Asks for a message that is here, to see that the server gives out any.
     Witness,
 }
@@ -231,6 +234,8 @@ struct Read {
     checked: bool,
     /// A message came that had been asked for.
     came: bool,
+    /// What messages are known by, by their UIDs.
+    marks: HashMap<u32, Mark>,
 }
 
 /// What is to be stored of messages.
@@ -254,6 +259,7 @@ impl Read {
         self.present = other.present.or(self.present.take());
         self.checked |= other.checked;
         self.came |= other.came;
+        self.marks.extend(other.marks);
     }
 }
 
@@ -626,23 +632,83 @@ impl Driver<'_> {
         self.converse(imap, works, orders, read, Flight::Carefully).await
     }
 
-    /// What was asked for and did not come is either gone by now or cannot be read: who is there is stored as it is.
-    async fn ask_presence(&self, imap: &mut Imap, works: &mut [Work], read: Vec<Read>) -> Result<Vec<Read>, Stop> {
-        let mut orders = Vec::new();
-        for (index, work) in works.iter_mut().enumerate() {
-            let unanswered = std::mem::take(&mut work.unanswered);
-            if unanswered.is_empty() || work.failed {
-                continue;
+    /// What was asked for and did not come is either gone by now or cannot be read: who is there is stored as it is, or is what it
+    /// was before it lost its UID.
+    async fn ask_presence(&self, imap: &mut Imap, works: &mut [Work], mut read: Vec<Read>) -> Result<Vec<Read>, Stop> {
+        loop {
+            let (mut orders, mut room) = (Vec::new(), PIECE);
+            for (index, work) in works.iter_mut().enumerate() {
+                if work.failed {
+                    work.unanswered = UidSet::new();
+                }
+                let asked = work.unanswered.newest(room);
+                if asked.is_empty() {
+                    continue;
+                }
+                room -= asked.len();
+                work.unanswered = work.unanswered.difference(&asked);
+                tracing::warn!(folder = %work.here.id, count = asked.len(), "messages_not_fetched");
+                let sets = asked.split(COMMAND_BYTES);
+                orders.extend(self.ask(index, &work.here, sets, Items::Flags, |asked| Step::Presence { asked }));
             }
-            tracing::warn!(folder = %work.here.id, count = unanswered.len(), "messages_not_fetched");
-            orders.push(Order { work: index, step: Step::Open, command: self.open(&work.here, false) });
-            orders.extend(unanswered.split(COMMAND_BYTES).into_iter().map(|uids| {
-                let step = Step::Presence { asked: uids.clone() };
-                let command = Command::Fetch { uids, items: Items::Flags, changed_since: None, vanished: false };
-                Order { work: index, step, command }
-            }));
+            if orders.is_empty() {
+                return Ok(read);
+            }
+            read = self.converse(imap, works, orders, read, Flight::Fetch).await?;
+            if let Err(stop) = self.recognise(imap, works, &mut read).await.and_then(|()| self.check_time()) {
+                if matches!(stop, Stop::Time) || matches!(stop, Stop::Mail(_)) && self.has_failed() {
+                    self.keep(works, read, Flight::Fetch).await?;
+                }
+                return Err(stop);
+            }
         }
-        self.converse(imap, works, orders, read, Flight::Fetch).await
+    }
+
+    /// Asks what those are known by of which nothing could be read, where they may be messages that have lost their UIDs: then they
+    /// are those, and what is here of them stays. Who fails at it is asked once more in the next turn, and then no more.
+    async fn recognise(&self, imap: &mut Imap, works: &mut [Work], reads: &mut [Read]) -> Result<(), Stop> {
+        if works.iter().all(|work| work.here.orphans == 0) {
+            return Ok(());
+        }
+        let mut orders = Vec::new();
+        for read in reads.iter().filter(|read| !read.rows.messages.is_empty()) {
+            let Some(work) = works.get(read.work) else { continue };
+            // For that a server may have to open what it cannot. What it refuses of one it tells of the others.
+            let sets = read.rows.messages.iter().map(|message| UidSet::from(message.uid..=message.uid));
+            orders.extend(self.ask(read.work, &work.here, sets, Items::Marks, |asked| Step::Marks { asked }));
+        }
+        let told = self.converse(imap, works, orders, Vec::new(), Flight::Compare).await?;
+        let (mut known, mut is_untold) = (Vec::new(), false);
+        for Read { work, rows, .. } in reads {
+            let marks = told.iter().find(|told| told.work == *work).map(|told| &told.marks);
+            for message in &mut rows.messages {
+                match marks.and_then(|marks| marks.get(&message.uid)) {
+                    Some(mark) => {
+                        message.received_at = mark.received_at.unwrap_or(message.received_at);
+                        message.size = mark.size;
+                        known.push((message, *mark));
+                    }
+                    None => is_untold = true,
+                }
+            }
+        }
+        if is_untold && !self.has_failed() {
+            return Err(mail::Error::new(mail::Code::Protocol, "nothing is told of a message that is there").into());
+        }
+        if known.is_empty() {
+            return Ok(());
+        }
+        let marks: Vec<Mark> = known.iter().map(|(_, mark)| *mark).collect();
+        let found = self.db.find_orphans(&self.mailbox.lease, &marks).await?.ok_or(Stop::Lost)?;
+        for ((message, _), identity) in known.into_iter().zip(found) {
+            message.identity = identity.unwrap_or(message.identity);
+        }
+        Ok(())
+    }
+
+    /// Whether the turn before this one failed.
+    fn has_failed(&self) -> bool {
+        self.mailbox.account.state == State::ConnectError
     }
 
     /// Destroys what was found nowhere, after all folders were searched for it.
@@ -715,7 +781,7 @@ impl Driver<'_> {
             }
             if let Some((seen, all)) = turns.last_mut() {
                 match &step {
-                    Step::Messages { asked, .. } | Step::Presence { asked } => all.add(asked),
+                    Step::Messages { asked, .. } | Step::Presence { asked } | Step::Marks { asked } => all.add(asked),
                     Step::Uids => seen.is_searched = true,
                     Step::Open | Step::Flags { .. } | Step::Witness => {}
                 }
@@ -854,6 +920,24 @@ impl Driver<'_> {
         work.here.stored -= count;
         work.here.orphans += count;
         Ok(())
+    }
+
+    /// Opens a folder and asks for something of its messages, each of these sets by a command.
+    fn ask(
+        &self,
+        work: usize,
+        here: &Folder,
+        sets: impl IntoIterator<Item = UidSet>,
+        items: Items,
+        step: fn(UidSet) -> Step,
+    ) -> Vec<Order> {
+        let mut orders = vec![Order { work, step: Step::Open, command: self.open(here, false) }];
+        orders.extend(sets.into_iter().map(|uids| {
+            let step = step(uids.clone());
+            let command = Command::Fetch { uids, items, changed_since: None, vanished: false };
+            Order { work, step, command }
+        }));
+        orders
     }
 
     fn open(&self, folder: &Folder, resync: bool) -> Command {
@@ -998,6 +1082,11 @@ impl Reader<'_> {
                     (Some(_), Step::Messages { .. }) => {}
                     _ => seen.undecodable = true,
                 },
+                Event::Fetched(fetched) if matches!(step, Step::Marks { .. }) => {
+                    if let Some(mark) = message::mark(&fetched).filter(|_| seen.asked.contains(fetched.uid)) {
+                        seen.read.marks.insert(fetched.uid, mark);
+                    }
+                }
                 Event::Fetched(fetched) => {
                     let rows = &mut seen.read.rows;
                     if let Some(gmail) = &fetched.gmail {
@@ -1013,7 +1102,7 @@ impl Reader<'_> {
                         Step::Messages { .. } => fetched.header.is_some() && seen.asked.contains(fetched.uid),
                         Step::Presence { .. } => seen.asked.contains(fetched.uid),
                         Step::Flags { all } => *all,
-                        Step::Open | Step::Uids | Step::Witness => false,
+                        Step::Open | Step::Uids | Step::Marks { .. } | Step::Witness => false,
                     };
                     let is_new = is_asked && seen.uids.insert(fetched.uid);
                     match step {
@@ -1041,7 +1130,11 @@ impl Reader<'_> {
                             self.rows += FLAG_WEIGHT;
                         }
                     }
-                    if self.rows >= BATCH || began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN {
+                    // Those who are there are stored when it is known who they are.
+                    let waits = matches!(step, Step::Presence { .. });
+                    if self.rows >= BATCH
+                        || !waits && began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN
+                    {
                         return Ok(false);
                     }
                 }
@@ -1141,8 +1234,8 @@ impl Seen {
     /// A command has ended; `is_last`: it was the last of the turn.
     fn end(&mut self, step: &Step, accepted: bool, is_last: bool) {
         let vanished = self.vanished.whole();
-        self.failed |= !accepted;
-        if !self.failed {
+        self.failed |= !accepted && !matches!(step, Step::Marks { .. });
+        if accepted && !self.failed {
             // Only what a server says with all its words is absent.
             self.read.vanished = self.read.vanished.union(&vanished);
             match step {
@@ -1156,7 +1249,12 @@ impl Seen {
                         self.unanswered.add(&lacking);
                     }
                 }
-                Step::Open | Step::Flags { .. } | Step::Messages { .. } | Step::Presence { .. } | Step::Witness => {}
+                Step::Open
+                | Step::Flags { .. }
+                | Step::Messages { .. }
+                | Step::Presence { .. }
+                | Step::Marks { .. }
+                | Step::Witness => {}
             }
         }
         self.ended += 1;

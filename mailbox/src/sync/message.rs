@@ -8,7 +8,7 @@ use mail::pop3::Begin;
 use serde::Serializer;
 use sha2::{Digest, Sha256};
 use shared::account::AccountId;
-use shared::db::mailboxes::{Bits, NewMessage};
+use shared::db::mailboxes::{Bits, Mark, NewMessage};
 use shared::search::composed;
 use uuid::Uuid;
 
@@ -26,11 +26,7 @@ struct Known {
 pub(super) fn read(account: AccountId, fetched: &Fetched, now: i64) -> NewMessage {
     let summary = Summary::read(fetched.header.as_deref().unwrap_or_default(), fetched.text.as_deref());
     let size = fetched.size.unwrap_or_default();
-    let identity = match (&fetched.gmail, &fetched.email_id) {
-        (Some(gmail), _) => hash(&[b"gmail", &gmail.msgid.to_be_bytes()]),
-        (None, Some(id)) => hash(&[b"objectid", id.as_bytes()]),
-        (None, None) => identity(&summary, size),
-    };
+    let identity = own_id(fetched).unwrap_or_else(|| identity(&summary, size));
     let thread_id = match (&fetched.gmail, &fetched.thread_id) {
         (Some(gmail), _) => hash(&[b"gmail", account.0.as_bytes(), &gmail.thread.to_be_bytes()]),
         (None, Some(id)) => hash(&[b"objectid", account.0.as_bytes(), id.as_bytes()]),
@@ -90,6 +86,12 @@ pub(super) fn unreadable(folder: Uuid, validity: u32, uid: u32, flags: Bits, now
     of_summary(Summary::default(), known)
 }
 
+/// What it is known by all the same; `None` where the server tells nothing of it.
+pub(super) fn mark(fetched: &Fetched) -> Option<Mark> {
+    let size = i64::try_from(fetched.size?).unwrap_or(i64::MAX);
+    Some(Mark { identity: own_id(fetched), received_at: fetched.internal_date, size })
+}
+
 /// The flags that are kept.
 pub(super) fn bits(flags: Flags) -> Bits {
     let mut bits = Bits::default();
@@ -104,6 +106,15 @@ pub(super) fn bits(flags: Flags) -> Bits {
         }
     }
     bits
+}
+
+/// What a message is known by at a server with ids of its own.
+fn own_id(fetched: &Fetched) -> Option<Uuid> {
+    match (&fetched.gmail, &fetched.email_id) {
+        (Some(gmail), _) => Some(hash(&[b"gmail", &gmail.msgid.to_be_bytes()])),
+        (None, Some(id)) => Some(hash(&[b"objectid", id.as_bytes()])),
+        (None, None) => None,
+    }
 }
 
 /// What a message is known by at a server without ids of its own: never its Message-ID alone, which any sender chooses.

@@ -190,6 +190,17 @@ pub struct NewMessage {
     pub preview: Option<String>,
 }
 
+/// What a message is known by of which nothing more can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// See [`NewMessage::identity`]; `None` where the server has no ids of its own.
+    pub identity: Option<Uuid>,
+    /// See [`NewMessage::received_at`]; `None` where the server does not say.
+    pub received_at: Option<i64>,
+    /// Bytes.
+    pub size: i64,
+}
+
 /// How far a folder is after a batch; `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cursor {
@@ -666,6 +677,25 @@ impl Db {
         let Some(row) = rows.first() else { return Ok(None) };
         let (uid, identity): (i64, Uuid) = (row.try_get(0)?, row.try_get(1)?);
         Ok(u32::try_from(uid).ok().map(|uid| (uid, identity)))
+    }
+
+    /// Which of the messages that have lost their UIDs have these marks: what each is known by, in the same order. `None` where
+    /// there is none, or it could be another one as well.
+    ///
+    /// # Errors
+    /// See [`Db::begin_sync`].
+    pub async fn find_orphans(&self, lease: &Lease, marks: &[Mark]) -> Result<Option<Vec<Option<Uuid>>>, Error> {
+        let identities: Vec<Option<Uuid>> = marks.iter().map(|mark| mark.identity).collect();
+        let received: Vec<Option<i64>> = marks.iter().map(|mark| mark.received_at).collect();
+        let sizes: Vec<i64> = marks.iter().map(|mark| mark.size).collect();
+        let rows = self
+            .leased(
+                lease,
+                "select identities from find_orphans($1, $2, $3, $4, $5, $6, $7)",
+                &[(&identities, Type::UUID_ARRAY), (&received, Type::INT8_ARRAY), (&sizes, Type::INT8_ARRAY)],
+            )
+            .await?;
+        Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Gives messages of a POP3 mailbox UIDs again that had lost them, and that the server lists: what is known by these
