@@ -1,7 +1,7 @@
 //! Synchronising real mailboxes: Dovecot by IMAP and POP3, with another client at the same mailbox; and what that costs in
 //! round trips. Random histories with faults are in `sync_model.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -586,6 +586,44 @@ async fn who_fails_at_saying_which_message_that_is_is_asked_twice() {
         assert_eq!((kept().await, rig.count(UNREADABLE).await), if is_told { (5, 0) } else { (4, 1) }, "{lie:?}");
         assert_eq!(rig.ids().await == before, is_told, "{lie:?}");
     }
+}
+
+/// Who is told of is there, in whatever words.
+#[tokio::test]
+async fn a_message_whose_flags_cannot_be_read_either_is_what_it_was() {
+    let mut world = World::new(Extensions::default());
+    (0..5).for_each(|_| world.append("INBOX", 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let before = rig.ids().await;
+    {
+        let mut world = server.world();
+        world.renumber("INBOX");
+        let nonsense = "* 3 FETCH (UID 3 FLAGS nonsense\r\n{tag} OK done\r\n";
+        world.lies = vec![Lie::new("UID FETCH 3 (UID FLAGS)", nonsense, Then::GoOn)];
+        world.fault = Some(Fault::Garbled);
+    }
+    rig.run().await;
+    assert_eq!((rig.ids().await, rig.count(UNREADABLE).await), (before, 0));
+}
+
+/// An answer without a UID may have been about what was moved.
+#[tokio::test]
+async fn what_is_told_of_nobody_may_be_of_what_was_moved() {
+    let mut world = World::new(Extensions::default());
+    world.create("Work");
+    (0..5).for_each(|_| world.append("INBOX", 0));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let ids = async || -> BTreeSet<Uuid> { rig.ids().await.into_values().collect() };
+    let before = ids().await;
+    server.world().shift("INBOX", 2, "Work");
+    let of_nobody = "* 1 FETCH (nonsense\r\n{tag} OK done\r\n";
+    server.world().lies = vec![Lie::new("UID FETCH 1 (UID FLAGS INTERNALDATE", of_nobody, Then::GoOn)];
+    rig.run().await;
+    assert_eq!((ids().await, rig.count(UNREADABLE).await), (before, 0));
 }
 
 /// A folder that could not be read, or that did not say what is in it, was not searched, however often that is so: neither for its

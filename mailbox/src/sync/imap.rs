@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use mail::imap::{
-    Command, Conversation, Event, Features, Folder as Listed, Imap, Items, Outcome, Resync, Role, Status, UidPieces,
-    UidSet,
+    Command, Conversation, Event, Features, Fetched, Folder as Listed, Imap, Items, Outcome, Resync, Role, Status,
+    UidPieces, UidSet,
 };
 use shared::account::AccountId;
 use shared::account::state::State;
@@ -1044,6 +1044,13 @@ impl Reader<'_> {
             else {
                 break;
             };
+            let event = match event {
+                // It is there, whatever it says.
+                Event::Undecodable { uid: Some(uid) } if matches!(step, Step::Presence { .. }) => {
+                    Event::Fetched(Fetched { uid, ..Fetched::default() })
+                }
+                event => event,
+            };
             match event {
                 Event::Done { outcome, .. } => {
                     let accepted = outcome == Outcome::Ok;
@@ -1244,17 +1251,14 @@ impl Seen {
                     self.read.present = Some(std::mem::take(&mut self.uids).into_iter().collect());
                     self.read.checked = true;
                 }
-                Step::Messages { listed: true, .. } => {
+                // What nobody knows whom it was about may have been about any of them.
+                Step::Messages { listed, .. } if *listed || self.undecodable => {
                     if let Some((lacking, _)) = self.unanswered(step) {
                         self.unanswered.add(&lacking);
                     }
                 }
-                Step::Open
-                | Step::Flags { .. }
-                | Step::Messages { .. }
-                | Step::Presence { .. }
-                | Step::Marks { .. }
-                | Step::Witness => {}
+                Step::Presence { .. } => self.failed |= self.undecodable,
+                Step::Open | Step::Flags { .. } | Step::Messages { .. } | Step::Marks { .. } | Step::Witness => {}
             }
         }
         self.ended += 1;
