@@ -28,7 +28,7 @@ use shared::idempotency::{KEY, MAX_KEY, OTHER_BODY, RUNNING};
 use shared::identity::{Scope, TenantId, UserId};
 use shared::message::{Cursor, MessageChange, MessageId};
 use shared::outbox::{OutboxCursor, Outgoing, OutgoingId, Status};
-use shared::rate_limit::Quota;
+use shared::quota::Quota;
 use shared::search::MAX_CHARACTERS;
 use shared::sync::Synchronisation;
 use shared::upload::{AttachmentIds, NewUpload, PutLink, Size, TOO_MANY_UPLOADS};

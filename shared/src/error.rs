@@ -6,7 +6,7 @@ use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
-use crate::rate_limit::Quota;
+use crate::quota::Quota;
 
 /// Why a request is refused or fails. One variant per kind of the contract; the texts are for the client, but for
 /// the causes of [`Error::Internal`] and [`Error::Unavailable`], which are for the log alone.

@@ -37,6 +37,7 @@ pub mod identity;
 pub mod issuer;
 pub mod key_set;
 pub mod keyring;
+pub mod quota;
 pub mod rate_limit;
 
 pub mod account;

@@ -7,18 +7,16 @@ use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use lambda_http::http::{HeaderName, HeaderValue};
 use redis::Cmd;
 use uuid::fmt::Hyphenated;
 
 use crate::SERVICE;
 use crate::identity::Scope;
+use crate::quota::{Quota, WINDOW, since_epoch};
 use crate::redis_link::{KeyScript, RedisLink};
 
-/// The window's length.
-const WINDOW: Duration = Duration::from_secs(60);
 const WINDOW_MICROS: u64 = WINDOW.as_secs() * 1_000_000;
 /// The limit of those who have no identity, as a multiple of a user's.
 const ADDRESS_ALLOWANCE: NonZeroU32 = NonZeroU32::new(6).unwrap();
@@ -106,56 +104,6 @@ pub struct Decision {
     pub quota: Quota,
 }
 
-/// A limit, and what is left of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
-    limit: u32,
-    remaining: u32,
-    window: Duration,
-    /// Until the oldest that counts leaves the window.
-    resets_after: Duration,
-    /// Since the Unix epoch, by the clock of who counted.
-    now: Duration,
-}
-
-impl Quota {
-    /// A limit of which nothing is left for so long.
-    pub fn used_up(limit: u32, window: Duration, resets_after: Duration) -> Self {
-        Self { limit, remaining: 0, window, resets_after: resets_after.min(window), now: since_epoch() }
-    }
-
-    /// That of a login which its server has refused: it is tried once a minute.
-    pub fn of_refused_login(wait: Duration) -> Self {
-        Self::used_up(1, WINDOW, wait)
-    }
-
-    /// Whole seconds until a place is free; at least 1.
-    pub fn reset_after(&self) -> u64 {
-        whole_seconds(self.resets_after).max(1)
-    }
-
-    /// What the client is told: the widespread `X-RateLimit-*`, and the fields of
-    /// draft-ietf-httpapi-ratelimit-headers-10.
-    pub fn headers(&self) -> [(HeaderName, HeaderValue); 5] {
-        let Self { limit, remaining, window, resets_after, now } = *self;
-        let (after, window) = (self.reset_after(), window.as_secs());
-        // Quotes, digits and semicolons only: always a header value.
-        let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        [
-            (HeaderName::from_static("x-ratelimit-limit"), limit.into()),
-            (HeaderName::from_static("x-ratelimit-remaining"), remaining.into()),
-            (HeaderName::from_static("x-ratelimit-reset"), whole_seconds(now + resets_after).into()),
-            (HeaderName::from_static("ratelimit-policy"), value(format!(r#""default";q={limit};w={window}"#))),
-            (HeaderName::from_static("ratelimit"), value(format!(r#""default";r={remaining};t={after}"#))),
-        ]
-    }
-}
-
-/// Rounded up: who waits so long has waited enough.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
 /// Counts requests.
 pub struct RateLimiter {
     limit: NonZeroU32,
@@ -202,10 +150,6 @@ fn decide(limit: NonZeroU32, count: Count, now: Duration, fallback: bool) -> Dec
         now,
     };
     Decision { allowed, fallback, quota }
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -294,8 +238,6 @@ mod tests {
         assert_eq!(decide(60_000), 60);
         assert_eq!(decide(58_500), 59);
         assert_eq!(decide(0), 1);
-        let hour = Duration::from_secs(3600);
-        assert_eq!(Quota::used_up(200, hour, 2 * hour).reset_after(), 3600);
     }
 
     #[test]

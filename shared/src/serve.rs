@@ -30,7 +30,8 @@ use crate::memory::keep_freed;
 use crate::metrics::{Measured, Metrics, Visits, milliseconds};
 use crate::objects::ObjectStore;
 use crate::queue::Queue;
-use crate::rate_limit::{Decision, Quota, RateLimiter, Subject};
+use crate::quota::Quota;
+use crate::rate_limit::{Decision, RateLimiter, Subject};
 use crate::redis_link::RedisLink;
 use crate::secrets::{SecretStore, Secrets};
 

@@ -24,7 +24,7 @@ use crate::idempotency::{Made, Once, conflict, is_replayed};
 use crate::identity::Scope;
 use crate::message::Correspondent;
 use crate::outbox::{NewOutgoing, OutboxCursor, Outgoing, OutgoingId, Recipient, Status};
-use crate::rate_limit::Quota;
+use crate::quota::Quota;
 
 /// A page ends after so many bytes of what was asked for. Lambda answers with 6 MB at most, and what is JSON within JSON
 /// there is twice as long at the worst.

@@ -19,7 +19,7 @@ use crate::account::{Account, AccountId, CredentialId};
 use crate::error::Error;
 use crate::identity::{Scope, TenantId, UserId};
 use crate::log::COUNTED;
-use crate::rate_limit::Quota;
+use crate::quota::Quota;
 use crate::sealing::{Kind, Place, key_id};
 
 /// How long an account is left alone that the service fails to synchronise by its own fault: somebody has to mend that,

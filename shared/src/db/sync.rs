@@ -12,7 +12,7 @@ use super::{Access, Db};
 use crate::account::AccountId;
 use crate::error::Error;
 use crate::identity::Scope;
-use crate::rate_limit::Quota;
+use crate::quota::Quota;
 use crate::sync::{Progress, Status, Synchronisation};
 
 /// A synchronisation that was asked for.
