@@ -509,7 +509,8 @@ async fn what_cannot_be_read_while_it_is_matched_anew_is_what_it_was() {
         let server = ModelServer::start(world).await;
         let rig = Rig::model(&server).await;
         rig.run().await;
-        let shown = "select string_agg(concat_ws(' ', id, subject, preview, is_read), ',' order by id) from email_messages
+        let shown =
+            "select string_agg(concat_ws(' ', id, subject, preview, is_read), ',' order by id) from email_messages
                      where account_id = $1 and uid is not null and is_readable and subject <> 'Message 11'";
         let shown = async || -> String { rig.owner.query_one(shown, &[&rig.account.0]).await.unwrap().get(0) };
         let before = shown().await;

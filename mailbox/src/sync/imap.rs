@@ -1139,8 +1139,7 @@ impl Reader<'_> {
                     }
                     // Those who are there are stored when it is known who they are.
                     let waits = matches!(step, Step::Presence { .. });
-                    if self.rows >= BATCH
-                        || !waits && began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN
+                    if self.rows >= BATCH || !waits && began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN
                     {
                         return Ok(false);
                     }
