@@ -513,7 +513,7 @@ begin
 end
 $$;
 
--- As in V7, but that other settings, which may be another mailbox's, begin anew. A user who ends a turn, and a worker that finds its
+-- As in V19, but that other settings, which may be another mailbox's, begin anew. A user who ends a turn, and a worker that finds its
 -- host busy, have shown nothing: what they give back keeps its count.
 create or replace function take_lease_back() returns trigger
 language plpgsql
@@ -525,6 +525,7 @@ begin
     new.rung_at := null;
     new.sync_requested_at := null;
     new.sync_started_at := null;
+    new.sending_held_until := null;
     return new;
 end
 $$;
