@@ -389,6 +389,21 @@ $$;
 alter table email_accounts add column deaths smallint not null default 0;
 comment on column email_accounts.deaths is 'How many leases in a row have run out since a turn ended. At the fifth the account is given up, and has four from then on.';
 grant update (deaths) on email_accounts to email_service_mail;
+-- A function that hands on all columns of another's accounts remembers how many there were, for as long as its connection lasts, unless
+-- it is another by then: so each is changed to what it is.
+do $$
+declare
+    v_function record;
+begin
+    for v_function in
+        select p.oid::regprocedure as signature, p.procost as cost from pg_proc p join pg_language l on l.oid = p.prolang
+        where p.proowner = current_user::regrole and l.lanname = 'plpgsql'
+            and 'email_accounts'::regtype = any (p.prorettype || coalesce(p.proallargtypes, '{}'))
+    loop
+        execute format('alter function %s cost %s', v_function.signature, v_function.cost);
+    end loop;
+end
+$$;
 
 -- As in V25, but that it counts who has not lived to give the account back. At the fifth in a row the turn is not begun and the account
 -- given up (`givenUp`). Whoever comes with an old bell then hears the same, until that is a dead letter.
