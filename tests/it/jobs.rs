@@ -426,7 +426,7 @@ async fn a_mailbox_that_kills_its_workers_becomes_a_dead_letter_and_the_others_g
     let settings = json!({"hostname": "127.0.0.2", "port": host.local_addr().unwrap().port(), "encryption": "none"});
     let account: Uuid = service.api.create(&user, settings).await["id"].as_str().unwrap().parse().unwrap();
     let ring = async || {
-        let sql = "update email_accounts set rung_at = 1, leased_until = least(leased_until, 1) where id = $1";
+        let sql = "update email_accounts set rung_at = 1, leased_until = leased_until * 0 where id = $1";
         service.owner.execute(sql, &[&account]).await.unwrap();
         service.queues.send(QUEUE, &[doorbell(&user, account)]).await.unwrap();
     };
