@@ -433,7 +433,7 @@ begin
     if not found then
         select case
             when a.leased_until > v_now then 'busy'
-            when a.deaths >= c_deaths - 1 then 'givenUp'
+            when a.deaths >= c_deaths - 1 and a.last_error_code = 'unavailable' and a.next_sync_at > v_now then 'givenUp'
             else 'idle'
         end into outcome
         from email_accounts a

@@ -253,6 +253,7 @@ mod tests {
         for (security, script, code, kind) in [
             (plain, say("421 4.7.0 Try again later, closing connection."), Code::Unavailable, Some(Kind::Policy)),
             (plain, say("421 4.3.2 Too many connections"), Code::Unavailable, Some(Kind::Later)),
+            (plain, say("421 4.3.2 Connection rate limit exceeded."), Code::Unavailable, Some(Kind::Policy)),
             (plain, say("554 5.7.1 You are on a list"), Code::Unavailable, Some(Kind::Never)),
             (plain, hello("421 4.7.0 Too many errors"), Code::Unavailable, Some(Kind::Policy)),
             (starttls, start_tls("454 4.7.0 TLS not available"), Code::Unavailable, Some(Kind::Policy)),

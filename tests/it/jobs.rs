@@ -439,7 +439,11 @@ async fn a_mailbox_that_kills_its_workers_becomes_a_dead_letter_and_the_others_g
         }
     }
     ring().await;
-    let dead = async { while service.queues.count(DEAD).await.unwrap() == 0 {} };
+    let dead = async {
+        while service.queues.count(DEAD).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
     timeout(PATIENCE, dead).await.expect("a dead letter");
     let failed = service.api.log_line(|line| is_job(line) && line["outcome"] == "failed").await;
     assert!(failed["error"].as_str().unwrap().starts_with("five workers in a row"), "{failed}");

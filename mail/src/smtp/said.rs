@@ -56,9 +56,14 @@ impl Said {
 }
 
 impl Reply {
-    /// As [`Said::kind`], where the words are not to be shown.
+    /// As [`Said::kind`], where the words are not to be shown. Of who signs in a rate is a minute's, and no day's.
     pub(super) fn kind(&self) -> Kind {
-        meaning(self.code, enhanced(self), &clean(&self.text))
+        let words = clean(&self.text).to_ascii_lowercase();
+        let is_rate = ["rate limit", "rate exceeded"].iter().any(|rate| words.contains(rate));
+        match meaning(self.code, enhanced(self), &words) {
+            Kind::Limit if is_rate && self.code < 500 => Kind::Policy,
+            kind => kind,
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use mail::imap::{
     UidPieces, UidSet,
 };
 use shared::account::AccountId;
-use shared::account::state::State;
 use shared::db::Db;
 use shared::db::mailboxes::{
     self, Batch, Cursor, Destroyed, Folder, Fresh, Label, MOST_GONE, Mailbox, Mark, NewMessage, Suspicion,
@@ -677,7 +676,15 @@ impl Driver<'_> {
             let sets = read.rows.messages.iter().map(|message| UidSet::from(message.uid..=message.uid));
             orders.extend(self.ask(read.work, &work.here, sets, Items::Marks, |asked| Step::Marks { asked }));
         }
-        let told = self.converse(imap, works, orders, Vec::new(), Flight::Compare).await?;
+        let told = self.converse(imap, works, orders, Vec::new(), Flight::Compare).await;
+        let told = told.map_err(|stop| match stop {
+            Stop::Mail(error) => mail::Error::new(mail::Code::Protocol, error.detail).into(),
+            stop => stop,
+        })?;
+        // What comes of a folder that failed comes again.
+        for read in reads.iter_mut().filter(|read| works.get(read.work).is_some_and(|work| work.failed)) {
+            read.rows.messages.clear();
+        }
         let (mut known, mut is_untold) = (Vec::new(), false);
         for Read { work, rows, .. } in reads {
             let marks = told.iter().find(|told| told.work == *work).map(|told| &told.marks);
@@ -706,9 +713,10 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Whether the turn before this one failed.
+    /// Whether the turn before this one failed as [`Self::recognise`] does.
     fn has_failed(&self) -> bool {
-        self.mailbox.account.state == State::ConnectError
+        let last = self.mailbox.account.last_error.as_ref();
+        last.is_some_and(|error| error.code == mail::Code::Protocol.as_str())
     }
 
     /// Destroys what was found nowhere, after all folders were searched for it.
@@ -1139,7 +1147,9 @@ impl Reader<'_> {
                     }
                     // Those who are there are stored when it is known who they are.
                     let waits = matches!(step, Step::Presence { .. });
-                    if self.rows >= BATCH || !waits && began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN
+                    // With them other things come, such as labels: many, and not without end.
+                    let most = if waits { 8 * BATCH } else { BATCH };
+                    if self.rows >= most || !waits && began.get_or_insert_with(Instant::now).elapsed() >= STORED_WITHIN
                     {
                         return Ok(false);
                     }
