@@ -16,8 +16,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use futures_util::TryStreamExt;
 use local::{
+    emulator::Emulator,
     environment::{Environment, processor_time},
+    event_sources::EventSources,
+    gateway::{self, Gateway},
     mail_server::Dovecot,
+    template, workspace_root,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -27,7 +31,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::mpsc,
-    time::sleep_until,
+    time::{sleep, sleep_until},
 };
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -38,7 +42,7 @@ use super::{
 };
 
 /// What is run here: the other functions take minutes to build.
-pub(super) const BINARIES: [&str; 3] = ["create-account", "sync-account", "sync-floor"];
+pub(super) const BINARIES: [&str; 4] = ["create-account", "schedule-work", "sync-account", "sync-floor"];
 
 const HOST: &str = "127.0.0.1";
 const FOLDERS: usize = 10;
@@ -51,6 +55,7 @@ const UNCHANGED_ROUNDS: usize = 60;
 /// Where nothing else takes long: the medians of sixty were up to 5 % apart.
 const NEAR_UNCHANGED_ROUNDS: usize = 400;
 const DELTA_ROUNDS: usize = 20;
+const RUNG_ROUNDS: usize = 40;
 /// One way; a round trip is two of them.
 const DELAY: Duration = Duration::from_millis(10);
 const FIELDS: &str = "UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (DATE FROM TO CC BCC REPLY-TO SUBJECT \
@@ -73,6 +78,7 @@ pub(super) async fn measure(bench: &Bench, messages: usize) -> Result<Vec<Row>> 
         rows.extend(rig.unchanged(name, delay).await?);
         rows.extend(rig.delta(name, delay, messages).await?);
     }
+    rows.push(rig.rung().await?);
     Ok(rows)
 }
 
@@ -203,15 +209,24 @@ impl<'a> Rig<'a> {
 
     /// A function that reaches this mailbox.
     pub(super) fn start(&self, function: &str) -> Result<Environment> {
+        let mut env = self.env();
+        env.extend(self.mail_env());
+        Environment::start(&self.bench.binary(function)?, &env)
+    }
+
+    fn mail_env(&self) -> Vec<(String, String)> {
+        self.bench.sealing.mail_env(self.bench.postgres.mail_url(&self.database))
+    }
+
+    fn env(&self) -> Vec<(String, String)> {
         let mut env = self.bench.env(&self.database);
-        env.extend(self.bench.sealing.mail_env(self.bench.postgres.mail_url(&self.database)));
         let words = [
             ("MAIL_PRIVATE_NETWORKS", "127.0.0.0/8".to_owned()),
             ("MAIL_PORTS", "*".to_owned()),
             ("SSL_CERT_FILE", self.server.ca_file().display().to_string()),
         ];
         env.extend(words.map(|(name, value)| (name.to_owned(), value)));
-        Environment::start(&self.bench.binary(function)?, &env)
+        env
     }
 
     /// Rings; how long it took, and whether more is left.
@@ -423,6 +438,49 @@ impl<'a> Rig<'a> {
         let row =
             Row::beside(format!("nothing changed, {FOLDERS} folders{name} ÷ bare client: p50"), "ms", ours, floor);
         Ok(vec![row.at_most(1.3)])
+    }
+
+    /// Nothing has changed, and nobody hands the worker its event: the schedule sees who is due and rings, and the queue, an
+    /// emulator's, is polled as Lambda does it.
+    async fn rung(&mut self) -> Result<Row> {
+        self.bench.progress("synchronising: from the schedule, through the queue");
+        self.reach(None).await?;
+        let emulator = Emulator::start()?;
+        let file = workspace_root().join("template.yaml");
+        let queues = emulator.make(&template::queues(&file)?).await?;
+        let mut functions = template::routes(&file)?;
+        functions.retain(|function| ["schedule-work", "sync-account"].contains(&&*function.binary));
+        let mut options = gateway::Options::new(functions.clone(), self.bench.binaries.clone());
+        options.log = Arc::new(|_, _| {});
+        options.env = self.env();
+        let bucket = emulator.make_bucket().await?;
+        options.env.extend(queues.env().iter().chain(bucket.env()).cloned());
+        options.mail_env = self.mail_env();
+        let [_, _, scheduler_url, _] = self.bench.postgres.role_urls(&self.database);
+        options.scheduler_env = vec![("DATABASE_URL".to_owned(), scheduler_url)];
+        let gateway = Gateway::start(options).await?;
+        let sources = EventSources::start(&gateway, &functions, Some(&queues))?;
+        let mut times = Times::default();
+        for round in 0..=self.bench.rounds(RUNG_ROUNDS) {
+            let sql = "update email_accounts set next_sync_at = 1, last_sync_at = 1 where id = $1";
+            self.owner.execute(sql, &[&self.account]).await?;
+            let start = Instant::now();
+            let answer = sources.tick("schedule-work").await?;
+            ensure!(answer.is_ok(), "the schedule failed: {answer:?}");
+            let sql = "select last_sync_at > 1 and leased_until is null from email_accounts where id = $1";
+            while !self.owner.query_one(sql, &[&self.account]).await?.get::<_, bool>(0) {
+                ensure!(start.elapsed() < Duration::from_secs(30), "nobody came who was rung for");
+                sleep(Duration::from_millis(1)).await;
+            }
+            // The first one starts both functions.
+            if round > 0 {
+                times.0.push(start.elapsed());
+            }
+        }
+        drop(sources);
+        gateway.shutdown().await;
+        let what = "nothing changed, 10 folders, from the schedule's turn and through an emulated queue: p50";
+        Ok(Row::alone(what, "ms", micros(times.median()) / 1e3))
     }
 
     /// 1 % came, of 1 % the flags changed, 0.5 % are gone.
