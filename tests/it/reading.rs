@@ -425,7 +425,10 @@ async fn a_visit_ends_in_time_and_after_so_many_bytes() {
         let change = mailbox.service.api.put(&message, json!({"isRead": true})).by(&mailbox.user).send();
         let (read, changed) = tokio::join!(mailbox.get(&message), change);
         // A visit has 20 s; the gateway would have given up after 29.
-        assert!(started.elapsed() < Duration::from_secs(28), "{:?}", started.elapsed());
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(28), "{took:?}");
+        // On a busy machine the time is up before so many bytes have come.
+        let code = if took < Duration::from_secs(20) { code } else { "unreachable" };
         let refused = if bytes == 100 { vec![read, changed] } else { vec![read] };
         for answer in refused {
             answer.is_refused(502);

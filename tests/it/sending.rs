@@ -532,7 +532,7 @@ async fn wherever_a_connection_breaks_in_tls_a_message_is_sent_once_or_nobody_sa
         };
         // Coarsely through the handshake, and finely through the answers: those of a session have less than 2 kB, and those in
         // clear some 250 bytes.
-        let begin = (0..400).step_by(if encryption == "starttls" { 20 } else { 400 });
+        let begin = (0..400).step_by(if encryption == "starttls" { 40 } else { 400 });
         let coarse = begin.chain((400..6000).step_by(400));
         let firsts: Vec<(usize, String)> =
             stream::iter(coarse).map(async |limit| (limit, attempt(limit).await)).buffered(4).collect().await;
