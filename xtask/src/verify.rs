@@ -37,7 +37,7 @@ const STEPS: [Step; 16] = [
     ("tests", || {
         ensure_installed(&[Tool::PostgreSql, Tool::Redis, Tool::PgBouncer])?;
         let mut command = cargo_command(&["test", "--workspace"]);
-        // Tests wait for servers, and others work meanwhile: on two processors six at once took 460 s, and four 576.
+        // Tests wait for servers, and others work meanwhile.
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         command.env("RUST_TEST_THREADS", (5 * processors / 2).to_string());
         Ok(command)
