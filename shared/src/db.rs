@@ -47,7 +47,7 @@ use url::{CONNECT_TIMEOUT, open, tls_of};
 
 /// The newest migration that the queries here rely on; readiness compares it with the database.
 /// A test compares it with the files in `migrations/`.
-pub const SCHEMA_VERSION: i32 = 26;
+pub const SCHEMA_VERSION: i32 = 27;
 
 /// How long a request may wait for PostgreSQL in all. The role's `statement_timeout` (4 s, V1) strikes first; this
 /// is for a server that does not answer at all. Below the functions' own limit (template.yaml, 10 s).

@@ -291,8 +291,9 @@ fn there(server: &ModelServer) -> BTreeMap<(String, u32), u8> {
 async fn servers_that_can_do_less_destroy_nothing_that_was_not_meant() {
     let api = plain_api().await;
     for (moves, uidplus) in [(true, true), (true, false), (false, true), (false, false)] {
-        let mut world = World::new(Extensions { moves, uidplus, special_use: true, ..Extensions::default() });
-        for name in ["Trash", "Work"] {
+        let extensions = Extensions { moves, uidplus, utf8_accept: moves, special_use: true, ..Extensions::default() };
+        let mut world = World::new(extensions);
+        for name in ["Trash", "Büro"] {
             world.create(name);
         }
         (0..6).for_each(|_| world.append("INBOX", 0));
@@ -301,19 +302,19 @@ async fn servers_that_can_do_less_destroy_nothing_that_was_not_meant() {
         rig.run().await;
         let ids: Vec<Uuid> = rig.ids().await.into_values().collect();
         let what = format!("moves {moves}, uidplus {uidplus}");
-        let (work, ..) = folder(&rig, "Work").await;
+        let (work, ..) = folder(&rig, "Büro").await;
         let answer = put(api, &rig, ids[0], json!({"folderId": work, "isRead": true})).await;
         assert_eq!((answer.status, &answer.body["folderId"]), (200, &json!(work)), "{what}: {answer:?}");
         // Its UID is known where the server has told.
         let (path, uid) = place(&rig, ids[0]).await.unwrap();
-        assert_eq!((path.as_str(), uid.is_some()), ("Work", uidplus), "{what}");
+        assert_eq!((path.as_str(), uid.is_some()), ("Büro", uidplus), "{what}");
         if !uidplus {
             put(api, &rig, ids[0], json!({"isRead": false})).await.is_refused(409);
         }
         rig.run().await;
         assert_eq!(
             (rig.flags().await, place(&rig, ids[0]).await),
-            (there(&server), Some(("Work".to_owned(), Some(1)))),
+            (there(&server), Some(("Büro".to_owned(), Some(1)))),
             "{what}"
         );
         assert_eq!(delete(api, &rig, ids[1], "").await.status, 200, "{what}");

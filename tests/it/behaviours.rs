@@ -436,6 +436,7 @@ const NONE: Extensions = Extensions {
     uidplus: false,
     moves: false,
     gmail: false,
+    utf8_accept: false,
 };
 const CONDSTORE: Extensions = Extensions { condstore: true, ..NONE };
 const QRESYNC: Extensions = Extensions { condstore: true, qresync: true, list_status: true, ..NONE };

@@ -17,9 +17,10 @@ use crate::sync_model::{Dice, happen, here, pass_time, turn};
 const HISTORIES: u64 = 8;
 const TIME: Duration = Duration::from_secs(60);
 
-/// As it is called there: the model's names have a meaning to Dovecot, which makes such folders by itself.
+/// As it is called there: the model's names have a meaning to Dovecot, which makes such folders by itself. The other client
+/// knows ASCII alone.
 fn real(name: &str) -> String {
-    if name == "INBOX" { name.to_owned() } else { format!("My-{name}") }
+    if name == "INBOX" { name.to_owned() } else { format!("My-{}", name.replace('ü', "ue")) }
 }
 
 /// Where each message is, and its flags.

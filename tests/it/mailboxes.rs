@@ -534,6 +534,40 @@ async fn what_cannot_be_read_while_it_is_matched_anew_is_what_it_was() {
     }
 }
 
+/// Nor does it lose what the server does not say of it then: its flags, and its date where the server has ids.
+#[tokio::test]
+async fn what_is_known_again_keeps_what_is_not_told_of_it() {
+    let mut world = World::new(Extensions { object_id: true, ..Extensions::default() });
+    (0..5).for_each(|_| world.append("INBOX", 15));
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let shown = "select string_agg(concat_ws(' ', id, uid, received_at, is_read, is_flagged, is_answered, is_draft, is_readable),
+                     ',' order by uid)
+                 from email_messages where account_id = $1";
+    let shown = async || -> String { rig.owner.query_one(shown, &[&rig.account.0]).await.unwrap().get(0) };
+    let before = shown().await;
+    {
+        let mut world = server.world();
+        world.renumber("INBOX");
+        world.fault = Some(Fault::Garbled);
+        world.lies = vec![
+            Lie::new("UID FETCH 3 (UID FLAGS", "* 3 FETCH (UID 3 FLAGS nonsense\r\n{tag} OK done\r\n", Then::GoOn),
+            Lie::new(
+                "UID FETCH 3 (UID INTERNALDATE",
+                "* 3 FETCH (UID 3 EMAILID (M3) RFC822.SIZE 1003)\r\n{tag} OK done\r\n",
+                Then::GoOn,
+            ),
+        ];
+    }
+    rig.run().await;
+    for lie in ["UID FETCH 3 (UID FLAGS", "UID FETCH 3 (UID INTERNALDATE"] {
+        let is_it = |command: &String| command.starts_with(lie);
+        assert!(server.world().commands.iter().any(is_it), "{lie}: {:?}", server.world().commands);
+    }
+    assert_eq!(shown().await, before);
+}
+
 /// Where nothing tells two messages apart, neither is taken for one of those that were here.
 #[tokio::test]
 async fn what_two_messages_agree_in_tells_of_neither() {

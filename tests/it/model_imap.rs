@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::alphabet::IMAP_MUTF7;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -25,6 +28,8 @@ pub struct Extensions {
     pub uidplus: bool,
     /// MOVE.
     pub moves: bool,
+    /// UTF8=ACCEPT: who enables it says and hears names of folders in UTF-8, all others in modified UTF-7.
+    pub utf8_accept: bool,
     /// Gmail's. With a folder [`ALL_MAIL`], folders but that, [`SPAM`] and [`BIN`] are labels of its messages.
     pub gmail: bool,
 }
@@ -41,6 +46,7 @@ impl Extensions {
             (self.special_use, " SPECIAL-USE"),
             (self.uidplus, " UIDPLUS"),
             (self.moves, " MOVE"),
+            (self.utf8_accept, " UTF8=ACCEPT"),
             (self.gmail, " X-GM-EXT-1"),
         ] {
             if is_on {
@@ -240,6 +246,7 @@ impl World {
             special_use: true,
             uidplus: true,
             moves: true,
+            utf8_accept: true,
             ..Extensions::default()
         });
         STORES.iter().chain(&["[Gmail]/Sent Mail", "[Gmail]/Starred"]).for_each(|name| world.create(name));
@@ -379,7 +386,7 @@ impl World {
         self.folders.contains_key(name)
     }
 
-    fn status(&self, name: &str, is_empty: bool) -> String {
+    fn status(&self, name: &str, wire: &str, is_empty: bool) -> String {
         let folder = &self.folders[name];
         let (messages, unseen) = match is_empty {
             true => (0, 0),
@@ -391,7 +398,7 @@ impl World {
         let modseq =
             if self.extensions.condstore { format!(" HIGHESTMODSEQ {}", folder.modseq) } else { String::new() };
         format!(
-            "* STATUS \"{name}\" (MESSAGES {messages} UIDNEXT {} UIDVALIDITY {} UNSEEN {unseen}{modseq})\r\n",
+            "* STATUS \"{wire}\" (MESSAGES {messages} UIDNEXT {} UIDVALIDITY {} UNSEEN {unseen}{modseq})\r\n",
             folder.next, folder.validity
         )
     }
@@ -403,13 +410,25 @@ impl Folder {
     }
 }
 
-/// As Gmail writes it among those of a message.
-fn label(folder: &str) -> String {
+/// In modified UTF-7 (RFC 3501 section 5.1.3).
+fn in_utf7(name: &str) -> String {
+    const BASE64: GeneralPurpose = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
+    let chars: Vec<char> = name.chars().collect();
+    let runs = chars.chunk_by(|one, other| one.is_ascii() == other.is_ascii()).map(String::from_iter);
+    let written = runs.map(|run| match run.is_ascii() {
+        true => run.replace('&', "&-"),
+        false => format!("&{}-", BASE64.encode(run.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>())),
+    });
+    written.collect()
+}
+
+/// As Gmail writes it among those of a message; `wire`: as it writes it elsewhere.
+fn label(folder: &str, wire: &str) -> String {
     match folder {
         "INBOX" => "\"\\\\Inbox\"".to_owned(),
         "[Gmail]/Sent Mail" => "\"\\\\Sent\"".to_owned(),
         "[Gmail]/Starred" => "\"\\\\Starred\"".to_owned(),
-        _ => format!("\"{folder}\""),
+        _ => format!("\"{wire}\""),
     }
 }
 
@@ -485,6 +504,8 @@ struct Session {
     validity: u32,
     is_empty: bool,
     is_garbled: bool,
+    /// UTF8=ACCEPT is enabled.
+    is_utf8: bool,
     poisoned: Option<Poison>,
 }
 
@@ -495,7 +516,8 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
         sleep(Duration::from_millis(10)).await;
     }
     let (mut no, mut drop_after) = (None, None);
-    let mut session = Session { selected: None, validity: 0, is_empty: false, is_garbled: false, poisoned: None };
+    let mut session =
+        Session { selected: None, validity: 0, is_empty: false, is_garbled: false, is_utf8: false, poisoned: None };
     match world.lock().unwrap().fault.take() {
         Some(Fault::No(nth)) => no = Some(nth),
         Some(Fault::Drop(bytes)) => drop_after = Some(bytes),
@@ -587,6 +609,15 @@ async fn serve(stream: TcpStream, world: Arc<Mutex<World>>) {
 }
 
 impl Session {
+    fn wire(&self, name: &str) -> String {
+        if self.is_utf8 { name.to_owned() } else { in_utf7(name) }
+    }
+
+    /// The name that a client says so; what is none names nothing.
+    fn named(&self, world: &World, wire: &str) -> String {
+        world.folders.keys().find(|name| self.wire(name) == wire).cloned().unwrap_or_default()
+    }
+
     /// The responses to a command, and its end.
     fn answer(&mut self, world: &mut World, command: &str) -> Vec<String> {
         let upper = command.to_ascii_uppercase();
@@ -599,7 +630,10 @@ impl Session {
         match word(0) {
             "CAPABILITY" => end(vec![format!("* CAPABILITY {}\r\n", world.extensions.capabilities())], "OK done"),
             "LOGIN" => end(vec![], &format!("OK [CAPABILITY {}] in", world.extensions.capabilities())),
-            "ENABLE" => end(vec![format!("* ENABLED {}\r\n", &upper[7..])], "OK done"),
+            "ENABLE" => {
+                self.is_utf8 |= world.extensions.utf8_accept && upper.contains(" UTF8=ACCEPT");
+                end(vec![format!("* ENABLED {}\r\n", &upper[7..])], "OK done")
+            }
             "NOOP" => end(vec![], "OK done"),
             "LOGOUT" => end(vec!["* BYE bye\r\n".into()], "OK done"),
             "LIST" => {
@@ -614,22 +648,24 @@ impl Session {
                         (true, "[Gmail]/Starred") => "\\Flagged",
                         _ => "\\HasNoChildren",
                     };
-                    responses.push(format!("* LIST ({role}) \"/\" \"{name}\"\r\n"));
+                    let wire = self.wire(name);
+                    responses.push(format!("* LIST ({role}) \"/\" \"{wire}\"\r\n"));
                     if upper.contains("STATUS") {
-                        responses.push(world.status(name, self.is_empty));
+                        responses.push(world.status(name, &wire, self.is_empty));
                     }
                 }
                 end(responses, "OK done")
             }
             "STATUS" => {
-                let name = quoted(command);
+                let wire = quoted(command);
+                let name = self.named(world, &wire);
                 match world.is_selectable(&name) {
-                    true => end(vec![world.status(&name, self.is_empty)], "OK done"),
+                    true => end(vec![world.status(&name, &wire, self.is_empty)], "OK done"),
                     false => end(vec![], "NO no such folder"),
                 }
             }
             "EXAMINE" | "SELECT" => {
-                let name = quoted(command);
+                let name = self.named(world, &quoted(command));
                 self.selected = None;
                 assert!(world.opens_labels || !world.is_label(&name), "a label was opened");
                 let Some(folder) = world.folders.get(&name) else { return end(vec![], "NO no such folder") };
@@ -724,7 +760,7 @@ impl Session {
                 let label = match given.as_str() {
                     "\\Inbox" => "INBOX".to_owned(),
                     "\\Starred" => "[Gmail]/Starred".to_owned(),
-                    "" => command.split('"').nth(1).unwrap_or_default().to_owned(),
+                    "" => self.named(world, command.split('"').nth(1).unwrap_or_default()),
                     other => other.to_owned(),
                 };
                 for uid in uids {
@@ -756,6 +792,7 @@ impl Session {
                 done()
             }
             verb => {
+                let given = self.named(world, &given);
                 let Some(to) = world.folders.get(&given) else {
                     return vec!["NO [TRYCREATE] no such folder".to_owned()];
                 };
@@ -818,7 +855,7 @@ impl Session {
                 write!(line, " EMAILID (M{})", message.key).unwrap();
             }
             if items.contains("X-GM-LABELS") {
-                let labels: Vec<_> = message.labels.iter().map(|name| label(name)).collect();
+                let labels: Vec<_> = message.labels.iter().map(|name| label(name, &self.wire(name))).collect();
                 write!(line, " X-GM-LABELS ({})", labels.join(" ")).unwrap();
             }
             if items.contains("X-GM-MSGID") {

@@ -22,6 +22,7 @@ const ALL: Extensions = Extensions {
     special_use: true,
     uidplus: true,
     moves: true,
+    utf8_accept: true,
     gmail: false,
 };
 

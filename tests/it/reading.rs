@@ -374,8 +374,11 @@ async fn cut_off(port: u16, bytes: u64, then: Then) -> u16 {
                     match then {
                         Then::End => Ok(()),
                         Then::Silence => std::future::pending().await,
+                        // Long lines: it is the bytes that are to be too many, before the time is up on a busy machine.
                         Then::Flood => loop {
-                            to_client.write_all(&b"* OK more\r\n".repeat(1000)).await?;
+                            to_client
+                                .write_all(format!("* OK {}\r\n", "more ".repeat(800)).repeat(10).as_bytes())
+                                .await?;
                         },
                     }
                 };
@@ -425,10 +428,7 @@ async fn a_visit_ends_in_time_and_after_so_many_bytes() {
         let change = mailbox.service.api.put(&message, json!({"isRead": true})).by(&mailbox.user).send();
         let (read, changed) = tokio::join!(mailbox.get(&message), change);
         // A visit has 20 s; the gateway would have given up after 29.
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(28), "{took:?}");
-        // On a busy machine the time is up before so many bytes have come.
-        let code = if took < Duration::from_secs(20) { code } else { "unreachable" };
+        assert!(started.elapsed() < Duration::from_secs(28), "{:?}", started.elapsed());
         let refused = if bytes == 100 { vec![read, changed] } else { vec![read] };
         for answer in refused {
             answer.is_refused(502);

@@ -340,7 +340,7 @@ impl Rig {
     }
 }
 
-const NAMES: [&str; 4] = ["INBOX", "Sent", "Work", "Trash"];
+const NAMES: [&str; 4] = ["INBOX", "Sent", "Büro", "Trash"];
 
 /// One thing happens at the server. Says which messages it moved.
 pub fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> String {
@@ -394,6 +394,7 @@ pub fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> 
                 list_status: dice.roll(2) == 0,
                 esearch: dice.roll(2) == 0,
                 special_use: dice.roll(2) == 0,
+                utf8_accept: dice.roll(2) == 0,
                 ..world.extensions
             };
             format!("{:?}", world.extensions)
@@ -403,7 +404,7 @@ pub fn happen(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> 
 
 /// The same at Gmail.
 fn happen_at_gmail(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>) -> String {
-    const LABELS: [&str; 5] = ["Work", "Other", "INBOX", "[Gmail]/Sent Mail", "[Gmail]/Starred"];
+    const LABELS: [&str; 5] = ["Büro", "Other", "INBOX", "[Gmail]/Sent Mail", "[Gmail]/Starred"];
     let (name, other, nth) = (STORES[dice.roll(3)], STORES[dice.roll(3)], dice.roll(50));
     let (label, new) = (LABELS[dice.roll(2)], LABELS[dice.roll(2)]);
     let chosen = dice.roll(32);
@@ -455,7 +456,8 @@ fn happen_at_gmail(world: &mut World, dice: &mut Dice, moved: &mut BTreeSet<u64>
         }
         _ => {
             let (condstore, list_status) = (dice.roll(2) == 0, dice.roll(2) == 0);
-            world.extensions = Extensions { condstore, list_status, ..world.extensions };
+            let utf8_accept = dice.roll(2) == 0;
+            world.extensions = Extensions { condstore, list_status, utf8_accept, ..world.extensions };
             format!("{:?}", world.extensions)
         }
     }
@@ -579,7 +581,7 @@ async fn a_large_folder_comes_piece_by_piece_whoever_is_killed_between_them() {
 /// Something of all that can happen, in each folder, of which one gets other UIDs. There are as many messages as before.
 fn much_happens(world: &mut World, nth: usize, moved: &mut BTreeSet<u64>) {
     let flags = (nth % 16) as u8;
-    for (from, to) in [("Work", "Trash"), ("INBOX", "Work")] {
+    for (from, to) in [("Büro", "Trash"), ("INBOX", "Büro")] {
         moved.extend(world.folders[from].messages.values().next().map(|message| message.key));
         world.shift(from, 0, to);
     }
@@ -593,6 +595,9 @@ fn much_happens(world: &mut World, nth: usize, moved: &mut BTreeSet<u64>) {
     world.renumber("Sent");
 }
 
+/// Several times as many as such a turn has.
+const MOST_AWAITS: usize = 500;
+
 /// Kills a turn that has much to do at each place where it can die, one after the other, and has the next do what it left.
 async fn die_everywhere(extensions: Extensions) {
     let mut world = World::new(extensions);
@@ -603,7 +608,7 @@ async fn die_everywhere(extensions: Extensions) {
     let rig = Rig::new(world).await;
     rig.settle().await;
     let (mut ids, mut moved) = (BTreeMap::new(), BTreeSet::new());
-    for polls in 1.. {
+    for polls in 1..MOST_AWAITS {
         much_happens(&mut rig.server.world(), polls, &mut moved);
         rig.ring().await;
         let mut running = Box::pin(rig.worker.run(&rig.scope, rig.account, Duration::from_secs(20)));
@@ -623,11 +628,19 @@ async fn die_everywhere(extensions: Extensions) {
             return;
         }
     }
+    panic!("{extensions:?}: a turn does not end");
 }
 
 #[tokio::test]
 async fn a_turn_may_die_at_each_of_its_awaits() {
-    let all = Extensions { condstore: true, qresync: true, list_status: true, esearch: true, ..Extensions::default() };
+    let all = Extensions {
+        condstore: true,
+        qresync: true,
+        list_status: true,
+        esearch: true,
+        utf8_accept: true,
+        ..Extensions::default()
+    };
     stream::iter([Extensions::default(), all]).map(die_everywhere).buffer_unordered(2).collect::<Vec<_>>().await;
 }
 

@@ -235,6 +235,8 @@ struct Read {
     came: bool,
     /// What messages are known by, by their UIDs.
     marks: HashMap<u32, Mark>,
+    /// Who is there and was said nothing of, not even flags.
+    untold: HashSet<u32>,
 }
 
 /// What is to be stored of messages.
@@ -259,6 +261,7 @@ impl Read {
         self.checked |= other.checked;
         self.came |= other.came;
         self.marks.extend(other.marks);
+        self.untold.extend(other.untold);
     }
 }
 
@@ -686,14 +689,15 @@ impl Driver<'_> {
             read.rows.messages.clear();
         }
         let (mut known, mut is_untold) = (Vec::new(), false);
-        for Read { work, rows, .. } in reads {
+        for Read { work, rows, untold, .. } in reads {
             let marks = told.iter().find(|told| told.work == *work).map(|told| &told.marks);
             for message in &mut rows.messages {
                 match marks.and_then(|marks| marks.get(&message.uid)) {
                     Some(mark) => {
                         message.received_at = mark.received_at.unwrap_or(message.received_at);
                         message.size = mark.size;
-                        known.push((message, *mark));
+                        let has_flags = !untold.contains(&message.uid);
+                        known.push((message, *mark, has_flags));
                     }
                     None => is_untold = true,
                 }
@@ -705,10 +709,15 @@ impl Driver<'_> {
         if known.is_empty() {
             return Ok(());
         }
-        let marks: Vec<Mark> = known.iter().map(|(_, mark)| *mark).collect();
+        let marks: Vec<Mark> = known.iter().map(|(_, mark, _)| *mark).collect();
         let found = self.db.find_orphans(&self.mailbox.lease, &marks).await?.ok_or(Stop::Lost)?;
-        for ((message, _), identity) in known.into_iter().zip(found) {
-            message.identity = identity.unwrap_or(message.identity);
+        for ((message, mark, has_flags), orphan) in known.into_iter().zip(found) {
+            let Some(orphan) = orphan else { continue };
+            message.identity = orphan.identity;
+            message.received_at = mark.received_at.unwrap_or(orphan.received_at);
+            if !has_flags {
+                message.bits.0 |= orphan.flags.0;
+            }
         }
         Ok(())
     }
@@ -1135,6 +1144,9 @@ impl Reader<'_> {
                             rows.messages.push(message);
                         }
                         Step::Presence { .. } if is_new => {
+                            if flags.is_none() {
+                                seen.read.untold.insert(fetched.uid);
+                            }
                             let flags = flags.unwrap_or_default();
                             rows.messages.push(message::unreadable(*folder, *validity, fetched.uid, flags, now));
                             self.rows += MESSAGE_WEIGHT;

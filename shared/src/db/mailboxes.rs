@@ -201,6 +201,17 @@ pub struct Mark {
     pub size: i64,
 }
 
+/// A message that has lost its UID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orphan {
+    /// See [`NewMessage::identity`].
+    pub identity: Uuid,
+    /// See [`NewMessage::received_at`].
+    pub received_at: i64,
+    /// Its flags alone.
+    pub flags: Bits,
+}
+
 /// How far a folder is after a batch; `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cursor {
@@ -679,23 +690,30 @@ impl Db {
         Ok(u32::try_from(uid).ok().map(|uid| (uid, identity)))
     }
 
-    /// Which of the messages that have lost their UIDs have these marks: what each is known by, in the same order. `None` where
-    /// there is none, or it could be another one as well.
+    /// Which of the messages that have lost their UIDs have these marks, in the same order. `None` where there is none, or it
+    /// could be another one as well.
     ///
     /// # Errors
     /// See [`Db::begin_sync`].
-    pub async fn find_orphans(&self, lease: &Lease, marks: &[Mark]) -> Result<Option<Vec<Option<Uuid>>>, Error> {
+    pub async fn find_orphans(&self, lease: &Lease, marks: &[Mark]) -> Result<Option<Vec<Option<Orphan>>>, Error> {
         let identities: Vec<Option<Uuid>> = marks.iter().map(|mark| mark.identity).collect();
         let received: Vec<Option<i64>> = marks.iter().map(|mark| mark.received_at).collect();
         let sizes: Vec<i64> = marks.iter().map(|mark| mark.size).collect();
         let rows = self
             .leased(
                 lease,
-                "select identities from find_orphans($1, $2, $3, $4, $5, $6, $7)",
+                "select identities, received, bits from find_orphans($1, $2, $3, $4, $5, $6, $7)",
                 &[(&identities, Type::UUID_ARRAY), (&received, Type::INT8_ARRAY), (&sizes, Type::INT8_ARRAY)],
             )
             .await?;
-        Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+        let Some(row) = rows.first() else { return Ok(None) };
+        let identities: Vec<Option<Uuid>> = row.try_get(0)?;
+        let (received, bits): (Vec<Option<i64>>, Vec<Option<i16>>) = (row.try_get(1)?, row.try_get(2)?);
+        let found =
+            identities.into_iter().zip(received.into_iter().zip(bits)).map(|(identity, (received_at, bits))| {
+                Some(Orphan { identity: identity?, received_at: received_at?, flags: Bits(bits?) })
+            });
+        Ok(Some(found.collect()))
     }
 
     /// Gives messages of a POP3 mailbox UIDs again that had lost them, and that the server lists: what is known by these
