@@ -592,10 +592,15 @@ async fn look_into(host: &mut Host, files: &Files, claimed: &Claimed) -> Result<
     };
     let is_sent = claimed.task == Task::Copy || matches!(seen, Seen::There);
     if let Some(answered) = claimed.answered.as_ref().filter(|_| is_sent) {
-        // Its user sees that it was answered. That this fails is no reason to do all again.
+        // Its user sees that it was answered.
         let marked = imap.mark_answered(features, &answered.folder, answered.uid_validity, answered.uid).await;
         if let Err(error) = marked {
             tracing::info!(detail = error.detail, outgoingId = %claimed.outgoing.id, "answered_not_marked");
+            // The next look does it, and finds the copy. The last one has made that all the same, and what was not known is known now.
+            let is_last = claimed.looks + 1 >= MAX_LOOKS || error.code == Code::MailboxMissing;
+            if claimed.task == Task::Copy && !is_last {
+                return Err(error.into());
+            }
         }
     }
     Ok(seen)

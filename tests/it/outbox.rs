@@ -21,6 +21,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::mailboxes::{OtherClient, connector, connector_by};
+use crate::model_imap::{Extensions, Lie, ModelServer, Then, World};
 use crate::model_smtp::{At, End, Fault, Heard, SmtpModel, message_id};
 use crate::parsers::{self, Asked};
 use crate::sign_in::{PASSWORD, mailbox};
@@ -937,6 +938,52 @@ async fn a_reply_names_what_it_answers_and_marks_it() {
     let thread = rig.api.get(&path).by(&rig.user).send().await.body;
     let subjects: Vec<_> = thread["messages"].as_array().unwrap().iter().map(|message| &message["subject"]).collect();
     assert_eq!(subjects, ["Lunch?", "Lunch"]);
+}
+
+/// It is marked with the next look, and that it cannot be is not said of the copy.
+#[tokio::test]
+async fn a_mark_that_fails_is_made_later() {
+    let (sender, mut world) = (SmtpModel::start(&OFFERS).await, World::new(Extensions::default()));
+    world.append("INBOX", 0);
+    let server = ModelServer::start(world).await;
+    let settings = json!({
+        "hostname": "127.0.0.1", "port": server.port(), "encryption": "none",
+        "smtpHostname": "smtp.gmail.com", "smtpPort": sender.port, "smtpEncryption": "none",
+    });
+    let connector = connector_by(Resolver::new(&[everybody_is_here().await])).await;
+    let rig = Rig::new(api().await, Worker::with(connector).await, settings).await;
+    let original = rig.sync().await;
+    let copy = async |entry: &Value| -> String {
+        let id: Uuid = entry["id"].as_str().unwrap().parse().unwrap();
+        rig.owner.query_one("select copy from email_outbox where id = $1", &[&id]).await.unwrap().get(0)
+    };
+    let is_marked = || server.world().folders["INBOX"].messages[&1].flags & 4 != 0;
+    for then in [Then::HangUp, Then::GoOn] {
+        server.world().flag("INBOX", 0, 0);
+        server.world().lies = vec![Lie::new("UID STORE", "{tag} NO [INUSE] not now\r\n", then)];
+        let entry = rig.put(json!({"replyToId": original["id"]})).await;
+        rig.work().await;
+        assert_eq!(
+            (rig.get(&entry).await["status"].clone(), copy(&entry).await),
+            (json!("sent"), "due".into()),
+            "{then:?}"
+        );
+        server.world().flag("INBOX", 0, 0);
+        server.world().lies.clear();
+        rig.work().await;
+        assert_eq!((is_marked(), copy(&entry).await.as_str()), (true, "done"), "{then:?}");
+    }
+    server.world().lies = vec![Lie::new("UID STORE", "{tag} NO [NOPERM] never\r\n", Then::GoOn)];
+    let entry = rig.put(json!({"replyToId": original["id"]})).await;
+    rig.work().await;
+    // With the one of which a worker seems to have died, one is left.
+    rig.owner
+        .execute("update email_outbox set looks = 25 where copy = 'due' and account_id = $1", &[&rig.account.0])
+        .await
+        .unwrap();
+    rig.work().await;
+    assert_eq!((rig.get(&entry).await["status"].clone(), copy(&entry).await), (json!("sent"), "done".into()));
+    assert_eq!(sender.world.lock().unwrap().taken.len(), 3);
 }
 
 /// Gmail and Exchange file what is sent by them, and POP3 has no folders.
