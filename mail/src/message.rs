@@ -47,8 +47,8 @@ pub(crate) const MAX_ID_BYTES: usize = 998;
 /// Messages that one refers to. Of more, the first and the last are those that tell its thread.
 pub(crate) const MAX_REFERENCES: usize = 50;
 
-/// Characters of a preview.
-pub(crate) const MAX_PREVIEW_CHARS: usize = 200;
+/// Characters of a preview: two lines of a list, and what a message's thousand bytes in the database have room for.
+pub(crate) const MAX_PREVIEW_CHARS: usize = 140;
 
 /// Of one field as it is written: a hundred addresses whose names are encoded.
 const MAX_FIELD_BYTES: usize = 24 * 1024;
