@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ::mail::compose::{Composed, For};
 use ::mail::connect::Session;
-use ::mail::imap::{Imap, NotFiled, Role};
+use ::mail::imap::{Features, Imap, NotFiled, Role};
 use ::mail::login::Login;
 use ::mail::smtp::{self, Commit, Kind, NotSignedIn, Outcome, Said, Transmission};
 use ::mail::{Code, Error as MailError};
@@ -54,6 +54,8 @@ const NOTE_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_NOTE_PAUSE: Duration = Duration::from_secs(4);
 /// How often the sent folder is looked at: for a day, see [`pause_after`].
 const MAX_LOOKS: u32 = 27;
+/// How many of them may end because the original cannot be marked as answered: nothing else waits for that for longer than some minutes.
+const MARK_TRIES: u32 = 2;
 
 /// As `lastError.service` has who takes messages.
 const SMTP: &str = "smtp";
@@ -195,9 +197,9 @@ async fn settle(job: &MailJob<Way>, claimed: Claimed, to: Move) -> Result<Noted,
         return Err(anyhow::anyhow!("{:?} is no step from {:?}", to.step, claimed.outgoing.status).into());
     };
     let is_taken = to.recipients.iter().any(|recipient| recipient.status == Reception::Accepted);
-    // What was found in the sent folder is there.
+    // What was found in the sent folder is there; what it answers is still to be marked.
     let filed = match (claimed.filed, claimed.outgoing.status) {
-        (Filed::None, Status::Uncertain) if is_taken => Filed::Done,
+        (Filed::None, Status::Uncertain) if is_taken && claimed.answered.is_none() => Filed::Done,
         (Filed::None, _) if is_taken && has_mailbox_to_do(&claimed) => Filed::Due,
         (filed, _) => filed,
     };
@@ -568,9 +570,13 @@ async fn visit(job: &MailJob<Way>, files: &Files, claimed: &Claimed) -> Result<S
 
 async fn look_into(host: &mut Host, files: &Files, claimed: &Claimed) -> Result<Seen, Stop> {
     let Host::Imap(imap, features) = host else { return Ok(Seen::NoFolder) };
+    if claimed.task == Task::Copy {
+        // Before the copy: that is made once, and nobody would know whether it was.
+        mark(imap, features, claimed).await?;
+    }
     let folders = imap.list(features).await?;
     let sent = folders.iter().find(|folder| folder.role == Some(Role::Sent));
-    let seen = match (claimed.task, sent) {
+    Ok(match (claimed.task, sent) {
         (Task::Copy, _) if !is_filed_by_us(claimed) => Seen::There,
         (Task::Copy, None) => match imap.create_sent(features, &folders).await {
             Ok(made) => file(imap, &made, files, claimed).await?,
@@ -589,21 +595,20 @@ async fn look_into(host: &mut Host, files: &Files, claimed: &Claimed) -> Result<
                 false => Seen::Missing,
             }
         }
-    };
-    let is_sent = claimed.task == Task::Copy || matches!(seen, Seen::There);
-    if let Some(answered) = claimed.answered.as_ref().filter(|_| is_sent) {
-        // Its user sees that it was answered.
-        let marked = imap.mark_answered(features, &answered.folder, answered.uid_validity, answered.uid).await;
-        if let Err(error) = marked {
+    })
+}
+
+/// Its user sees that the original was answered. Where that fails all is done again, but not for ever.
+async fn mark(imap: &mut Imap, features: &Features, claimed: &Claimed) -> Result<(), Stop> {
+    let Some(answered) = &claimed.answered else { return Ok(()) };
+    match imap.mark_answered(features, &answered.folder, answered.uid_validity, answered.uid).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
             tracing::info!(detail = error.detail, outgoingId = %claimed.outgoing.id, "answered_not_marked");
-            // The next look does it, and finds the copy. The last one has made that all the same, and what was not known is known now.
-            let is_last = claimed.looks + 1 >= MAX_LOOKS || error.code == Code::MailboxMissing;
-            if claimed.task == Task::Copy && !is_last {
-                return Err(error.into());
-            }
+            let is_final = error.code == Code::MailboxMissing || claimed.looks >= MARK_TRIES;
+            if is_final { Ok(()) } else { Err(error.into()) }
         }
     }
-    Ok(seen)
 }
 
 /// Puts the sender's copy into a folder.

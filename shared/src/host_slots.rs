@@ -67,7 +67,7 @@ impl HostSlots {
     }
 
     async fn take_of(&self, limit: u32, host: &str, hold: Duration) -> Option<Slot> {
-        let key = format!("{SERVICE}:hosts:{}", host.to_ascii_lowercase());
+        let key = format!("{SERVICE}:hosts:{}", host.trim_end_matches('.').to_ascii_lowercase());
         let slot = Slot { key, id: Uuid::now_v7().to_string() };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let arguments = |call: &mut Cmd| {

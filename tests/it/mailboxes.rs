@@ -534,6 +534,31 @@ async fn what_cannot_be_read_while_it_is_matched_anew_is_what_it_was() {
     }
 }
 
+/// A server that begins to offer UTF8=ACCEPT, or no longer does.
+#[tokio::test]
+async fn a_folder_whose_name_is_written_in_another_way_is_the_same() {
+    let mut world = World::new(Extensions::default());
+    for name in ["Büro", "R&D"] {
+        world.create(name);
+        (0..3).for_each(|_| world.append(name, 0));
+    }
+    let server = ModelServer::start(world).await;
+    let rig = Rig::model(&server).await;
+    rig.run().await;
+    let shown = "select string_agg(concat_ws(' ', f.id, f.path, f.is_gone, m.id, m.uid), ',' order by f.id, m.uid)
+                 from email_folders f left join email_messages m on m.folder_id = f.id where f.account_id = $1";
+    let shown = async || -> String { rig.owner.query_one(shown, &[&rig.account.0]).await.unwrap().get(0) };
+    let before = shown().await;
+    for utf8_accept in [true, false] {
+        server.world().extensions.utf8_accept = utf8_accept;
+        server.world().commands.clear();
+        rig.run().await;
+        assert_eq!(shown().await, before, "{utf8_accept}");
+        let commands = server.world().commands.clone();
+        assert!(!commands.iter().any(|command| command.contains("FETCH")), "{commands:?}");
+    }
+}
+
 /// Nor does it lose what the server does not say of it then: its flags, and its date where the server has ids.
 #[tokio::test]
 async fn what_is_known_again_keeps_what_is_not_told_of_it() {
@@ -600,8 +625,10 @@ async fn who_fails_at_saying_which_message_that_is_is_asked_twice() {
     // Another failure before is none of this.
     const REFUSED: &str = "state = 'authenticationError', failures = 1, last_error_code = 'authentication', ";
     const AWAY: &str = "state = 'connectError', failures = 1, last_error_code = 'unreachable', ";
+    // As where sessions broke at it until that was proved.
+    const BROKEN: &str = "state = 'connectError', failures = 1, last_error_code = 'protocol', ";
     let alone = lies.iter().map(|lie| (lie, ""));
-    let ways = alone.chain([REFUSED, AWAY].map(|earlier| (&lies[0], earlier)));
+    let ways = alone.chain([REFUSED, AWAY, BROKEN].map(|earlier| (&lies[0], earlier)));
     for ((lie, earlier), is_told) in ways.flat_map(|way| [(way, true), (way, false)]) {
         let mut world = World::new(Extensions::default());
         (0..5).for_each(|_| world.append("INBOX", 0));

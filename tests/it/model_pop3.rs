@@ -20,6 +20,8 @@ pub struct Mailbox {
     pub longer: u32,
     /// Those at which it hangs up, each time.
     pub poison: BTreeSet<u32>,
+    /// Those that it refuses to give out.
+    pub refused: BTreeSet<u32>,
     /// Messages are given out whole alone.
     pub lacks_top: bool,
     /// How long it looks for a message that is to be given out whole.
@@ -115,6 +117,10 @@ async fn serve(stream: TcpStream, mailbox: Arc<Mutex<Mailbox>>) {
                 let message = messages[words[1].parse::<usize>().unwrap() - 1];
                 if mailbox.poison.contains(&message) {
                     return;
+                }
+                if mailbox.refused.contains(&message) {
+                    answer = "-ERR internal error\r\n".to_owned();
+                    continue;
                 }
                 let message = message + mailbox.longer;
                 write!(answer, "Subject: {message}\r\nMessage-ID: <{message}@example.com>\r\n\r\n.\r\n").unwrap();

@@ -975,13 +975,16 @@ async fn a_mark_that_fails_is_made_later() {
     }
     server.world().lies = vec![Lie::new("UID STORE", "{tag} NO [NOPERM] never\r\n", Then::GoOn)];
     let entry = rig.put(json!({"replyToId": original["id"]})).await;
+    let looks = async || -> i16 {
+        let sql = "select max(looks) from email_outbox where account_id = $1 and copy = 'due'";
+        rig.owner.query_one(sql, &[&rig.account.0]).await.unwrap().get(0)
+    };
     rig.work().await;
-    // With the one of which a worker seems to have died, one is left.
-    rig.owner
-        .execute("update email_outbox set looks = 25 where copy = 'due' and account_id = $1", &[&rig.account.0])
-        .await
-        .unwrap();
-    rig.work().await;
+    assert_eq!(looks().await, 1);
+    while copy(&entry).await == "due" {
+        assert!(looks().await < 4, "what is there is found, whatever becomes of the mark");
+        rig.work().await;
+    }
     assert_eq!((rig.get(&entry).await["status"].clone(), copy(&entry).await), (json!("sent"), "done".into()));
     assert_eq!(sender.world.lock().unwrap().taken.len(), 3);
 }

@@ -202,6 +202,46 @@ async fn poisoned_pop3(lacks_top: bool) {
     assert!(commands.iter().all(|command| !command.starts_with("TOP") && !command.starts_with("RETR")), "{commands:?}");
 }
 
+/// What a POP3 server refuses may be a matter of a moment.
+#[tokio::test]
+async fn what_is_refused_once_is_asked_for_again_and_what_is_refused_each_time_is_not() {
+    let all: BTreeSet<u64> = (1..=450).collect();
+    for refused in [(1..=450).collect::<BTreeSet<u32>>(), [1, 200, 449, 450].into()] {
+        let mailbox = Mailbox { messages: (1..=450).collect(), refused: refused.clone(), ..Mailbox::default() };
+        let server = ModelPop3::start(mailbox).await;
+        let rig = pop3(&server).await;
+        // It refuses for a while.
+        for _ in 0..if refused.len() == 450 { 4 } else { 1 } {
+            rig.run().await;
+        }
+        let readable = 450 - refused.len();
+        let (keys, unreadable) = here(&rig).await;
+        assert_eq!((keys.len(), unreadable), (readable, 0), "{refused:?}");
+        server.mailbox.lock().unwrap().refused.clear();
+        settle(&rig, "").await;
+        assert_eq!(here(&rig).await, (all.clone(), 0), "{refused:?}");
+    }
+    // And for ever.
+    let refused = BTreeSet::from([1, 200, 449, 450]);
+    let mailbox = Mailbox { messages: (1..=450).collect(), refused: refused.clone(), ..Mailbox::default() };
+    let server = ModelPop3::start(mailbox).await;
+    let rig = pop3(&server).await;
+    let turns = settle(&rig, "").await;
+    assert!(turns <= 4, "{turns}");
+    let expected: BTreeSet<u64> = all.iter().filter(|key| !refused.contains(&(**key as u32))).copied().collect();
+    assert_eq!(here(&rig).await, (expected, 4));
+    server.mailbox.lock().unwrap().commands.clear();
+    rig.run().await;
+    let commands = std::mem::take(&mut server.mailbox.lock().unwrap().commands);
+    assert!(commands.iter().all(|command| !command.starts_with("TOP")), "{commands:?}");
+    // The only one that there is.
+    let mailbox = Mailbox { messages: vec![1], refused: [1].into(), ..Mailbox::default() };
+    let server = ModelPop3::start(mailbox).await;
+    let rig = pop3(&server).await;
+    settle(&rig, "").await;
+    assert_eq!(here(&rig).await, (BTreeSet::new(), 1));
+}
+
 #[tokio::test]
 async fn messages_that_come_whole_and_slowly_are_gone_on_with_and_not_suspected() {
     let pause = Duration::from_millis(50);

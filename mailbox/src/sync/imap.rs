@@ -681,7 +681,7 @@ impl Driver<'_> {
         }
         let told = self.converse(imap, works, orders, Vec::new(), Flight::Compare).await;
         let told = told.map_err(|stop| match stop {
-            Stop::Mail(error) => mail::Error::new(mail::Code::Protocol, error.detail).into(),
+            Stop::Mail(error) => untold(error.detail).into(),
             stop => stop,
         })?;
         // What comes of a folder that failed comes again.
@@ -704,7 +704,7 @@ impl Driver<'_> {
             }
         }
         if is_untold && !self.has_failed() {
-            return Err(mail::Error::new(mail::Code::Protocol, "nothing is told of a message that is there").into());
+            return Err(untold("nothing is told of a message that is there").into());
         }
         if known.is_empty() {
             return Ok(());
@@ -725,7 +725,7 @@ impl Driver<'_> {
     /// Whether the turn before this one failed as [`Self::recognise`] does.
     fn has_failed(&self) -> bool {
         let last = self.mailbox.account.last_error.as_ref();
-        last.is_some_and(|error| error.code == mail::Code::Protocol.as_str())
+        last.is_some_and(|error| error.message == UNTOLD)
     }
 
     /// Destroys what was found nowhere, after all folders were searched for it.
@@ -1221,6 +1221,13 @@ impl Reader<'_> {
         let (uids, is_one) = open.iter().skip(reached).find_map(|(_, step)| seen.unanswered(step))?;
         Some((seen.read.work, uids, is_one && open.len() == 1))
     }
+}
+
+/// What a user reads who waits for [`Driver::recognise`].
+const UNTOLD: &str = "The mail server does not say which message one is that it cannot give out.";
+
+fn untold(detail: impl Into<String>) -> mail::Error {
+    mail::Error { message: UNTOLD.into(), ..mail::Error::new(mail::Code::Protocol, detail) }
 }
 
 fn too_many() -> mail::Error {

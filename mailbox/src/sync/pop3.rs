@@ -73,7 +73,7 @@ impl Driver<'_> {
         let missing = missing.iter().filter(|identity| !found.contains(*identity));
         let mut missing: Vec<&Message> = missing.filter_map(|id| numbers.get(id).copied()).collect();
         missing.sort_unstable_by_key(|message| std::cmp::Reverse(message.number));
-        let mut shown = Shown::default();
+        let mut told = Told::default();
         let noted = folder.suspects.clone().unwrap_or_default();
         let noted: Vec<Uuid> = noted.split(',').filter_map(|id| id.parse().ok()).collect();
         let (suspected, missing): (Vec<&Message>, Vec<&Message>) =
@@ -84,13 +84,21 @@ impl Driver<'_> {
         };
         let witness = witness.and_then(|(_, identity)| numbers.get(&identity).map(|message| message.number));
         let (first, last) = if witness.is_some() { (suspected, Vec::new()) } else { (Vec::new(), suspected) };
-        self.fetch_suspects(pop3, &mut folder, witness, &first, &mut shown).await?;
+        self.fetch_suspects(pop3, &mut folder, witness, &first, &mut told).await?;
         for (index, messages) in missing.chunks(BATCH).enumerate() {
             let lines = if is_first && index * BATCH >= NEWEST { 0 } else { LINES };
-            self.fetch(pop3, &mut folder, messages, lines, &mut shown).await?;
+            self.fetch(pop3, &mut folder, messages, lines, &mut told).await?;
         }
         // Where nothing could be read, others show first that something can.
-        self.fetch_suspects(pop3, &mut folder, None, &last, &mut shown).await?;
+        self.fetch_suspects(pop3, &mut folder, None, &last, &mut told).await?;
+        if let Some(words) = told.words {
+            // Nobody knows yet whether it is for ever. Each was refused for itself; where all were, one stands for them, so that a
+            // server that gives out none for some hours spoils little.
+            let noted = if told.shown.came { 0 } else { told.refused.len().saturating_sub(1) };
+            let noted = told.refused.get(noted..).unwrap_or_default();
+            let error = mail::Error::new(mail::Code::Protocol, words);
+            return Err(self.suspect(&folder, noted, true, told.shown, error).await?);
+        }
         let cursor = Cursor {
             modseq: Some(digest),
             is_complete: Some(true),
@@ -163,24 +171,30 @@ impl Driver<'_> {
         folder: &mut Folder,
         witness: Option<u32>,
         suspected: &[&Message],
-        shown: &mut Shown,
+        told: &mut Told,
     ) -> Result<(), Stop> {
-        let Some(first) = suspected.first() else { return Ok(()) };
+        if suspected.is_empty() {
+            return Ok(());
+        }
         tracing::info!(folder = %folder.id, count = suspected.len(), "messages_suspected");
         if suspects::is_proved(folder) {
-            tracing::warn!(folder = %folder.id, count = 1, "messages_not_fetched");
+            tracing::warn!(folder = %folder.id, count = suspected.len(), "messages_not_fetched");
             let mut batch = Batch::new(folder.id, VALIDITY);
-            batch.messages.push(self.message(folder.uid_next, first, None, now_ms()));
-            folder.uid_next = folder.uid_next.saturating_add(1);
+            for message in suspected {
+                batch.messages.push(self.message(folder.uid_next, message, None, now_ms()));
+                folder.uid_next = folder.uid_next.saturating_add(1);
+            }
             batch.cursor.uid_next = Some(folder.uid_next);
             return self.store(batch).await;
         }
         let mut tops = pop3.tops(witness.into_iter().collect(), 0);
         while let Some(top) = tops.next().await? {
-            shown.came |= top.begin.is_ok();
+            told.shown.came |= top.begin.is_ok();
         }
-        for messages in suspects::pieces(suspected) {
-            self.fetch(pop3, folder, messages, 0, shown).await?;
+        // Of which something is known already, each was refused for itself.
+        let pieces = if folder.suspicions > 0 { vec![suspected] } else { suspects::pieces(suspected) };
+        for messages in pieces {
+            self.fetch(pop3, folder, messages, 0, told).await?;
         }
         Ok(())
     }
@@ -191,7 +205,7 @@ impl Driver<'_> {
         folder: &mut Folder,
         messages: &[&Message],
         lines: u32,
-        shown: &mut Shown,
+        told: &mut Told,
     ) -> Result<(), Stop> {
         self.check_time()?;
         let numbers: Vec<u32> = messages.iter().map(|message| message.number).collect();
@@ -212,8 +226,16 @@ impl Driver<'_> {
             };
             came += 1;
             let Some(listed) = by_number.get(&top.number) else { continue };
-            shown.came |= top.begin.is_ok();
-            let message = self.message(folder.uid_next, listed, top.begin.ok(), now);
+            let begin = match top.begin {
+                Ok(begin) => begin,
+                Err(words) => {
+                    told.refuse(identity(&listed.uid), words);
+                    continue;
+                }
+            };
+            told.shown.came = true;
+            told.shown.grew = true;
+            let message = self.message(folder.uid_next, listed, Some(begin), now);
             bytes += message::bytes(&message);
             batch.messages.push(message);
             folder.uid_next = folder.uid_next.saturating_add(1);
@@ -226,7 +248,6 @@ impl Driver<'_> {
         batch.cursor.uid_next = Some(folder.uid_next);
         // What came before a failure is good.
         self.store(batch).await?;
-        shown.grew |= came > 0;
         let Err(error) = outcome else {
             return if is_left { Err(Stop::Time) } else { Ok(()) };
         };
@@ -234,13 +255,26 @@ impl Driver<'_> {
         if unanswered.is_empty() {
             return Err(error.into());
         }
-        let suspects: Vec<String> = unanswered.iter().map(|message| identity(&message.uid).to_string()).collect();
+        let unanswered: Vec<Uuid> = unanswered.iter().map(|message| identity(&message.uid)).collect();
+        Err(self.suspect(folder, &unanswered, messages.len() == 1, told.shown, error).await?)
+    }
+
+    /// Notes what did not come; see [`suspects::weigh`].
+    async fn suspect(
+        &self,
+        folder: &Folder,
+        identities: &[Uuid],
+        is_alone: bool,
+        shown: Shown,
+        error: mail::Error,
+    ) -> Result<Stop, Stop> {
+        let suspects: Vec<String> = identities.iter().map(Uuid::to_string).collect();
         let suspects = suspects.join(",");
-        let weight = suspects::weigh(folder, &suspects, messages.len() == 1, *shown);
+        let weight = suspects::weigh(folder, &suspects, is_alone, shown);
         let suspicion =
             Suspicion { folder: folder.id, validity: VALIDITY, uid_next: None, suspects: &suspects, weight };
         self.db.suspect_messages(&self.mailbox.lease, suspicion).await?.ok_or(Stop::Lost)?;
-        Err(suspects::stop(error, *shown))
+        Ok(suspects::stop(error, shown))
     }
 
     fn message(&self, uid: u32, listed: &Message, begin: Option<Begin>, now: i64) -> NewMessage {
@@ -254,6 +288,25 @@ impl Driver<'_> {
 
     fn check_time(&self) -> Result<(), Stop> {
         if Instant::now() < self.stop_at { Ok(()) } else { Err(Stop::Time) }
+    }
+}
+
+/// What a session has told.
+#[derive(Default)]
+struct Told {
+    shown: Shown,
+    /// What was asked for and refused, [`suspects::MOST`] at most.
+    refused: Vec<Uuid>,
+    /// The server's own, of the first of them.
+    words: Option<String>,
+}
+
+impl Told {
+    fn refuse(&mut self, identity: Uuid, words: String) {
+        self.words.get_or_insert(words);
+        if self.refused.len() < suspects::MOST {
+            self.refused.push(identity);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! What was asked for and did not come when a session broke is noted, and asked for first the next time, in pieces, so that the
 //! next note has fewer in it. A message that broke two sessions all alone, in which the server gave out another one, is stored
-//! as one that cannot be read.
+//! as one that cannot be read; so are those that a POP3 server refuses one by one, in two sessions.
 
 use shared::db::mailboxes::Folder;
 
@@ -28,7 +28,7 @@ pub(super) struct Shown {
 }
 
 /// How much speaks against `suspects` after this session too. `is_alone`: they are one message, and nothing else was asked
-/// for with it.
+/// for with it; or each was refused for itself.
 pub(super) fn weigh(folder: &Folder, suspects: &str, is_alone: bool, shown: Shown) -> i32 {
     let before = if folder.suspects.as_deref() == Some(suspects) { folder.suspicions } else { 0 };
     match (is_alone, shown.came) {
