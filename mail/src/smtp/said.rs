@@ -76,8 +76,8 @@ impl fmt::Display for Said {
 fn meaning(code: u16, enhanced: Option<(u8, u16, u16)>, words: &str) -> Kind {
     match (code, enhanced) {
         (200..=299, _) => Kind::Yes,
-        // Gmail counts a day's messages with it, for good although it ends after a day.
-        (_, Some((_, 4, 5))) => Kind::Limit,
+        // Gmail counts a day's messages with it, for good although it ends after a day. Of class 4 it says that a server is busy.
+        (_, Some((5, 4, 5))) => Kind::Limit,
         (400..=599, _) if speak_of_a_limit(words) => Kind::Limit,
         // Postfix and Gmail count a minute's with it; filters that are restarted say the same, and greylisting.
         (400..=499, Some((_, 7, _))) => Kind::Policy,
@@ -136,6 +136,7 @@ mod tests {
             (421, "4.3.2 Too many connections, slow down.", Some((4, 3, 2)), Kind::Later),
             (450, "4.2.0 Greylisted", Some((4, 2, 0)), Kind::Later),
             (452, "4.2.2 Mailbox full", Some((4, 2, 2)), Kind::Later),
+            (421, "4.4.5 Server busy, try again later.", Some((4, 4, 5)), Kind::Later),
             (421, "4.7.0 Try again later, closing connection.", Some((4, 7, 0)), Kind::Policy),
             (450, "4.7.1 Error: too much mail from 192.0.2.1", Some((4, 7, 1)), Kind::Policy),
             (550, "5.4.5 Daily user sending limit exceeded.", Some((5, 4, 5)), Kind::Limit),
