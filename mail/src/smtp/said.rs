@@ -89,10 +89,12 @@ fn meaning(code: u16, enhanced: Option<(u8, u16, u16)>, words: &str) -> Kind {
 
 /// Outlook.com, Yahoo, Amazon and hosters have no code for it, or another each.
 fn speak_of_a_limit(words: &str) -> bool {
-    const LIMITS: [&str; 8] = [
+    const LIMITS: [&str; 10] = [
         "submissionquotaexceeded",
         "daily message quota",
         "daily user sending",
+        "daily limit for sending",
+        "smtp relay limit exceeded",
         "sending limit",
         "sending quota",
         "too many messages",
@@ -147,6 +149,20 @@ mod tests {
                 Kind::Limit,
             ),
             (454, "Throttling failure: Daily message quota exceeded.", None, Kind::Limit),
+            (550, "5.7.1 Daily SMTP relay limit exceeded for customer.", Some((5, 7, 1)), Kind::Limit),
+            (450, "4.2.1 Peak SMTP relay limit exceeded for customer.", Some((4, 2, 1)), Kind::Limit),
+            (
+                550,
+                "5.7.232 Your message can't be sent because your trial tenant has exceeded its daily limit for sending email",
+                Some((5, 7, 232)),
+                Kind::Limit,
+            ),
+            (
+                550,
+                "5.7.233 Your message can't be sent because your tenant exceeded its daily limit for sending email",
+                Some((5, 7, 233)),
+                Kind::Limit,
+            ),
             (550, "5.1.1 No such user", Some((5, 1, 1)), Kind::Never),
             (552, "5.3.4 Message size exceeds fixed limit", Some((5, 3, 4)), Kind::Never),
             (550, "5.7.1 Spam", Some((5, 7, 1)), Kind::Never),
