@@ -78,7 +78,7 @@ fn meaning(code: u16, enhanced: Option<(u8, u16, u16)>, words: &str) -> Kind {
         (200..=299, _) => Kind::Yes,
         // Gmail counts a day's messages with it, for good although it ends after a day. Of class 4 it says that a server is busy.
         (_, Some((5, 4, 5))) => Kind::Limit,
-        (400..=599, _) if speak_of_a_limit(words) => Kind::Limit,
+        (400..=599, _) if speak_of_a_limit(words, enhanced) => Kind::Limit,
         // Postfix and Gmail count a minute's with it; filters that are restarted say the same, and greylisting.
         (400..=499, Some((_, 7, _))) => Kind::Policy,
         // A question where an answer was due says nothing of the message.
@@ -88,8 +88,9 @@ fn meaning(code: u16, enhanced: Option<(u8, u16, u16)>, words: &str) -> Kind {
 }
 
 /// Outlook.com, Yahoo, Amazon and hosters have no code for it, or another each.
-fn speak_of_a_limit(words: &str) -> bool {
-    const LIMITS: [&str; 10] = [
+fn speak_of_a_limit(words: &str, enhanced: Option<(u8, u16, u16)>) -> bool {
+    /// Of who sends.
+    const SENDING: [&str; 7] = [
         "submissionquotaexceeded",
         "daily message quota",
         "daily user sending",
@@ -97,12 +98,12 @@ fn speak_of_a_limit(words: &str) -> bool {
         "smtp relay limit exceeded",
         "sending limit",
         "sending quota",
-        "too many messages",
-        "rate limit",
-        "rate exceeded",
     ];
+    /// Of who sends, or of the recipient's mailbox where the code is a mailbox's (RFC 3463 section 3.3).
+    const EITHER: [&str; 3] = ["too many messages", "rate limit", "rate exceeded"];
     let words = words.to_ascii_lowercase();
-    LIMITS.iter().any(|limit| words.contains(limit))
+    let speak_of = |limits: &[&str]| limits.iter().any(|limit| words.contains(limit));
+    speak_of(&SENDING) || !matches!(enhanced, Some((_, 2, _))) && speak_of(&EITHER)
 }
 
 /// `5.7.1` at the beginning of the first line; one of another class than the code's is none (RFC 2034 section 4).
@@ -165,6 +166,18 @@ mod tests {
             ),
             (550, "5.1.1 No such user", Some((5, 1, 1)), Kind::Never),
             (552, "5.3.4 Message size exceeds fixed limit", Some((5, 3, 4)), Kind::Never),
+            // Of the recipient's mailbox, and of who sends.
+            (552, "5.2.2 mailbox has too many messages", Some((5, 2, 2)), Kind::Never),
+            (452, "4.2.2 mailbox has too many messages", Some((4, 2, 2)), Kind::Later),
+            (450, "4.2.1 The user is receiving mail too quickly: rate limit exceeded", Some((4, 2, 1)), Kind::Later),
+            (
+                450,
+                "4.2.1 The user you are trying to contact is receiving mail too quickly.",
+                Some((4, 2, 1)),
+                Kind::Later,
+            ),
+            (452, "4.3.1 Too many messages", Some((4, 3, 1)), Kind::Limit),
+            (550, "Too many messages from you, rate limit exceeded", None, Kind::Limit),
             (550, "5.7.1 Spam", Some((5, 7, 1)), Kind::Never),
             // Not of its code's class, or none at all.
             (550, "4.7.1 Spam", None, Kind::Never),
