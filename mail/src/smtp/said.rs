@@ -42,6 +42,20 @@ impl Said {
         Self { code: reply.code, enhanced: enhanced(reply), words: cut(words) }
     }
 
+    /// As an answer to RCPT: too many recipients are so for this message alone, and 552 is 452 there (RFC 5321 section
+    /// 4.5.3.1.10). A mailbox that is full says 552 as well.
+    pub(super) fn of_recipient(mut self) -> Self {
+        let is_too_many = match (self.code, self.enhanced) {
+            (500..=599, Some((_, 5, 3))) => true,
+            (552, None) => self.words.to_ascii_lowercase().contains("too many recipients"),
+            _ => false,
+        };
+        if is_too_many {
+            (self.code, self.enhanced) = (452, Some((4, 5, 3)));
+        }
+        self
+    }
+
     /// One of our own, for what a server has said it would answer.
     pub fn ours(code: u16, enhanced: (u8, u16, u16), words: &str) -> Self {
         let (class, subject, detail) = enhanced;
@@ -190,6 +204,26 @@ mod tests {
             let said = said(code, text);
             assert_eq!((said.enhanced, said.kind()), (enhanced, kind), "{said}");
         }
+    }
+
+    #[test]
+    fn recipients_that_are_too_many_are_asked_for_later() {
+        for (code, text, kind) in [
+            (552, "5.5.3 Too many recipients", Kind::Later),
+            (550, "5.5.3 Too much", Kind::Later),
+            (552, "Error: Too many recipients", Kind::Later),
+            (452, "4.5.3 Too many recipients", Kind::Later),
+            (552, "5.2.2 Mailbox full", Kind::Never),
+            (552, "Mailbox full", Kind::Never),
+            (550, "5.7.1 Too many recipients", Kind::Never),
+            (550, "5.1.1 No such user", Kind::Never),
+            (250, "2.1.5 OK", Kind::Yes),
+        ] {
+            let said = said(code, text).of_recipient();
+            assert_eq!(said.kind(), kind, "{said}");
+            assert_eq!(said.words, format!("{code} {text}"), "as it was said");
+        }
+        assert_eq!(said(552, "5.5.3 Too many recipients").kind(), Kind::Never, "of the whole message");
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Smtp {
         }
         let mut last = None;
         for answer in recipients.iter_mut().filter(|answer| answer.is_none()) {
-            let said = self.said(login).await?;
+            let said = self.said(login).await?.of_recipient();
             if said.code == CLOSING {
                 return Ok(Outcome::Refused(said));
             }
@@ -179,7 +179,7 @@ impl Smtp {
         let asked = envelope.recipients.iter().zip(recipients.iter_mut()).filter(|(_, answer)| answer.is_none());
         for (recipient, answer) in asked {
             self.send(&rcpt(recipient)).await?;
-            let said = self.said(login).await?;
+            let said = self.said(login).await?.of_recipient();
             if said.code == CLOSING {
                 return Ok(Outcome::Refused(said));
             }

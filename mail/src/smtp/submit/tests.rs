@@ -124,11 +124,17 @@ async fn what_is_refused_before_the_message_is_told_as_such() {
         // It waits for a message to nobody, and gets none.
         (at_once().say("250 ok\r\n550 5.1.1 who?\r\n354 go\r\n"), 550, vec![Some(550)]),
         (at_once().say("250 ok\r\n250 ok\r\n451 4.3.0 disk\r\n"), 451, vec![Some(250)]),
+        (at_once().say("250 ok\r\n552 too many recipients\r\n554 5.5.1 nobody\r\n"), 452, vec![Some(452)]),
         (signed_in(&[]).hear(mail).say("550 5.7.1 not you\r\n"), 550, vec![None]),
         (
             signed_in(&[]).hear(mail).say("250 ok\r\n").hear("RCPT TO:<a@example.com>").say("421 bye\r\n"),
             421,
             vec![None],
+        ),
+        (
+            signed_in(&[]).hear(mail).say("250 ok\r\n").hear("RCPT TO:<a@example.com>").say("550 5.5.3 too many\r\n"),
+            452,
+            vec![Some(452)],
         ),
     ] {
         let (offer, end, heard) = submit(script, &["a"], |_| (), vec![]).await;
