@@ -112,8 +112,14 @@ impl Smtp {
 
     /// What need not be asked.
     fn refusal_ahead(&self, envelope: &Envelope<'_>) -> Option<Said> {
-        let is_for_none = envelope.recipients.iter().all(|recipient| self.refusal_of(recipient).is_some());
-        if (envelope.needs_utf8 || !envelope.sender.is_ascii() || is_for_none) && !self.has("SMTPUTF8") {
+        if (envelope.needs_utf8 || !envelope.sender.is_ascii()) && !self.has("SMTPUTF8") {
+            // Who has an address that the server takes is told of it as well.
+            let words =
+                "The mail server takes no header with an address that has letters outside of ASCII before the @.";
+            return Some(Said::ours(553, (5, 6, 7), words));
+        }
+        let is_for_none = envelope.recipients.iter().all(|recipient| !recipient.is_ascii());
+        if is_for_none && !self.has("SMTPUTF8") {
             return Some(no_utf8());
         }
         // RFC 1870 section 4: none, or zero, is no limit.

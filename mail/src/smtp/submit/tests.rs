@@ -333,4 +333,9 @@ async fn an_address_that_the_server_cannot_take_is_refused_alone() {
     let (offer, _, heard) = submit(signed_in(&[]), &["ü", "ö"], |_| (), vec![]).await;
     assert!(matches!(&offer.outcome, Outcome::Refused(said) if said.code == 553), "{offer:?}");
     assert!(heard.is_empty(), "{heard:?}");
+    // All would read of it in the header.
+    let (offer, _, heard) = submit(signed_in(&[]), &["a", "ü"], |envelope| envelope.needs_utf8 = true, vec![]).await;
+    assert_eq!(codes(&offer), [None, Some(553)], "{heard:?}");
+    assert!(matches!(&offer.outcome, Outcome::Refused(said) if said.words.contains("no header")), "{offer:?}");
+    assert!(heard.is_empty(), "{heard:?}");
 }
