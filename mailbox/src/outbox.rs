@@ -442,9 +442,18 @@ fn is_filed_by_us(claimed: &Claimed) -> bool {
     !files_itself(claimed.stored.account.smtp_hostname.as_deref().unwrap_or_default())
 }
 
-/// Gmail and Exchange Online put what is submitted into the sent folder; Google's relay for companies does not.
+/// Gmail and Exchange Online, its sovereign clouds too, put what is submitted into the sent folder; Google's relay for companies
+/// does not.
 fn files_itself(smtp_host: &str) -> bool {
-    const HOSTS: [&str; 5] = ["gmail.com", "googlemail.com", "office365.com", "outlook.com", "hotmail.com"];
+    const HOSTS: [&str; 7] = [
+        "gmail.com",
+        "googlemail.com",
+        "office365.com",
+        "office365.us",
+        "outlook.com",
+        "partner.outlook.cn",
+        "hotmail.com",
+    ];
     let host = smtp_host.trim_end_matches('.').to_ascii_lowercase();
     host != "smtp-relay.gmail.com"
         && HOSTS.iter().any(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
@@ -627,10 +636,19 @@ mod tests {
 
     #[test]
     fn providers_that_file_what_is_sent_are_known_by_their_hosts() {
-        for host in ["smtp.gmail.com", "SMTP.Office365.com.", "smtp-mail.outlook.com", "smtp.googlemail.com"] {
+        for host in [
+            "smtp.gmail.com",
+            "SMTP.Office365.com.",
+            "smtp.office365.us",
+            "smtp-mail.outlook.com",
+            "smtp.partner.outlook.cn",
+            "smtp.googlemail.com",
+        ] {
             assert!(files_itself(host), "{host}");
         }
-        for host in ["smtp.example.com", "smtp-relay.gmail.com", "notgmail.com", "gmail.com.example.org", ""] {
+        for host in
+            ["smtp.example.com", "smtp-relay.gmail.com", "notgmail.com", "notoffice365.us", "gmail.com.example.org", ""]
+        {
             assert!(!files_itself(host), "{host}");
         }
     }
