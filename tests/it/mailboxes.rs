@@ -555,7 +555,7 @@ async fn a_folder_whose_name_is_written_in_another_way_is_the_same() {
         rig.run().await;
         assert_eq!(shown().await, before, "{utf8_accept}");
         let commands = server.world().commands.clone();
-        assert!(!commands.iter().any(|command| command.contains("FETCH")), "{commands:?}");
+        assert!(!commands.iter().any(|command| command.contains("HEADER.FIELDS")), "{commands:?}");
     }
 }
 

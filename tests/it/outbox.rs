@@ -791,9 +791,14 @@ async fn what_is_asked_for_is_what_a_real_server_hands_to_readers() {
 
 #[tokio::test]
 async fn what_lies_in_the_sent_folder_was_sent() {
-    let (rig, _) = Rig::dovecot().await;
-    let entry = rig.put(json!({})).await;
+    let (rig, name) = Rig::dovecot().await;
+    mail().await.deliver(&name, ORIGINAL).unwrap();
+    let original = rig.sync().await;
+    let entry = rig.put(json!({"replyToId": original["id"]})).await;
     rig.work().await;
+    let mut other = OtherClient::sign_in(&name).await;
+    other.say("SELECT INBOX").await;
+    other.say("UID STORE 1:* -FLAGS (\\Answered)").await;
     let sql = "update email_outbox set status = 'uncertain', dot_at = 1, doubtful = '{0}', due_at = 1, sent_at = null, copy = 'none',
                    recipients = replace(recipients, 'accepted', 'pending') where account_id = $1";
     rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();
@@ -801,6 +806,8 @@ async fn what_lies_in_the_sent_folder_was_sent() {
     rig.work().await;
     let after = rig.get(&entry).await;
     assert_eq!(is(&after), ("sent", vec!["accepted"]), "{after}");
+    assert_eq!(rig.sync().await["isAnswered"], true);
+    assert!(other.say("EXAMINE Sent").await.iter().any(|line| line == "* 1 EXISTS"), "one copy");
     // What does not lie there stays what it is.
     let sql = "update email_outbox set status = 'uncertain', message_id = 'other@example.com', due_at = 1 where account_id = $1";
     rig.owner.execute(sql, &[&rig.account.0]).await.unwrap();

@@ -877,7 +877,12 @@ impl Driver<'_> {
                 }
                 gone = UidSet::new();
             }
-            let cursor = if flight == Flight::Compare { None } else { work.conclude() };
+            let mut cursor = if flight == Flight::Compare { None } else { work.conclude() };
+            if let Some(cursor) = &mut cursor {
+                // Who says that there are others than those that are here has not told of all changes, either.
+                let stored = i64::from(work.here.stored) + read.rows.messages.len() as i64 - gone.len() as i64;
+                cursor.modseq = cursor.modseq.filter(|_| stored == i64::from(work.there.messages));
+            }
             let is_there = read.rows.is_empty() && gone.is_empty() && cursor.is_none_or(|cursor| work.is_at(&cursor));
             if !is_there {
                 let Rows { flags, messages, labelled, labels } = read.rows;

@@ -97,7 +97,9 @@ impl Driver<'_> {
             let noted = if told.shown.came { 0 } else { told.refused.len().saturating_sub(1) };
             let noted = told.refused.get(noted..).unwrap_or_default();
             let error = mail::Error::new(mail::Code::Protocol, words);
-            return Err(self.suspect(&folder, noted, true, told.shown, error).await?);
+            // Nor does a session that had others to bring count for much: it is not gone on with at once, when the trouble may last.
+            let shown = Shown { came: told.shown.came && !told.shown.grew, ..told.shown };
+            return Err(self.suspect(&folder, noted, true, shown, error).await?);
         }
         let cursor = Cursor {
             modseq: Some(digest),

@@ -3,7 +3,7 @@
 //!
 //! What was asked for and did not come when a session broke is noted, and asked for first the next time, in pieces, so that the
 //! next note has fewer in it. A message that broke two sessions all alone, in which the server gave out another one, is stored
-//! as one that cannot be read; so are those that a POP3 server refuses one by one, in two sessions.
+//! as one that cannot be read; so are those that a POP3 server refuses one by one, in two sessions that it had nothing else to bring in.
 
 use shared::db::mailboxes::Folder;
 
