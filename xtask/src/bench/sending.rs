@@ -32,7 +32,7 @@ const LINES: usize = 640;
 pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     bench.progress("sending: a message of 37 kB");
     let mut rig = Rig::new(bench).await?;
-    let (mut ours, mut floor) = (Times::default(), Times::default());
+    let (mut ours, mut floor, mut noted) = (Times::default(), Times::default(), Times::default());
     let (uncounted, rounds) = (bench.rounds(UNCOUNTED), bench.rounds(ROUNDS));
     // What the service sends, for the bare client to send the same.
     rig.send().await?;
@@ -40,25 +40,37 @@ pub(super) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut cpu_before = Default::default();
     for n in 0..uncounted + rounds {
         if n == uncounted {
-            cpu_before = (rig.worker.cpu_time()?, rig.floor.cpu_time()?);
+            cpu_before = (rig.worker.cpu_time()?, rig.floor.cpu_time()?, rig.noted.cpu_time()?);
         }
         // Who went first last time goes second.
-        let before = if n % 2 == 0 { Some(rig.send_bare(&said)?) } else { None };
+        let before = if n % 2 == 0 { Some(Rig::send_bare(&mut rig.floor, &said)?) } else { None };
         let took = rig.send().await?;
-        let bare = before.map_or_else(|| rig.send_bare(&said), Ok)?;
+        let with_notes = Rig::send_bare(&mut rig.noted, &said)?;
+        let bare = before.map_or_else(|| Rig::send_bare(&mut rig.floor, &said), Ok)?;
         if n >= uncounted {
             ours.0.push(took);
             floor.0.push(bare);
+            noted.0.push(with_notes);
         }
     }
     let cpu = |after: Duration, before| micros(after - before) / rounds as f64;
-    let used = (cpu(rig.worker.cpu_time()?, cpu_before.0), cpu(rig.floor.cpu_time()?, cpu_before.1));
+    let used = (
+        cpu(rig.worker.cpu_time()?, cpu_before.0),
+        cpu(rig.floor.cpu_time()?, cpu_before.1),
+        cpu(rig.noted.cpu_time()?, cpu_before.2),
+    );
+    // The least that whoever sends nothing twice can have.
+    let noting = |what: &str, noted, floor| {
+        Row::beside(format!("a bare client with notes that say nothing ÷ bare client: {what}"), "µs", noted, floor)
+    };
     let beside =
         |what: &str, ours, floor| Row::beside(format!("a message sent ÷ bare client: {what}"), "µs", ours, floor);
     let mut rows = vec![
         beside("p50", micros(ours.median()), micros(floor.median())).at_most(1.3),
         beside("p99", micros(ours.percentile(99)), micros(floor.percentile(99))),
         beside("CPU", used.0, used.1).at_most(1.3),
+        noting("p50", micros(noted.median()), micros(floor.median())),
+        noting("CPU", used.2, used.1),
         Row::alone("peak memory deliver-message", "MB", rig.worker.peak_memory()? as f64 / 1e6).at_most(64.0),
     ];
 
@@ -87,6 +99,8 @@ struct Rig {
     endpoint: Environment,
     worker: Environment,
     floor: Environment,
+    /// The same, with notes that say nothing.
+    noted: Environment,
 }
 
 impl Rig {
@@ -120,7 +134,12 @@ impl Rig {
             owner: bench.owner(DATABASE).await?,
             endpoint,
             worker: Environment::start(&bench.binary("deliver-message")?, &env)?,
-            floor: Environment::start(&bench.binary("mail-floor")?, &[certificates])?,
+            floor: Environment::start(&bench.binary("mail-floor")?, std::slice::from_ref(&certificates))?,
+            noted: {
+                let mut env = bench.env(DATABASE);
+                env.push(certificates);
+                Environment::start(&bench.binary("mail-floor")?, &env)?
+            },
             server,
         })
     }
@@ -163,8 +182,8 @@ impl Rig {
         Ok(json!({ "host": HOST, "port": self.server.ports().submissions, "flights": flights }))
     }
 
-    fn send_bare(&mut self, said: &Value) -> Result<Duration> {
-        let answer = self.floor.invoke(said.to_string().as_bytes())?;
+    fn send_bare(floor: &mut Environment, said: &Value) -> Result<Duration> {
+        let answer = floor.invoke(said.to_string().as_bytes())?;
         let answers = answer.json()?["answers"].clone();
         let is_taken = answers.get(5).and_then(Value::as_str).is_some_and(|reply| reply.starts_with("250 "));
         ensure!(is_taken, "the bare client was refused: {answers}");
